@@ -1,0 +1,159 @@
+"""Every error class of dlog, in two branches, each with the exit code that it stands for.
+
+An `Error` means that something is wrong and the logger runs on; a `Failure` means that it cannot go
+on. Which class is which stands in one table, in docs/STATES.md, drawn from this file.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class DlogError(Exception):
+    """Base of both branches; `exit_code` is what a command exits with when it ends on this."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class Error(DlogError):
+    """Something is wrong; the logger runs on."""
+
+
+class Failure(DlogError):
+    """The logger cannot go on."""
+
+    exit_code: ClassVar[int] = 70
+
+
+# --- what a peer or a file said ---------------------------------------------------------------
+
+
+class MessageError(Error):
+    """A message that cannot be accepted as it is: truncated, oversized, wrong version, wrong crc.
+
+    `reason` is one of a small fixed set of words (it is counted by); `detail` is for people.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class FormatError(Error):
+    """Bytes of a file that are not what the format says. Carries path, offset and reason."""
+
+    def __init__(self, reason: str, *, path: str = "", offset_bytes: int = 0) -> None:
+        where = f"{path or 'data'} at byte {offset_bytes}"
+        super().__init__(f"{where}: {reason}")
+        self.reason = reason
+        self.path = path
+        self.offset_bytes = offset_bytes
+
+
+class FormatVersionError(FormatError):
+    """A file of a format version or with an incompatible flag that this program does not know."""
+
+    exit_code: ClassVar[int] = 6
+
+
+class ConfigurationError(Error):
+    """A configuration that does not hold. `problems` lists all of them, each with its key."""
+
+    exit_code: ClassVar[int] = 78
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("configuration refused:\n" + "\n".join(f"  {p}" for p in problems))
+        self.problems = problems
+
+
+class TransitionRefused(Error):
+    """A (state, event) pair that its table does not hold. Nothing was changed."""
+
+    def __init__(self, machine: str, state: str, event: str, accepts: list[str]) -> None:
+        listed = ", ".join(accepts) if accepts else "nothing"
+        super().__init__(f"{machine} is {state}: {event} is not accepted; it accepts {listed}")
+        self.machine = machine
+        self.state = state
+        self.event = event
+        self.accepts = accepts
+
+
+class CommandRefused(Error):
+    """A command of COOR that cannot be done now, for a reason other than a transition."""
+
+
+# --- storage ----------------------------------------------------------------------------------
+
+
+class StorageError(Error):
+    """A data file or directory operation failed. Carries path, offset and the system's reason."""
+
+    def __init__(self, reason: str, *, path: str, offset_bytes: int = 0) -> None:
+        super().__init__(f"{path} at byte {offset_bytes}: {reason}")
+        self.reason = reason
+        self.path = path
+        self.offset_bytes = offset_bytes
+
+
+class DiskFull(StorageError):
+    """No space left (ENOSPC, EDQUOT) for a reservation, a name or a write."""
+
+
+class NameTaken(StorageError):
+    """A file of that name exists already; nothing is overwritten."""
+
+
+class JournalFull(Error):
+    """The commit did not happen for want of space; the journal stands as before, retry later."""
+
+
+class JournalUnreadable(Failure):
+    """The journal cannot be opened or a record fails its checksum."""
+
+
+class JournalFailed(Failure):
+    """A commit failed with unknown outcome: no acknowledgement may follow, the logger exits."""
+
+
+class InvariantBroken(Failure):
+    """Something that cannot be, is: the logger stops before it does harm."""
+
+
+class DataDirectoryGone(Failure):
+    """A data directory vanished or can no longer be used at all."""
+
+
+class LockedByAnother(Failure):
+    """Another logger runs on this data directory."""
+
+    exit_code: ClassVar[int] = 75
+
+
+class NothingToResume(Failure):
+    """`dlog resume` found no journal, or a journal in which nothing was running."""
+
+    exit_code: ClassVar[int] = 66
+
+
+# --- the source's side ------------------------------------------------------------------------
+
+
+class SourceError(Error):
+    """Base of what a Collector/Router's library raises to its caller."""
+
+
+class WindowFull(SourceError):
+    """`send(..., timeout=...)`: the window stayed full for that long; the event was not taken."""
+
+
+class RunEnded(SourceError):
+    """COOR ended this run: the event was not taken."""
+
+
+class SourceRefused(SourceError):
+    """The logger refused this session (a second one under a live name, a gap, a version)."""
+
+
+class EventsRefused(SourceError):
+    """The logger settled events by refusing them; `refusals` says which ranges and why."""
