@@ -128,7 +128,7 @@ class Directory(Protocol):
 
     def exists(self, path: str) -> bool: ...
 
-    def list(self, folder: str) -> list[str]:
+    def names(self, folder: str) -> list[str]:
         """Names in the folder, sorted; empty where it does not exist."""
         ...
 
@@ -184,6 +184,30 @@ class EventLink(Protocol):
         ...
 
 
+class CoorLink(Protocol):
+    """The commander's end of every way that commands come in; used by its thread alone, save `wake`.
+
+    A peer stands for one COOR (or command line) on one of the ways: the local control address, the
+    address where the logger listens, the COOR that it connects to.
+    """
+
+    def receive(self, timeout_ms: int) -> list[tuple[bytes, bytes]]:
+        """(peer, JSON text) of what has come; empty after the timeout or a `wake`."""
+        ...
+
+    def wake(self) -> None:
+        """Make `receive` return; from any thread."""
+        ...
+
+    def send(self, peer: bytes, message: bytes) -> None:
+        """Queue an answer; never blocks. An unreachable peer asks again, with the same id."""
+        ...
+
+    def tell(self, message: bytes) -> None:
+        """A request or identification, to the COOR that we connect to and to each that wrote us."""
+        ...
+
+
 class Peer(NamedTuple):
     """What is known of the other end of a connection, for status and alarms."""
 
@@ -222,5 +246,3 @@ class Commits(Protocol):
     """The committer, as the other services see it."""
 
     def submit(self, changes: Sequence[Change], *, use_ballast: bool = False) -> CommitTicket: ...
-
-

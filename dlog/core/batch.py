@@ -1,0 +1,175 @@
+"""The batch: the one message that carries events, as bytes and as values. It does no I/O.
+
+Layout: docs/PROTOCOL.md, "Batch". A length is trusted only after the crc that covers it, and
+nothing is copied: table and payload of a decoded batch are views of the message.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from crc32c import crc32c
+
+from dlog.core.frame import FRAME_BYTES, MessageKind, check_frame, encode_frame
+from dlog.errors import MessageError
+from dlog.limits import (
+    BATCH_EVENTS_MAX,
+    EVENT_BYTES_MAX,
+    MESSAGE_BYTES_MAX,
+    STREAM_NAME_BYTES_MAX,
+    STREAMS_PER_BATCH_MAX,
+)
+from dlog.model.events import EVENT_BYTES, EVENT_DTYPE, EventTable, Payload
+from dlog.model.ids import Sequence, SessionId, StreamName, valid_stream_name
+
+# session, sequence, position_bytes, order_base, payload_bytes, events, streams, body_crc, flags
+_HEADER: Final = struct.Struct("<16sQQQQIIII48x")
+HEADER_BYTES: Final = _HEADER.size
+assert HEADER_BYTES == 112  # with the frame: 128, so that the table is 32-byte aligned in a message
+
+# The source resends a batch that was acknowledged above the cumulative acknowledgement as this
+# empty placeholder: its pieces are durable, and the sequence must have no gap.
+FLAG_SETTLED: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Events of one session, in sending order.
+
+    position_bytes: bytes of all messages of the session before this one (not counting resends).
+    order_base: added to each event's `order` it gives the event's position in the session.
+    streams: the names that the bits of the table's `streams` column stand for.
+    message_bytes: length of the whole message.
+    """
+
+    session: SessionId
+    sequence: Sequence
+    position_bytes: int
+    order_base: int
+    streams: tuple[StreamName, ...]
+    table: EventTable
+    payload: Payload
+    message_bytes: int
+    settled: bool = False
+
+
+def batch_bytes(events: int, streams: int, payload_bytes: int) -> int:
+    """Length of a message with so much in it."""
+    return (
+        FRAME_BYTES
+        + HEADER_BYTES
+        + streams * STREAM_NAME_BYTES_MAX
+        + events * EVENT_BYTES
+        + payload_bytes
+    )
+
+
+def encode_batch(batch: Batch) -> bytearray:
+    """The message of a batch; `message_bytes` of the argument is not looked at."""
+    names = b"".join(name.encode().ljust(STREAM_NAME_BYTES_MAX, b"\0") for name in batch.streams)
+    size = batch_bytes(len(batch.table), len(batch.streams), len(batch.payload))
+    message = bytearray(size)
+    body_at = FRAME_BYTES + HEADER_BYTES
+    table_at = body_at + len(names)
+    payload_at = table_at + len(batch.table) * EVENT_BYTES
+    message[body_at:table_at] = names
+    out = np.frombuffer(message, np.uint8)
+    out[table_at:payload_at] = np.ascontiguousarray(batch.table).view(np.uint8)
+    out[payload_at:] = batch.payload
+    header = _HEADER.pack(
+        batch.session,
+        batch.sequence,
+        batch.position_bytes,
+        batch.order_base,
+        len(batch.payload),
+        len(batch.table),
+        len(batch.streams),
+        crc32c(out[body_at:].data),
+        FLAG_SETTLED if batch.settled else 0,
+    )
+    message[:FRAME_BYTES] = encode_frame(MessageKind.EVENTS, size - FRAME_BYTES, header)
+    message[FRAME_BYTES:body_at] = header
+    return message
+
+
+def decode_batch(message: memoryview) -> Batch:
+    """The batch in a message of kind EVENTS. Raises `MessageError`; allocates nothing before."""
+    check_frame(message, MESSAGE_BYTES_MAX)
+    if len(message) < FRAME_BYTES + HEADER_BYTES:
+        raise MessageError(
+            "truncated", f"a batch of {len(message)} bytes has no room for its header"
+        )
+    (session, sequence, position, order_base, payload_bytes, events, streams, body_crc, flags) = (
+        _HEADER.unpack_from(message, FRAME_BYTES)
+    )
+    if events > BATCH_EVENTS_MAX or streams > STREAMS_PER_BATCH_MAX:
+        raise MessageError(
+            "oversized",
+            f"{events} events for {streams} streams in a batch; "
+            f"at most {BATCH_EVENTS_MAX} and {STREAMS_PER_BATCH_MAX}",
+        )
+    expected = batch_bytes(events, streams, payload_bytes)
+    if expected != len(message):
+        raise MessageError(
+            "length", f"the header announces {expected} bytes, the message has {len(message)}"
+        )
+    body_at = FRAME_BYTES + HEADER_BYTES
+    if crc32c(message[body_at:]) != body_crc:
+        raise MessageError("crc", f"batch {sequence}: checksum of the body does not hold")
+    table_at = body_at + streams * STREAM_NAME_BYTES_MAX
+    payload_at = table_at + events * EVENT_BYTES
+    names = _decode_names(message[body_at:table_at])
+    table = np.frombuffer(message[table_at:payload_at], EVENT_DTYPE)
+    _check_table(table, len(names), payload_bytes, sequence, bool(flags & FLAG_SETTLED))
+    return Batch(
+        SessionId(session),
+        Sequence(sequence),
+        position,
+        order_base,
+        names,
+        table,
+        np.frombuffer(message[payload_at:], np.uint8),
+        len(message),
+        bool(flags & FLAG_SETTLED),
+    )
+
+
+def _decode_names(region: memoryview) -> tuple[StreamName, ...]:
+    names = []
+    for begin in range(0, len(region), STREAM_NAME_BYTES_MAX):
+        raw = bytes(region[begin : begin + STREAM_NAME_BYTES_MAX]).rstrip(b"\0")
+        name = raw.decode("ascii", "replace")
+        if not valid_stream_name(name):
+            raise MessageError("stream-name", f"{name!r} is not a stream name")
+        names.append(StreamName(name))
+    if len(set(names)) != len(names):
+        raise MessageError("stream-name", "a batch names a stream twice")
+    return tuple(names)
+
+
+def _check_table(
+    table: EventTable, streams: int, payload_bytes: int, sequence: int, settled: bool
+) -> None:
+    if sequence == 0:
+        raise MessageError("sequence", "batches are numbered from 1")
+    if len(table) == 0:
+        if payload_bytes or not settled:
+            raise MessageError("empty", f"batch {sequence} has no events")
+        return
+    if settled:
+        raise MessageError("flags", f"batch {sequence} is marked settled and has events")
+    sizes = table["size"]
+    if int(sizes.max()) > EVENT_BYTES_MAX:
+        raise MessageError("oversized", f"batch {sequence}: an event is over {EVENT_BYTES_MAX} B")
+    if int(sizes.sum(dtype=np.uint64)) != payload_bytes:
+        raise MessageError(
+            "length", f"batch {sequence}: the sizes of its events do not add up to its payload"
+        )
+    masks = table["streams"]
+    if int(masks.min()) == 0 or int(masks.max()) >> streams:
+        raise MessageError(
+            "stream-mask", f"batch {sequence}: an event is meant for no stream that it names"
+        )

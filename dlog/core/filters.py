@@ -1,0 +1,114 @@
+"""Filters and compression of a block's raw bytes, both ways. It does no I/O and keeps no state.
+
+docs/FORMAT.md, "Stored bytes". Filters act on whole elements of 1 to 8 bytes; bytes behind the
+last whole element are passed through.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+from dlog.errors import FormatError
+from dlog.limits import COMPRESSION_GAIN_MIN
+
+ELEMENT_BYTES: Final = (1, 2, 4, 8)
+
+
+class Filter(enum.IntEnum):
+    NONE = 0
+    SHUFFLE = 1  # byte 0 of every element, then byte 1 of every element, …
+    DELTA = 2  # each element less the one before, then shuffled
+
+
+class Compression(enum.IntEnum):
+    NONE = 0
+    ZSTD = 1
+
+
+def apply_filter(raw: NDArray[np.uint8], kind: Filter, element_bytes: int) -> NDArray[np.uint8]:
+    """The filtered bytes, of the same length; `raw` itself where there is nothing to do."""
+    whole = len(raw) // element_bytes * element_bytes
+    if kind is Filter.NONE or whole == 0:
+        return raw
+    out = np.empty_like(raw)
+    out[whole:] = raw[whole:]
+    if kind is Filter.DELTA:
+        elements = raw[:whole].view(f"<u{element_bytes}")
+        delta = np.empty_like(elements)
+        delta[0] = elements[0]
+        np.subtract(elements[1:], elements[:-1], out=delta[1:])
+        planes = delta.view(np.uint8).reshape(-1, element_bytes)
+    else:
+        planes = raw[:whole].reshape(-1, element_bytes)
+    out[:whole].reshape(element_bytes, -1)[...] = planes.T
+    return out
+
+
+def undo_filter(filtered: NDArray[np.uint8], kind: Filter, element_bytes: int) -> NDArray[np.uint8]:
+    """The inverse of `apply_filter`."""
+    whole = len(filtered) // element_bytes * element_bytes
+    if kind is Filter.NONE or whole == 0:
+        return filtered
+    out = np.empty_like(filtered)
+    out[whole:] = filtered[whole:]
+    out[:whole].reshape(-1, element_bytes)[...] = filtered[:whole].reshape(element_bytes, -1).T
+    if kind is Filter.DELTA:
+        elements = out[:whole].view(f"<u{element_bytes}")
+        np.cumsum(elements, dtype=elements.dtype, out=elements)
+    return out
+
+
+class Compressor:
+    """zstd at one level, for one thread: a compressor is never shared."""
+
+    def __init__(self, level: int) -> None:
+        # write_checksum: a flipped byte inside a frame may pass otherwise.
+        self._zstd = zstandard.ZstdCompressor(
+            level=level, write_checksum=True, write_content_size=True
+        )
+
+    def compress(self, filtered: NDArray[np.uint8]) -> bytes | None:
+        """The compressed bytes, or None where they would gain under COMPRESSION_GAIN_MIN."""
+        compressed = self._zstd.compress(filtered.data)
+        if len(compressed) > len(filtered) * (1 - COMPRESSION_GAIN_MIN):
+            return None
+        return compressed
+
+
+def decode_stored(
+    stored: memoryview,
+    raw_bytes: int,
+    kind: Filter,
+    element_bytes: int,
+    compression: Compression,
+    *,
+    path: str,
+    offset_bytes: int,
+) -> memoryview:
+    """The raw bytes. `raw_bytes` was checked against the limits by the caller."""
+
+    def fail(reason: str) -> FormatError:
+        return FormatError(reason, path=path, offset_bytes=offset_bytes)
+
+    if element_bytes not in ELEMENT_BYTES:
+        raise fail(f"filter with elements of {element_bytes} bytes")
+    plain: memoryview | bytes = stored
+    if compression is Compression.ZSTD:
+        try:
+            # The frame's own size is compared first: max_output_size is ignored where it is told.
+            if zstandard.frame_content_size(stored) != raw_bytes:
+                raise fail("size in the zstd frame differs from the block header")
+            unpacker = zstandard.ZstdDecompressor().decompressobj()
+            plain = unpacker.decompress(stored)
+        except zstandard.ZstdError as error:
+            raise fail(f"zstd: {error}") from error
+        if len(plain) != raw_bytes or not unpacker.eof or unpacker.unused_data:
+            raise fail("the zstd frame does not end where the stored bytes do")
+    if kind is Filter.NONE:
+        return memoryview(plain)
+    return undo_filter(np.frombuffer(plain, np.uint8), kind, element_bytes).data
