@@ -37,7 +37,7 @@ class LoggerStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """(Event, stream) pieces: received = stored + duplicate + garbage + orphan + refused + pending."""
+    """Pieces: received = stored + duplicate + garbage + orphan + refused + pending."""
 
     received: int = 0
     stored: int = 0
@@ -54,7 +54,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FileStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A file that is not CLOSED. durable_bytes: D; reserved_bytes: R; low exclusive, -1 for open."""
+    """A file that is not CLOSED. durable_bytes: D; reserved_bytes: R; low exclusive, -1: open."""
 
     path: str = ""
     kind: str = "events"
@@ -161,7 +161,7 @@ class LatencyStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole document. `monotonic_ns` is for differences within one boot, `time_ns` for people."""
+    """The whole document. `monotonic_ns` is for differences in one boot, `time_ns` for people."""
 
     version: int = 1
     time_ns: int = 0
@@ -194,7 +194,7 @@ def read_status(data: Mapping[str, Any]) -> Status:
 
 
 def within(status: Status, bytes_max: int = STATUS_BYTES_MAX) -> Status:
-    """The document, cut down in steps until its JSON is within the bound; `omitted` says what of it.
+    """The document, cut down in steps until its JSON is within the bound; `omitted` says what.
 
     The states of logger and runs, alarms and disks are never left out.
     """
