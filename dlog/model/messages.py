@@ -178,6 +178,15 @@ class Identification(msgspec.Struct, frozen=True, kw_only=True):
     type: str = "identification"
 
 
+class Introduction(msgspec.Struct, frozen=True, kw_only=True):
+    """COOR tells the logger who it is, for the status and the log. It may be left out."""
+
+    name: str
+    host: str = ""
+    process: int = 0
+    type: str = "introduction"
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """The logger asks COOR for something: `pause` (disk nearly full) or `resume`."""
 
@@ -242,7 +251,7 @@ def decode_body(body: memoryview | bytes, kind: type[M]) -> M:
     """A control message of the event link. Raises `MessageError`."""
     try:
         return msgspec.msgpack.decode(body, type=kind)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise MessageError("body", f"{kind.__name__}: {error}") from error
 
 
@@ -254,7 +263,7 @@ def decode_json(text: memoryview | bytes, kind: type[M]) -> M:
     """A message of the COOR, alarm or monitor link. Raises `MessageError`."""
     try:
         return msgspec.json.decode(text, type=kind)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise MessageError("body", f"{kind.__name__}: {error}") from error
 
 
