@@ -1,0 +1,85 @@
+# One command for each thing that one does with a checkout. `make` alone lists them.
+#
+# The first one sets up .venv (needs the network, once); after that everything works offline.
+# Another interpreter:  make test PYTHON=python3.12 VENV=.venv-312
+
+PYTHON ?= python3
+VENV   ?= .venv
+
+BIN     := $(VENV)/bin
+RUN     := $(VENV)/.installed-to-run
+DEVELOP := $(VENV)/.installed-to-develop
+PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
+
+# Another checkout on the path would be tested instead of this one.
+unexport PYTHONPATH PYTHONHOME
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(RUN)  ## set up, then show the whole story: runs, a kill -9, the resume, the proof
+	@$(BIN)/dlog demo
+
+.PHONY: test
+test: $(DEVELOP)  ## the tests
+	@$(BIN)/python -m pytest
+
+.PHONY: check
+check: $(DEVELOP)  ## lint, format, types, layers, golden files: all of them, then the verdict
+	@$(MAKE) --keep-going lint formatting types layers golden
+
+.PHONY: lint formatting types layers golden
+lint: $(DEVELOP)
+	@$(BIN)/ruff check --quiet .
+formatting: $(DEVELOP)
+	@$(BIN)/ruff format --quiet --check .
+types: $(DEVELOP)
+	@$(BIN)/mypy --strict --no-error-summary dlog recovery cli
+layers: $(DEVELOP)
+	@out=$$($(BIN)/lint-imports --no-logo 2>&1) || { printf '%s\n' "$$out"; exit 1; }
+golden: $(DEVELOP)
+	@test ! -f fixtures/make_golden.py || $(BIN)/python fixtures/make_golden.py --check
+
+.PHONY: soak
+soak: $(DEVELOP)  ## hours of kill, restart and compare
+	@$(BIN)/python -m pytest -m soak -o faulthandler_timeout=0
+
+.PHONY: fuzz
+fuzz: $(DEVELOP)  ## long random search for inputs that break a decoder or a table
+	@$(BIN)/python -m pytest -m fuzz -o faulthandler_timeout=0 --hypothesis-profile=fuzz
+
+.PHONY: bench
+bench: $(DEVELOP)  ## what this machine can hold
+	@$(BIN)/python -m pytest -m bench -o faulthandler_timeout=0 --capture=no
+
+.PHONY: clean
+clean:  ## remove the virtualenv, caches and builds; data stay
+	@rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find cli dlog fixtures recovery tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- set-up. A stamp is touched last, so that a set-up that broke off is done again.
+
+$(RUN): pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { \
+	    echo "dlog needs Python 3.11 or newer, and there is no $(PYTHON): make PYTHON=/path/to/python3" >&2; \
+	    exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "dlog needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)." >&2; \
+	    echo "If you have a newer one:  make PYTHON=python3.12" >&2; \
+	    exit 1; }
+	@echo "setting up $(VENV) (once) ..." >&2
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@# Without isolation a later change of pyproject.toml installs offline too.
+	@$(PIP) 'hatchling>=1.27,<2'
+	@$(PIP) --no-build-isolation --check-build-dependencies --editable .
+	@touch $@
+
+$(DEVELOP): $(RUN)
+	@$(PIP) --no-build-isolation --editable '.[test,check]'
+	@touch $@
