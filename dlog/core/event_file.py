@@ -46,7 +46,7 @@ INCOMPATIBLE_KNOWN: Final = 0
 # predecessor sealed offset, text bytes, stream
 _HEADER: Final = struct.Struct(f"<8sIII4x16s16s16sIIIIQQIIQI4x{STREAM_NAME_BYTES_MAX}s")
 _FIXED_BYTES: Final = _HEADER.size
-assert _FIXED_BYTES == 176
+assert _FIXED_BYTES == 160
 _CRC: Final = struct.Struct("<I")
 TEXT_BYTES_MAX: Final = PAGE_BYTES - _FIXED_BYTES - _CRC.size
 
