@@ -29,11 +29,13 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
-    """I am here. sent: highest batch sent; refusals_seen: refusals that reached the caller."""
+    """I am here. sent: highest batch sent; refusals_seen: refusals that reached the caller;
+    wanted_bytes: length of the message that waits for the window, 0 for none."""
 
     session: bytes
     sent: int
     refusals_seen: int = 0
+    wanted_bytes: int = 0
 
 
 class EndOfRun(msgspec.Struct, frozen=True, kw_only=True):
