@@ -155,5 +155,18 @@ class SourceRefused(SourceError):
     """The logger refused this session (a second one under a live name, a gap, a version)."""
 
 
+class NotAcknowledged(SourceError):
+    """The time was over before everything was acknowledged; `pending` pieces were not."""
+
+    def __init__(self, detail: str, pending: int) -> None:
+        super().__init__(detail)
+        self.pending = pending
+
+
 class EventsRefused(SourceError):
-    """The logger settled events by refusing them; `refusals` says which ranges and why."""
+    """Pieces were settled without being stored. `reasons`: how many, by reason; `run-ended` are
+    those that never left the source because their run was over."""
+
+    def __init__(self, detail: str, reasons: dict[str, int]) -> None:
+        super().__init__(detail)
+        self.reasons = reasons
