@@ -233,3 +233,15 @@ _CUTS: Final[tuple[tuple[str, Callable[[Status], Status]], ...]] = (
     ("more streams", lambda s: _each_stream(s, lambda stream: stream, keep=0)),
     ("commands", lambda s: msgspec.structs.replace(s, commands=[])),
 )
+
+
+class Whereabouts(msgspec.Struct, frozen=True, kw_only=True):
+    """DATA/logger.json: how the logger that runs (or last ran) on a data directory is reached."""
+
+    name: str = ""
+    uuid: str = ""
+    pid: int = 0
+    boot: int = 0
+    control: str = ""
+    coor_listen: str = ""
+    event_address: str = ""
