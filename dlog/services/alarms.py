@@ -1,0 +1,113 @@
+"""The alarms of this logger, by name: raised once, counted, cleared. Any thread may raise one.
+
+It keeps what is raised and wakes who listens; it sends nothing, never blocks and never grows.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from dlog.model.messages import AlarmState
+from dlog.ports import Clock, Severity
+
+_log = logging.getLogger(__name__)
+
+ALARMS_MAX: Final = 256
+CLEARED_KEPT_MAX: Final = 256
+NAME_LETTERS_MAX: Final = 200
+TEXT_LETTERS_MAX: Final = 1000
+OVERFLOW: Final = "too-many-alarms"
+
+_LEVELS: Final = {
+    Severity.WARNING: logging.WARNING,
+    Severity.ERROR: logging.ERROR,
+    Severity.FAILURE: logging.CRITICAL,
+}
+_RANKS: Final = {str(severity): rank for rank, severity in enumerate(reversed(Severity))}
+
+
+class AlarmView(NamedTuple):
+    """What is raised now, the worst first, and what was cleared since an earlier view."""
+
+    moment: int
+    raised: list[AlarmState]
+    cleared: list[str]
+
+
+class AlarmBoard:
+    """All alarms that are raised. At most `alarms_max`; what comes beyond is counted under
+    `too-many-alarms`, which stands until every alarm is cleared."""
+
+    def __init__(self, clock: Clock, *, alarms_max: int = ALARMS_MAX) -> None:
+        self._clock = clock
+        self._alarms_max = alarms_max
+        self._lock = threading.Lock()
+        self._raised: dict[str, AlarmState] = {}
+        self._cleared: deque[tuple[int, str]] = deque(maxlen=CLEARED_KEPT_MAX)
+        self._moment = 0
+        self._listeners: list[Callable[[], None]] = []
+
+    def listen(self, wake: Callable[[], None]) -> None:
+        """Call `wake` after each change, in the thread that made it; it must not block or raise."""
+        with self._lock:
+            self._listeners.append(wake)
+
+    def raise_alarm(self, name: str, severity: Severity, text: str) -> None:
+        name, text = name[:NAME_LETTERS_MAX], text[:TEXT_LETTERS_MAX]
+        with self._lock:
+            if name not in self._raised and len(self._raised) >= self._alarms_max:
+                name, text = OVERFLOW, f"also {name}: {text}"[:TEXT_LETTERS_MAX]
+            before = self._raised.get(name)
+            count = before.count + 1 if before is not None else 1
+            since_ns = before.since_ns if before is not None else self._clock.wall_ns()
+            self._raised[name] = AlarmState(
+                name=name, severity=severity, text=text, since_ns=since_ns, count=count
+            )
+            changed = before is None or before.severity != severity
+            listeners = self._changed() if changed else []
+        # An alarm that comes a million times is logged twenty times.
+        if changed or count & (count - 1) == 0:
+            times = f" ({count} times)" if count > 1 else ""
+            _log.log(_LEVELS[severity], "alarm %s: %s%s", name, text, times)
+        for wake in listeners:
+            wake()
+
+    def clear_alarm(self, name: str) -> None:
+        name = name[:NAME_LETTERS_MAX]
+        with self._lock:
+            if name == OVERFLOW or self._raised.pop(name, None) is None:
+                return
+            gone = [name]
+            if set(self._raised) == {OVERFLOW}:
+                gone.append(self._raised.pop(OVERFLOW).name)
+            listeners = self._changed()
+            self._cleared.extend((self._moment, each) for each in gone)
+        for each in gone:
+            _log.info("alarm %s cleared", each)
+        for wake in listeners:
+            wake()
+
+    def raised(self) -> list[AlarmState]:
+        """What is raised now: the worst first, then the oldest."""
+        return self.view().raised
+
+    def view(self, since: int = 0) -> AlarmView:
+        """What is raised, and the names cleared after the view whose `moment` was `since`."""
+        with self._lock:
+            raised = sorted(
+                self._raised.values(), key=lambda a: (_RANKS[a.severity], a.since_ns, a.name)
+            )
+            cleared = [
+                name
+                for moment, name in self._cleared
+                if moment > since and name not in self._raised
+            ]
+            return AlarmView(self._moment, raised, list(dict.fromkeys(cleared)))
+
+    def _changed(self) -> list[Callable[[], None]]:
+        self._moment += 1
+        return list(self._listeners)
