@@ -34,7 +34,11 @@ from dlog.model.ids import (
     PartNumber,
     RunNumber,
     StreamName,
+    valid_stream_name,
 )
+
+# What msgspec raises for JSON that is not what it should be: wrong shape, bad UTF-8, deep nesting.
+_BAD_JSON: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
 MAGIC: Final = b"DLOGFIL\x01"
 FORMAT_VERSION: Final = 1
@@ -63,6 +67,9 @@ INDEX_DTYPE: Final = np.dtype(
 )
 assert INDEX_DTYPE.itemsize == 48
 
+_NO_PART: Final = PartNumber(0)
+_NOWHERE: Final = Offset(0)
+
 
 class HeaderText(msgspec.Struct, frozen=True, kw_only=True):
     """The JSON text in the header page: what a reader may want to know and a rebuild must know."""
@@ -90,8 +97,8 @@ class FileHeader:
     created_ns: int
     first_block: BlockNumber
     text: HeaderText
-    predecessor_part: PartNumber = PartNumber(0)
-    predecessor_sealed: Offset = Offset(0)
+    predecessor_part: PartNumber = _NO_PART
+    predecessor_sealed: Offset = _NOWHERE
     predecessor_chain: int = 0
     compatible_flags: int = 0
     crc: int = 0
@@ -142,8 +149,10 @@ def decode_file_header(page: bytes | memoryview, *, path: str) -> FileHeader:
         text = msgspec.json.decode(page[_FIXED_BYTES : _FIXED_BYTES + text_bytes], type=HeaderText)
         file_kind = FileKind(kind)
         stream = StreamName(name.rstrip(b"\0").decode("ascii"))
-    except (msgspec.MsgspecError, ValueError) as error:
+    except _BAD_JSON as error:
         raise FormatError(f"file header: {error}", path=path) from error
+    if not valid_stream_name(stream):
+        raise FormatError(f"file header: {stream!r} is not a stream name", path=path)
     return FileHeader(
         FileKey(RunNumber(run), stream, file_kind, PartNumber(part)), file_uuid, logger_uuid, salt,
         BootNumber(boot), created, BlockNumber(first_block), text, PartNumber(before_part),
@@ -234,7 +243,7 @@ def encode_sidecar(sidecar: Sidecar) -> bytes:
 def decode_sidecar(content: bytes, *, path: str) -> Sidecar:
     try:
         return msgspec.json.decode(content, type=Sidecar)
-    except msgspec.MsgspecError as error:
+    except _BAD_JSON as error:
         raise FormatError(f"sidecar: {error}", path=path) from error
 
 
@@ -261,7 +270,7 @@ def encode_footer(
 
 
 def footer_bytes(blocks: int) -> int:
-    """Space that the footer of a file with so many blocks takes; `gaps` of a recovery not counted."""
+    """Space that the footer of a file with so many blocks takes, without `gaps` of a recovery."""
     return padded(HEADER_BYTES + blocks * INDEX_DTYPE.itemsize) + PAGE_BYTES
 
 
@@ -300,7 +309,7 @@ def _encode_plain(
             crc32c(padding),
             block_bytes,
             time_ns,
-        )  # fmt: skip
+        )
     )
     return packed + raw + padding, header_crc
 
@@ -317,7 +326,7 @@ def decode_index(raw: memoryview, *, path: str, offset_bytes: int) -> NDArray[An
 def decode_closing(raw: memoryview, *, path: str, offset_bytes: int) -> Closing:
     try:
         return msgspec.json.decode(raw, type=Closing)
-    except msgspec.MsgspecError as error:
+    except _BAD_JSON as error:
         raise FormatError(
             f"closing block: {error}", path=path, offset_bytes=offset_bytes
         ) from error

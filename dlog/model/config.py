@@ -5,8 +5,10 @@ It reads no file. Sizes take a plain number of bytes or a text such as "64 MiB".
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -31,8 +33,10 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*\Z")
 Bytes = int  # written as a number or with a unit; fields whose name ends in `_bytes`
 
 
-class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class StreamConfig(msgspec.Struct, frozen=True, kw_only=True):
     """One stream, as CONFIGURE carries it and as each of its files keeps it.
+
+    A key that a later version adds is passed over in a file; in a configuration it is an error.
 
     A part is full at part_bytes, part_events or part_seconds; 0 means no such limit.
     directories: which data directories to write to, by their position in `[logger] data`; the next
@@ -230,10 +234,19 @@ def _convert(kind: type[T], values: Mapping[str, Any], where: str, problems: lis
             plain = (
                 parse_bytes(value) if key.endswith("_bytes") and key != "element_bytes" else value
             )
-            good[key] = msgspec.convert(plain, hints[key])
+            good[key] = _in_range(msgspec.convert(plain, hints[key]))
         except (msgspec.ValidationError, ValueError) as error:
             problems.append(f"{where}.{key}: {_words(error, hints[key])} (it is {value!r})")
     return kind(**good)
+
+
+def _in_range(value: Any) -> Any:
+    """The value. Raises `ValueError` for a number that JSON, and so a file header, cannot carry."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("must be a finite number")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError("is out of range")
+    return value
 
 
 def _words(error: Exception, hint: Any) -> str:
@@ -251,4 +264,7 @@ def parse_bytes(value: object) -> int:
     match = _SIZE.match(value) if isinstance(value, str) else None
     if match is None or match[2] not in _UNITS:
         raise ValueError('not a size; write a number of bytes or for example "64 MiB"')
-    return int(float(match[1]) * _UNITS[match[2]])
+    try:
+        return int(Decimal(match[1]) * _UNITS[match[2]])
+    except (ArithmeticError, ValueError) as error:
+        raise ValueError("is out of range") from error
