@@ -61,7 +61,7 @@ bench: $(DEVELOP)  ## what this machine can hold
 .PHONY: clean
 clean:  ## remove the virtualenv, caches and builds; data stay
 	@rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	@find cli dlog fixtures recovery tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find . -path './.?*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- set-up. A stamp is touched last, so that a set-up that broke off is done again.
 

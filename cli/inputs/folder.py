@@ -25,7 +25,7 @@ class Folder:
 
     name = "folder"
     options: Mapping[str, str] = {
-        "glob": "which files; ** stands for folders of any depth (default: *, this folder alone)"
+        "glob": "which files; ** stands for folders of any depth (default: *, where none are below)"
     }
 
     def describe(self) -> str:
@@ -35,7 +35,7 @@ class Folder:
         return path.is_dir()
 
     def events(self, path: Path, options: Mapping[str, str]) -> Iterator[InputItem]:
-        for file in _files(path, _pattern(options)):
+        for file in _files(path, options.get("glob")):
             with opened(file, may_be_empty=True) as recording:
                 payload = recording.take(recording.size_bytes)
                 if len(payload) < recording.size_bytes:
@@ -43,24 +43,30 @@ class Folder:
             yield InputEvent(EventKind.EVENT, file.name, None, payload)
 
 
-def _pattern(options: Mapping[str, str]) -> tuple[str, ...]:
-    given = options.get("glob", "*")
-    pattern = PurePath(given)
-    if not pattern.parts or pattern.is_absolute() or ".." in pattern.parts:
-        raise InputUsageError(f"format folder: glob={given} does not name files in the folder")
-    return pattern.parts
-
-
-def _files(folder: Path, pattern: tuple[str, ...]) -> list[Path]:
+def _files(folder: Path, glob: str | None) -> list[Path]:
     if not folder.is_dir():
         raise FormatError("not a folder", path=str(folder))
+    pattern = (ANY_DEPTH,) if glob is None else _pattern(glob)
     found = [file for file in _walked(folder, pattern) if _matches(file.parts, pattern)]
     if not found:
-        raise FormatError(
-            f"no file matches glob={'/'.join(pattern)} (glob=**/* looks into all folders below)",
-            path=str(folder),
+        wanted = "in it" if glob is None else f"matches glob={glob}"
+        raise FormatError(f"no file {wanted}: it holds no event", path=str(folder))
+    found.sort(key=lambda file: (file.name, file))
+    below = [file for file in found if len(file.parts) > 1]
+    # They would be left out, or sent, without having been asked for.
+    if glob is None and below:
+        raise InputUsageError(
+            f"format folder: {folder} has files in folders below, as {below[0]}: say which are "
+            "events, as with glob=* (here alone), glob=**/* (all) or glob=**/*.txt"
         )
-    return [folder / file for file in sorted(found, key=lambda file: (file.name, file))]
+    return [folder / file for file in found]
+
+
+def _pattern(glob: str) -> tuple[str, ...]:
+    pattern = PurePath(glob)
+    if not pattern.parts or pattern.is_absolute() or ".." in pattern.parts:
+        raise InputUsageError(f"format folder: glob={glob} does not name files in the folder")
+    return pattern.parts
 
 
 def _walked(folder: Path, pattern: tuple[str, ...]) -> Iterator[Path]:

@@ -195,8 +195,6 @@ def test_a_record_size_that_cannot_be_is_a_usage_error(tmp_path: Path, size: str
 def test_the_files_of_a_folder_are_events_in_the_order_of_their_names(tmp_path: Path) -> None:
     for name, text in [("b", b"2"), ("a", b"1"), (".hidden", b"no"), ("c", b"")]:
         (tmp_path / name).write_bytes(text)
-    (tmp_path / "below").mkdir()
-    (tmp_path / "below" / "0").write_bytes(b"not this one")
     events = [e for e in Folder().events(tmp_path, {}) if isinstance(e, InputEvent)]
     assert [(e.label, e.payload) for e in events] == [("a", b"1"), ("b", b"2"), ("c", b"")]
 
@@ -235,6 +233,33 @@ def test_files_of_one_name_go_by_their_folders(tmp_path: Path) -> None:
 def test_a_pattern_never_leaves_the_folder(tmp_path: Path, glob: str) -> None:
     with pytest.raises(InputUsageError, match="does not name files in the folder"):
         list(Folder().events(tmp_path, {"glob": glob}))
+
+
+def test_a_folder_with_files_below_needs_a_pattern(tmp_path: Path) -> None:
+    for place in ["below/1.txt", "LICENSE"]:
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_text(place)
+    with pytest.raises(InputUsageError, match=r"below/1\.txt.*say which"):
+        list(Folder().events(tmp_path, {}))
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="no file in it"):
+        list(Folder().events(tmp_path, {}))
+
+
+def test_a_folder_that_cannot_be_read_is_an_error_and_not_passed_over(tmp_path: Path) -> None:
+    # A name too long for the system, made step by step, fails to open as a forbidden one does.
+    (tmp_path / "1").write_text("1")
+    deep, name = os.open(tmp_path, os.O_RDONLY), "d" * 250
+    for _ in range(20):
+        os.mkdir(name, dir_fd=deep)
+        deeper = os.open(name, os.O_RDONLY, dir_fd=deep)
+        os.close(deep)
+        deep = deeper
+    os.close(deep)
+    with pytest.raises(StorageError, match="File name too long"):
+        list(Folder().events(tmp_path, {"glob": "**"}))
 
 
 def test_a_folder_without_a_matching_file_is_refused(tmp_path: Path) -> None:
