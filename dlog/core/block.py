@@ -57,6 +57,23 @@ FRAGMENT_FIRST: Final = 1  # the piece begins here
 FRAGMENT_LAST: Final = 2  # the piece ends here: from this block on it counts as stored
 
 
+class OrphanReason(enum.IntEnum):
+    """Why a fragment lies in an orphan file; bits 8 to 15 of its flags."""
+
+    NONE = 0
+    RUN_ENDED = 1
+    RUN_FAILED = 2
+    RUN_UNKNOWN = 3
+    STREAM_UNKNOWN = 4
+
+    @property
+    def words(self) -> str:
+        return self.name.lower().replace("_", "-") if self else ""
+
+
+_ORPHAN_REASONS: Final = frozenset(OrphanReason)
+
+
 class BlockType(enum.IntEnum):
     EVENTS = 1
     INDEX = 2
@@ -114,6 +131,7 @@ class FragmentEntry:
     payload_bytes: int
     first: bool
     last: bool
+    orphan_reason: OrphanReason = OrphanReason.NONE
 
     @property
     def mark(self) -> MarkKey:
@@ -256,7 +274,7 @@ def encode_header(header: BlockHeader) -> tuple[bytes, int]:
 
 
 def encode_fragment(entry: FragmentEntry) -> bytes:
-    flags = FRAGMENT_FIRST * entry.first | FRAGMENT_LAST * entry.last
+    flags = FRAGMENT_FIRST * entry.first | FRAGMENT_LAST * entry.last | entry.orphan_reason << 8
     return _FRAGMENT.pack(
         entry.session, entry.sequence, entry.order_base, entry.run, entry.events,
         entry.piece_events, entry.payload_bytes, flags, entry.stream.encode(),
@@ -345,6 +363,11 @@ def decode_fragments(
         (session, sequence, order_base, run, events, piece_events, payload, flags, name) = (
             _FRAGMENT.unpack_from(data, HEADER_BYTES + i * FRAGMENT_BYTES)
         )
+        if flags >> 8 not in _ORPHAN_REASONS:
+            raise FormatError(
+                f"fragment table: unknown orphan reason {flags >> 8}",
+                path=path, offset_bytes=header.offset,
+            )  # fmt: skip
         entries.append(
             FragmentEntry(
                 SessionId(session),
@@ -357,6 +380,7 @@ def decode_fragments(
                 payload,
                 bool(flags & FRAGMENT_FIRST),
                 bool(flags & FRAGMENT_LAST),
+                OrphanReason(flags >> 8),
             )  # fmt: skip
         )
     payload_bytes = header.raw_bytes - header.events * EVENT_BYTES

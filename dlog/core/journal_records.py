@@ -193,14 +193,15 @@ class StreamRecord(_Record, frozen=True, kw_only=True):
     """A live stream of a run.
 
     next_block: number of the next block to be written. highest_event: the highest event number that
-    the stream has stored, -1 for none. next_part: per file kind. directory: position of the data
-    directory that new parts go to.
+    the stream has stored, -1 for none. low: what is at or below it is late. next_part: per file
+    kind. directory: position of the data directory that new parts go to.
     """
 
     run: int
     stream: str
     next_block: int = 1
     highest_event: int = -1
+    low: int = -1
     next_part: dict[int, int] = {}
     directory: int = 0
 
@@ -295,6 +296,7 @@ class SessionRecord(_Record, frozen=True, kw_only=True):
     closed: bool = False
     rebuilt: bool = False
     refused: list[Refusal] = []
+    refused_from: int = 0  # number of the first of `refused` in the session
 
 
 class MarkRecord(_Record, frozen=True, kw_only=True):

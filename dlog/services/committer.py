@@ -1,0 +1,546 @@
+"""The committer: the only writer of the journal. It groups what all others hand in into one commit.
+
+It keeps the settlement ledger: which batches of a session are settled, what is committed as the
+cumulative acknowledgement. It touches no event file and waits for no stream.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+
+from dlog.core import journal_records as records
+from dlog.core.journal_records import (
+    CountRecord,
+    EndedRunRecord,
+    FileRecord,
+    MarkRecord,
+    Refusal,
+    SessionRecord,
+    StreamRecord,
+)
+from dlog.errors import InvariantBroken, JournalFailed, JournalFull
+from dlog.limits import REFUSALS_KEPT_MAX
+from dlog.model.ids import (
+    FileKey,
+    FileKind,
+    MarkKey,
+    PartNumber,
+    RunNumber,
+    SessionId,
+    StreamKey,
+    StreamName,
+)
+from dlog.ports import Change, Clock, Journal
+
+log = logging.getLogger("dlog.committer")
+
+JOURNAL_FULL_RETRY_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """A piece (or a part of its events) that the next commit settles.
+
+    mark: its watermark, None for a placeholder. count_run, count_stream: what it is counted under.
+    shares: settlements that the whole batch needs; 0 where it was admitted before and only counts.
+    completes: the piece ends here: it is one of the batch's shares and moves the watermark.
+    """
+
+    session: SessionId
+    sequence: int
+    shares: int
+    message_bytes: int
+    source: str
+    mark: MarkKey | None
+    count_run: RunNumber
+    count_stream: StreamName
+    stored: int = 0
+    garbage: int = 0
+    orphan: int = 0
+    duplicate: int = 0
+    refused: int = 0
+    reason: str = ""
+    payload_bytes: int = 0
+    completes: bool = True
+
+    @property
+    def events(self) -> int:
+        return self.stored + self.garbage + self.orphan + self.duplicate + self.refused
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A finished sync of one stream: everything in it is durable on disk.
+
+    first_block, last_block: the block numbers that it adds, consecutive.
+    """
+
+    stream: StreamRecord
+    files: tuple[FileRecord, ...]
+    settlements: tuple[Settlement, ...]
+    first_block: int
+    last_block: int
+    received_ns: int = 0  # monotonic, when the oldest piece in it was taken up; for the latency
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a commit made true of a session, for the acknowledgement."""
+
+    session: SessionId
+    acknowledged: int
+    position_bytes: int
+    selective: tuple[tuple[int, int], ...]
+    settled_bytes: int  # position plus the bytes of the selective batches
+    refused: tuple[Refusal, ...]
+    refused_from: int
+
+
+class Ticket:
+    """Changes on their way into the journal; `then` runs on the committer's thread."""
+
+    def __init__(self, drive: Callable[[], None] | None) -> None:
+        self._done = threading.Event()
+        self._error: JournalFailed | None = None
+        self._drive = drive
+
+    def resolve(self, error: JournalFailed | None) -> None:
+        self._error = error
+        self._done.set()
+
+    def wait(self) -> None:
+        # Where one thread drives everything (simulation), waiting means to let the committer work.
+        while self._drive is not None and not self._done.is_set():
+            self._drive()
+        self._done.wait()
+        if self._error is not None:
+            raise self._error
+
+
+@dataclass(slots=True)
+class _Changes:
+    make: Callable[[Committer], Sequence[Change]]
+    ticket: Ticket
+    use_ballast: bool
+    then: Callable[[], None] | None
+
+
+@dataclass(slots=True)
+class _Group:
+    """What goes into one commit."""
+
+    items: list[_Changes | Progress | Settlement] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    touched: set[SessionId] = field(default_factory=set)
+    use_ballast: bool = False
+
+
+class SettledListener(Protocol):
+    def settled(self, news: Sequence[Settled]) -> None: ...
+
+
+@dataclass(slots=True)
+class _Ledger:
+    """A session's batches above its cumulative acknowledgement."""
+
+    record: SessionRecord
+    open: dict[int, int] = field(default_factory=dict)  # batch -> shares to come
+    sizes: dict[int, int] = field(default_factory=dict)  # of batches known and not acknowledged
+    settled: set[int] = field(default_factory=set)  # above the cumulative acknowledgement
+    settled_bytes: int = 0
+
+    def selective(self) -> tuple[tuple[int, int], ...]:
+        ranges: list[tuple[int, int]] = []
+        for n in sorted(self.settled):
+            if ranges and ranges[-1][1] == n - 1:
+                ranges[-1] = (ranges[-1][0], n)
+            else:
+                ranges.append((n, n))
+        return tuple(ranges)
+
+
+class Committer:
+    """`submit…` and `settle` are called from any thread; `step` by the committer's thread alone."""
+
+    def __init__(self, journal: Journal, clock: Clock, *, single_thread: bool = False) -> None:
+        self._journal = journal
+        self._clock = clock
+        self._inbox: queue.SimpleQueue[_Changes | Progress | Settlement | None] = (
+            queue.SimpleQueue()
+        )
+        self._drive = self._drive_once if single_thread else None
+        self._ledgers: dict[SessionId, _Ledger] = {}
+        self._counts: dict[tuple[str, RunNumber, StreamName], CountRecord] = {}
+        self._next_block: dict[tuple[int, str], int] = {}
+        self._listener: SettledListener | None = None
+        self._failed: JournalFailed | None = None
+        self._stuck: _Group | None = None
+        self.full_since_ns: int | None = None
+        self.commits = 0
+        self.ack_latency_ns = 0  # of the slowest piece in the last commit with settlements
+
+    # --- handing in (any thread) -------------------------------------------------------------
+
+    def submit(self, changes: Sequence[Change], *, use_ballast: bool = False) -> Ticket:
+        """Changes that become durable in the next commit, after all that was handed in before."""
+        return self.submit_made(lambda _: changes, use_ballast=use_ballast)
+
+    def submit_made(
+        self,
+        make: Callable[[Committer], Sequence[Change]],
+        *,
+        use_ballast: bool = False,
+        then: Callable[[], None] | None = None,
+    ) -> Ticket:
+        """As `submit`; the changes are made on the committer's thread when the group is formed."""
+        if self._failed is not None:
+            raise self._failed
+        ticket = Ticket(self._drive)
+        self._inbox.put(_Changes(make, ticket, use_ballast, then))
+        return ticket
+
+    def progress(self, progress: Progress) -> None:
+        self._inbox.put(progress)
+
+    def settle(self, settlement: Settlement) -> None:
+        """A piece that no file takes: duplicate or refused."""
+        self._inbox.put(settlement)
+
+    def stop(self) -> None:
+        """Make `run` return once all that was handed in before is committed."""
+        self._inbox.put(None)
+
+    # --- the committer's own thread ----------------------------------------------------------
+
+    def listen(self, listener: SettledListener) -> None:
+        self._listener = listener
+
+    def load(self) -> None:
+        """Read the live sessions, counters and streams of the journal; before anything else."""
+        for key, value in self._journal.scan(records.SESSIONS):
+            session = records.decode_record(key, value, SessionRecord)
+            self._ledgers[SessionId(session.session)] = _Ledger(
+                session, settled_bytes=session.position_bytes
+            )
+        for key, value in self._journal.scan(records.COUNTS):
+            run, source, stream = key[len(records.COUNTS) :].split(b"/")
+            counted = (source.decode(), RunNumber(int(run)), StreamName(stream.decode()))
+            self._counts[counted] = records.decode_record(key, value, CountRecord)
+        for key, value in self._journal.scan(records.STREAMS):
+            stream_record = records.decode_record(key, value, StreamRecord)
+            self._next_block[stream_record.run, stream_record.stream] = stream_record.next_block
+
+    def run(self) -> None:
+        """Until `stop`. Raises what makes the logger fail."""
+        while self.step(block=True):
+            pass
+
+    def step(self, *, block: bool = False) -> bool:
+        """Commit one group of all that is waiting. False once `stop` was reached."""
+        stuck = self._stuck is not None
+        try:
+            item = self._inbox.get(
+                block=block, timeout=JOURNAL_FULL_RETRY_SECONDS if stuck and block else None
+            )
+        except queue.Empty:
+            if self._stuck is not None:
+                self._commit(self._stuck)
+            return True
+        group = self._stuck or _Group()
+        more = True
+        fresh: list[_Changes | Progress | Settlement] = []
+        while item is not None:
+            fresh.append(item)
+            try:
+                item = self._inbox.get_nowait()
+            except queue.Empty:
+                break
+        else:
+            more = False
+        if fresh:
+            self._add(group, fresh)
+        if group.items:
+            self._commit(group)
+        if not more and self._stuck is not None:
+            self._inbox.put(None)  # not before what was handed in is committed
+            return True
+        return more
+
+    def _drive_once(self) -> None:
+        self.step()
+        if self._stuck is not None:
+            raise JournalFull("the journal is full, and nobody else could make room")
+
+    def _add(self, group: _Group, fresh: list[_Changes | Progress | Settlement]) -> None:
+        group.changes += self._changes(fresh, group.touched)
+        group.items += fresh
+        # A command that may use the ballast takes along all that was handed in before it, so that
+        # the order of the journal stays that of the hand-in.
+        group.use_ballast = group.use_ballast or any(
+            isinstance(i, _Changes) and i.use_ballast for i in fresh
+        )
+
+    def _commit(self, group: _Group) -> None:
+        """Commit; while the journal is full the same group is kept, with what comes behind it."""
+        try:
+            self._journal.commit(group.changes, use_ballast=group.use_ballast)
+        except JournalFull:
+            if self.full_since_ns is None:
+                self.full_since_ns = self._clock.monotonic_ns()
+                log.error("journal full: no acknowledgement until there is space")
+            self._stuck = group
+            return
+        except JournalFailed as error:
+            self._failed = error
+            for item in group.items:
+                if isinstance(item, _Changes):
+                    item.ticket.resolve(error)
+            raise
+        if self.full_since_ns is not None:
+            log.warning("journal commits again")
+        self.full_since_ns = None
+        self._stuck = None
+        self.commits += 1
+        self._announce(group.items, group.touched)
+
+    def _changes(
+        self, group: Sequence[_Changes | Progress | Settlement], touched: set[SessionId]
+    ) -> list[Change]:
+        changes: list[Change] = []
+        marks: dict[MarkKey, int] = {}
+        counted: set[tuple[str, RunNumber, StreamName]] = set()
+        for item in group:
+            match item:
+                case Progress():
+                    changes += self._progress_changes(item)
+                    for settlement in item.settlements:
+                        self._settle(settlement, marks, counted, touched)
+                case Settlement():
+                    self._settle(item, marks, counted, touched)
+                case _Changes():
+                    # What was counted before these changes must be seen by them, and only that.
+                    changes += self._flush(marks, counted, touched)
+                    changes += item.make(self)
+        changes += self._flush(marks, counted, touched)
+        return changes
+
+    def _flush(
+        self,
+        marks: dict[MarkKey, int],
+        counted: set[tuple[str, RunNumber, StreamName]],
+        touched: set[SessionId],
+    ) -> list[Change]:
+        changes: list[Change] = []
+        for mark, sequence in marks.items():
+            key = records.mark_key(mark)
+            changes.append((key, records.encode_record(key, MarkRecord(sequence=sequence))))
+        for source, run, stream in counted:
+            key = records.count_key(source, run, stream)
+            changes.append((key, records.encode_record(key, self._counts[source, run, stream])))
+        for session in touched:
+            ledger = self._ledgers.get(session)
+            if ledger is not None:
+                key = records.session_key(session)
+                changes.append((key, records.encode_record(key, ledger.record)))
+        marks.clear()
+        counted.clear()
+        return changes
+
+    def _progress_changes(self, progress: Progress) -> list[Change]:
+        stream = progress.stream
+        expected = self._next_block.get((stream.run, stream.stream), 1)
+        if progress.last_block >= progress.first_block:
+            if progress.first_block != expected:
+                raise InvariantBroken(
+                    f"run {stream.run} stream {stream.stream}: block {progress.first_block} is "
+                    f"durable, block {expected} was expected"
+                )
+            self._next_block[stream.run, stream.stream] = progress.last_block + 1
+        if progress.received_ns:
+            self.ack_latency_ns = self._clock.monotonic_ns() - progress.received_ns
+        changes = [_put(records.stream_key(_stream_key(stream)), stream)]
+        for file in progress.files:
+            changes.append(_put(records.file_key(file_record_key(file)), file))
+        return changes
+
+    # --- the ledger --------------------------------------------------------------------------
+
+    def _settle(
+        self,
+        settlement: Settlement,
+        marks: dict[MarkKey, int],
+        counted: set[tuple[str, RunNumber, StreamName]],
+        touched: set[SessionId],
+    ) -> None:
+        if settlement.events:
+            self._count(settlement)
+            counted.add((settlement.source, settlement.count_run, settlement.count_stream))
+        ledger = self._ledgers.get(settlement.session)
+        if ledger is None or not settlement.completes or settlement.shares == 0:
+            return
+        n = settlement.sequence
+        if settlement.mark is not None:
+            marks[settlement.mark] = max(n, marks.get(settlement.mark, 0))
+        if settlement.refused:
+            ledger.record = msgspec.structs.replace(
+                ledger.record, refused=_with_refusal(ledger.record.refused, settlement)
+            )
+        touched.add(settlement.session)
+        if n <= ledger.record.acknowledged or n in ledger.settled:
+            return
+        ledger.sizes[n] = settlement.message_bytes
+        left = ledger.open.get(n, settlement.shares) - 1
+        if left:
+            ledger.open[n] = left
+            return
+        ledger.open.pop(n, None)
+        ledger.settled.add(n)
+        ledger.settled_bytes += settlement.message_bytes
+        self._advance(ledger)
+
+    @staticmethod
+    def _advance(ledger: _Ledger) -> None:
+        acknowledged = ledger.record.acknowledged
+        position = ledger.record.position_bytes
+        while acknowledged + 1 in ledger.settled:
+            acknowledged += 1
+            ledger.settled.remove(acknowledged)
+            position += ledger.sizes.pop(acknowledged)
+        if acknowledged != ledger.record.acknowledged:
+            ledger.record = msgspec.structs.replace(
+                ledger.record, acknowledged=acknowledged, position_bytes=position
+            )
+
+    def _count(self, s: Settlement) -> None:
+        key = (s.source, s.count_run, s.count_stream)
+        before = self._counts.get(key, CountRecord())
+        refused = before.refused
+        if s.refused:
+            refused = {**refused, s.reason: refused.get(s.reason, 0) + s.refused}
+        self._counts[key] = CountRecord(
+            stored=before.stored + s.stored,
+            duplicate=before.duplicate + s.duplicate,
+            garbage=before.garbage + s.garbage,
+            orphan=before.orphan + s.orphan,
+            refused=refused,
+            payload_bytes=before.payload_bytes + s.payload_bytes,
+        )
+
+    def _announce(
+        self, group: Sequence[_Changes | Progress | Settlement], touched: set[SessionId]
+    ) -> None:
+        """Tell everyone, after the commit and never before."""
+        for item in group:
+            if isinstance(item, _Changes):
+                item.ticket.resolve(None)
+                if item.then is not None:
+                    item.then()
+        if touched and self._listener is not None:
+            self._listener.settled(
+                [self.settled_of(s) for s in touched if s in self._ledgers]
+            )
+
+    def settled_of(self, session: SessionId) -> Settled:
+        ledger = self._ledgers[session]
+        return Settled(
+            session,
+            ledger.record.acknowledged,
+            ledger.record.position_bytes,
+            ledger.selective(),
+            ledger.settled_bytes,
+            tuple(ledger.record.refused),
+            ledger.record.refused_from,
+        )
+
+    # --- changes that are made on this thread (from `submit_made`) ---------------------------
+
+    def open_session(self, record: SessionRecord) -> list[Change]:
+        """A session that is new, or a rebuilt one that says where it stands."""
+        session = SessionId(record.session)
+        self._ledgers[session] = _Ledger(record, settled_bytes=record.position_bytes)
+        return [_put(records.session_key(session), record)]
+
+    def close_session(self, session: SessionId, *, forget: bool) -> list[Change]:
+        """BYE or expiry forget it and its watermarks; a newer one of its name closes it."""
+        ledger = self._ledgers.get(session)
+        if ledger is None:
+            return []
+        key = records.session_key(session)
+        if not forget:
+            ledger.record = msgspec.structs.replace(ledger.record, closed=True)
+            return [_put(key, ledger.record)]
+        del self._ledgers[session]
+        marks = [k for k, _ in self._journal.scan(records.session_marks(session))]
+        return [(key, None), *((mark, None) for mark in marks)]
+
+    def refusals_seen(self, session: SessionId, seen: int) -> list[Change]:
+        """Refusals numbered below `seen` reached the source."""
+        ledger = self._ledgers.get(session)
+        if ledger is None or seen <= ledger.record.refused_from:
+            return []
+        kept = ledger.record.refused[seen - ledger.record.refused_from :]
+        ledger.record = msgspec.structs.replace(ledger.record, refused=kept, refused_from=seen)
+        return [_put(records.session_key(session), ledger.record)]
+
+    def end_run(self, record: EndedRunRecord) -> list[Change]:
+        """The run leaves the live state with its counters, and enters the catalogue."""
+        run = RunNumber(record.run)
+        changes: list[Change] = [(records.run_key(run), None)]
+        counts = []
+        for source, count_run, stream in sorted(self._counts):
+            if count_run == run:
+                counts.append((source, str(stream), self._counts.pop((source, run, stream))))
+                changes.append((records.count_key(source, run, stream), None))
+        for of_run, stream_name in list(self._next_block):
+            if of_run == run:
+                del self._next_block[of_run, stream_name]
+                changes.append(
+                    (records.stream_key(StreamKey(run, StreamName(stream_name))), None)
+                )
+        ended = msgspec.structs.replace(record, counts=counts)
+        return [*changes, _put(records.ended_run_key(run), ended)]
+
+    def counts_now(self) -> dict[tuple[str, RunNumber, StreamName], CountRecord]:
+        """A copy, for status; may be called from any thread."""
+        return dict(self._counts)
+
+
+def _put(key: bytes, record: msgspec.Struct) -> Change:
+    assert isinstance(record, records._Record)
+    return key, records.encode_record(key, record)
+
+
+def _stream_key(record: StreamRecord) -> StreamKey:
+    return StreamKey(RunNumber(record.run), StreamName(record.stream))
+
+
+def file_record_key(record: FileRecord) -> FileKey:
+    return FileKey(
+        RunNumber(record.run), StreamName(record.stream), FileKind(record.kind),
+        PartNumber(record.part),
+    )  # fmt: skip
+
+
+def _with_refusal(refused: Sequence[Refusal], s: Settlement) -> list[Refusal]:
+    """One more; over the limit it goes into the last one, whose events stay exact."""
+    run = s.mark.run if s.mark else 0
+    stream = str(s.mark.stream) if s.mark else ""
+    kept = list(refused)
+    if len(kept) < REFUSALS_KEPT_MAX:
+        first, last, events = s.sequence, s.sequence, s.refused
+    else:
+        before = kept.pop()
+        first = min(before.first, s.sequence)
+        last = max(before.last, s.sequence)
+        events = before.events + s.refused
+    kept.append(
+        Refusal(first=first, last=last, run=run, stream=stream, reason=s.reason, events=events)
+    )
+    return kept

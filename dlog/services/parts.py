@@ -1,0 +1,485 @@
+"""One part: an event file from its creation to its seal. Each step is journalled before it is done.
+
+What is on disk in each state stands at `FileState` in core/states.py. A part is used by one thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from dlog.core.block import HEADER_BYTES, BlockHeader, BlockType, Place, decode_header, padded
+from dlog.core.event_file import (
+    INDEX_DTYPE,
+    FileHeader,
+    HeaderText,
+    Sidecar,
+    decode_sidecar,
+    encode_file_header,
+    encode_footer,
+    encode_sidecar,
+    footer_bytes,
+    sidecar_path,
+)
+from dlog.core.journal_records import (
+    ClosedFileRecord,
+    FileRecord,
+    OperationKind,
+    StreamRecord,
+    closed_file_key,
+    encode_record,
+    file_key,
+    stream_key,
+)
+from dlog.core.rotation import Fill
+from dlog.core.states import FILE, FileEvent, FileState
+from dlog.errors import FormatError, InvariantBroken, StorageError
+from dlog.limits import MIB, PAGE_BYTES
+from dlog.model.config import StreamConfig
+from dlog.model.ids import (
+    BlockNumber,
+    BootNumber,
+    FileKey,
+    FileKind,
+    Offset,
+    PartNumber,
+    RunNumber,
+    StreamKey,
+    StreamName,
+    file_path,
+)
+from dlog.ports import Alarms, Buffers, Change, Clock, Commits, DataFile, Directory
+from dlog.services.operations import Operations
+
+log = logging.getLogger("dlog.parts")
+
+OPEN_SUFFIX = ".part"
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """What every part of this logger is made with."""
+
+    logger: str
+    logger_uuid: bytes
+    boot: BootNumber
+    directories: Sequence[Directory]
+    buffers: Buffers
+    commits: Commits
+    operations: Operations
+    clock: Clock
+    alarms: Alarms
+    random_bytes: Callable[[int], bytes] = os.urandom
+
+
+@dataclass(frozen=True, slots=True)
+class Predecessor:
+    """The part that a fault sealed and that a new one goes on for."""
+
+    part: PartNumber
+    sealed: Offset
+    chain: int
+
+
+def key_of(record: FileRecord) -> FileKey:
+    return FileKey(
+        RunNumber(record.run), StreamName(record.stream), FileKind(record.kind),
+        PartNumber(record.part),
+    )  # fmt: skip
+
+
+class Part:
+    """An event file that is not CLOSED.
+
+    `record` is what the next commit of progress says of it: its durable offset is that of the last
+    sync. `end` is the write position.
+    """
+
+    def __init__(
+        self, storage: Storage, config: StreamConfig, record: FileRecord, file: DataFile
+    ) -> None:
+        self._storage = storage
+        self._config = config
+        self._file = file
+        self.record = record
+        self.key = key_of(record)
+        self.end = Offset(record.durable)
+        self.dirty = False
+        self._written = record.totals
+        self._adler32 = record.adler32
+        self._chain = record.chain
+        self._last_header = record.last_header_offset
+        self._index = bytearray()
+        # Blocks that were written before this boot are not in `_index`: they are read when the part
+        # is sealed, since a restart must not take longer the larger its files are.
+        self._index_from = record.totals.blocks
+        self._index_end = Offset(record.durable)
+        self.opened_ns = storage.clock.monotonic_ns()
+        self.ended_ns = 0
+
+    # --- creation ----------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        storage: Storage,
+        config: StreamConfig,
+        stream: StreamRecord,
+        kind: FileKind,
+        *,
+        run_started_ns: int,
+        streams: tuple[str, ...],
+        low: int = -1,
+        state: FileState = FileState.OPEN,
+        high: int = -1,
+        predecessor: Predecessor | None = None,
+        use_ballast: bool = False,
+    ) -> tuple[Part, StreamRecord]:
+        """A new part, OPEN when this returns, and the stream's record with the next part number.
+
+        Raises `StorageError`; then the file's record is gone from the journal again, and what may
+        lie on disk under its name is moved aside at the next start.
+        """
+        part = PartNumber(stream.next_part.get(kind, 1))
+        key = FileKey(RunNumber(stream.run), StreamName(stream.stream), kind, part)
+        before = predecessor or Predecessor(PartNumber(0), Offset(0), 0)
+        record = FileRecord(
+            run=key.run, stream=key.stream, kind=kind, part=part, state=FileState.CREATING,
+            directory=stream.directory, path=file_path(key), file_uuid=storage.random_bytes(16),
+            salt=storage.random_bytes(16), boot=storage.boot, created_ns=storage.clock.wall_ns(),
+            low=low, high=high, predecessor_part=before.part, predecessor_sealed=before.sealed,
+            predecessor_chain=before.chain,
+        )  # fmt: skip
+        stream = msgspec.structs.replace(stream, next_part={**stream.next_part, kind: part + 1})
+        number, announced = storage.operations.announce(OperationKind.CREATE, record.path)
+        storage.commits.submit(
+            [announced, _put_file(record), _put_stream(stream)], use_ballast=use_ballast
+        ).wait()
+        page, crc = encode_file_header(
+            FileHeader(
+                key, record.file_uuid, storage.logger_uuid, record.salt, storage.boot,
+                record.created_ns, BlockNumber(stream.next_block),
+                HeaderText(
+                    logger=storage.logger, config=config, run_started_ns=run_started_ns,
+                    streams=streams,
+                ),
+                before.part, before.sealed, before.chain,
+            )  # fmt: skip
+        )
+        directory = storage.directories[stream.directory]
+        try:
+            file = directory.create(record.path + OPEN_SUFFIX)
+            _write_pages(storage, file, Offset(0), page)
+            file.sync()
+        except StorageError as error:
+            failed = msgspec.structs.replace(
+                record,
+                state=FILE.next(record.state, FileEvent.CREATE_FAILED),
+                sealed=True,
+                reason=str(error),
+            )
+            storage.commits.submit(
+                [_put_file(failed), *storage.operations.done(number, f"failed: {error}")],
+                use_ballast=use_ballast,
+            ).wait()
+            raise
+        record = msgspec.structs.replace(
+            record,
+            state=FILE.next(record.state, FileEvent.CREATED),
+            durable=PAGE_BYTES,
+            reserved=PAGE_BYTES,
+            adler32=zlib.adler32(page),
+            chain=crc,
+        )
+        if state is FileState.END:
+            record = msgspec.structs.replace(record, state=FILE.next(record.state, FileEvent.FULL))
+        storage.commits.submit(
+            [_put_file(record), *storage.operations.done(number)], use_ballast=use_ballast
+        ).wait()
+        log.info("%s created", directory.name + "/" + record.path)
+        return cls(storage, config, record, file), stream
+
+    # --- writing -----------------------------------------------------------------------------
+
+    @property
+    def directory(self) -> Directory:
+        return self._storage.directories[self.record.directory]
+
+    def fill(self, staged_bytes: int, staged_events: int) -> Fill:
+        """How full it is, with what is staged for it."""
+        return Fill(
+            self.end + staged_bytes,
+            self._written.events + staged_events,
+            self._written.blocks,
+            self._storage.clock.monotonic_ns() - self.opened_ns,
+        )
+
+    def place(self, number: BlockNumber) -> Place:
+        """Where the next block goes."""
+        return Place(
+            self.end, number, self._storage.boot, self.record.salt, self._chain
+        )
+
+    def needs_reservation(self, block_bytes: int) -> Offset | None:
+        """The end that a reservation must reach before a block of that length, or None."""
+        needed = self.end + block_bytes + footer_bytes(self._written.blocks + 1)
+        if needed <= self.record.reserved:
+            return None
+        ahead = self._config.reserve_bytes
+        if self._config.part_bytes:
+            # Not much beyond the end of the part: what is reserved is taken from other streams.
+            ahead = min(ahead, max(0, self._config.part_bytes - self.end))
+        return Offset(padded(max(needed, needed + ahead)))
+
+    def reserve(self, end: Offset, *, use_ballast: bool = False) -> None:
+        """Commit the reservation, then allocate it. Raises `StorageError`, `DiskFull` among them."""
+        number, announced = self._storage.operations.announce(
+            OperationKind.RESERVE, self.record.path, f"to {end}"
+        )
+        self.record = msgspec.structs.replace(self.record, reserved=end)
+        # The journal's record must not tell of blocks that are written and not yet synced, so the
+        # reservation is committed on top of the last synced state: `record` is just that.
+        self._storage.commits.submit(
+            [announced, _put_file(self.record)], use_ballast=use_ballast
+        ).wait()
+        try:
+            self._file.reserve(end)
+        except StorageError as error:
+            self._storage.commits.submit(
+                self._storage.operations.done(number, f"failed: {error}"), use_ballast=use_ballast
+            )
+            raise
+        self._storage.commits.submit(
+            self._storage.operations.done(number), use_ballast=use_ballast
+        )
+
+    def write(self, header: BlockHeader, data: memoryview, payload_bytes: int) -> None:
+        """Write an encoded block at the write position. Raises `StorageError`."""
+        block = data[: header.block_bytes]
+        if header.offset != self.end or self.end + len(block) > self.record.reserved:
+            raise InvariantBroken(f"{self.record.path}: block at {header.offset}, end {self.end}")
+        self._file.write(self.end, block)
+        self._adler32 = zlib.adler32(block, self._adler32)
+        self._index += np.array(
+            [
+                (
+                    header.offset, header.number, header.first_event, header.last_event,
+                    header.time_ns, header.events, header.block_bytes,
+                )
+            ],
+            INDEX_DTYPE,
+        ).tobytes()  # fmt: skip
+        self._written = self._written.plus(header, payload_bytes)
+        self._last_header = header.offset
+        self._chain = header.crc
+        self.end = Offset(self.end + len(block))
+        self.dirty = True
+
+    def sync(self) -> None:
+        """fdatasync; `record` then tells of everything written. Raises `StorageError`."""
+        self._file.sync()
+        self.dirty = False
+        self.record = msgspec.structs.replace(
+            self.record, durable=self.end, adler32=self._adler32, chain=self._chain,
+            last_header_offset=self._last_header, totals=self._written,
+        )  # fmt: skip
+
+    def ended(self, high: int) -> None:
+        """Full: it takes late events of its range alone. The next commit of progress tells it."""
+        self.record = msgspec.structs.replace(
+            self.record, state=FILE.next(self.record.state, FileEvent.FULL), high=high
+        )
+        self.ended_ns = self._storage.clock.monotonic_ns()
+
+    # --- the end -----------------------------------------------------------------------------
+
+    def close(self, *, use_ballast: bool = False) -> None:
+        """Seal it: footer, sidecar, mode, name. What was written has been synced and handed to the
+        committer. Raises `StorageError`; the file is then in ERROR at its durable offset."""
+        if self.dirty:
+            raise InvariantBroken(f"{self.record.path}: closed with blocks that are not synced")
+        commits = self._storage.commits
+        number, announced = self._storage.operations.announce(OperationKind.CLOSE, self.record.path)
+        self.record = msgspec.structs.replace(
+            self.record, state=FILE.next(self.record.state, FileEvent.CLOSE)
+        )
+        commits.submit([announced, _put_file(self.record)], use_ballast=use_ballast).wait()
+        try:
+            size, adler32 = self._write_footer()
+            closed = self._finish(size, adler32)
+        except StorageError as error:
+            commits.submit(
+                self._storage.operations.done(number, f"failed: {error}"), use_ballast=use_ballast
+            )
+            self.seal_by_fault(str(error), use_ballast=use_ballast)
+            raise
+        commits.submit(
+            [
+                (file_key(self.key), None),
+                _put_closed(closed),
+                *self._storage.operations.done(number),
+            ],
+            use_ballast=use_ballast,
+        ).wait()
+        log.info("%s closed: %d events", self.record.path, closed.totals.events)
+
+    def _write_footer(self) -> tuple[int, int]:
+        """Index and closing block at the durable offset; the file's size and adler32 with them."""
+        footer = encode_footer(
+            self._whole_index(), self.record.totals, offset=self.end, boot=self._storage.boot,
+            salt=self.record.salt, previous_crc=self._chain,
+            time_ns=self._storage.clock.wall_ns(),
+        )  # fmt: skip
+        _write_pages(self._storage, self._file, self.end, footer)
+        self._file.sync()
+        size = self.end + len(footer)
+        self._file.cut(Offset(size))
+        self._file.close()
+        return size, zlib.adler32(footer, self.record.adler32)
+
+    def _finish(self, size: int, adler32: int) -> ClosedFileRecord:
+        return finish_file(self._storage, self._config, self.record, size, adler32)
+
+    def _whole_index(self) -> NDArray[Any]:
+        here = np.frombuffer(bytes(self._index), INDEX_DTYPE)
+        if self._index_from == 0:
+            return here
+        return np.concatenate([read_index(self._file, self.record, self._index_end), here])
+
+    def seal_by_fault(self, reason: str, *, use_ballast: bool = False) -> Predecessor:
+        """ "Sealed at D" is committed when this returns: nothing beyond D counts, whatever is there.
+
+        D is the offset of the last sync that succeeded; everything below was handed to the
+        committer before, so it is committed with or before this.
+        """
+        number, announced = self._storage.operations.announce(
+            OperationKind.SEAL, self.record.path, f"at {self.record.durable}: {reason}"
+        )
+        self.record = msgspec.structs.replace(
+            self.record, state=FILE.next(self.record.state, FileEvent.FAULT), sealed=True,
+            reason=reason,
+        )  # fmt: skip
+        self._storage.commits.submit(
+            [announced, _put_file(self.record), *self._storage.operations.done(number)],
+            use_ballast=use_ballast,
+        ).wait()
+        self.let_go()
+        return Predecessor(self.key.part, Offset(self.record.durable), self.record.chain)
+
+    def let_go(self) -> None:
+        """Close the descriptor; what is durable stays, the rest is not waited for."""
+        try:
+            self._file.close()
+        except StorageError as error:
+            log.error("%s", error)
+
+
+def read_index(file: DataFile, record: FileRecord, end: Offset) -> NDArray[Any]:
+    """The index of the blocks below `end`, from their headers. Raises `FormatError`."""
+    rows = []
+    at = Offset(PAGE_BYTES)
+    while at < end:
+        header = decode_header(
+            file.read(at, HEADER_BYTES), salt=record.salt, offset=at, path=record.path
+        )
+        if header.type is BlockType.EVENTS:
+            rows.append(
+                (
+                    at, header.number, header.first_event, header.last_event, header.time_ns,
+                    header.events, header.block_bytes,
+                )
+            )  # fmt: skip
+        at = Offset(at + header.block_bytes)
+    return np.array(rows, INDEX_DTYPE)
+
+
+def finish_file(
+    storage: Storage, config: StreamConfig, record: FileRecord, size: int, adler32: int,
+    *, sealed: bool = False, status: str = "good",
+) -> ClosedFileRecord:  # fmt: skip
+    """Sidecar, mode and final name of a file whose bytes are complete. May be repeated after a
+    crash at any step; what an earlier attempt left half-done is moved aside first."""
+    directory = storage.directories[record.directory]
+    closed_ns = storage.clock.wall_ns()
+    sidecar = Sidecar(
+        file=record.path.rsplit("/", 1)[-1], file_uuid=record.file_uuid.hex(),
+        logger=storage.logger, logger_uuid=storage.logger_uuid.hex(), run=record.run,
+        stream=record.stream, kind=FileKind(record.kind).name.lower(), part=record.part,
+        size_bytes=size, adler32=f"{adler32:08x}", file_content_status=status,
+        sealed=record.reason if sealed else "", created_ns=record.created_ns, closed_ns=closed_ns,
+        totals=record.totals, predecessor_part=record.predecessor_part, config=config,
+    )  # fmt: skip
+    _put_sidecar(storage, directory, record, sidecar)
+    if directory.exists(record.path + OPEN_SUFFIX):
+        directory.make_read_only(record.path + OPEN_SUFFIX)
+        directory.rename(record.path + OPEN_SUFFIX, record.path)
+    return ClosedFileRecord(
+        run=record.run, stream=record.stream, kind=record.kind, part=record.part,
+        directory=record.directory, path=record.path, file_uuid=record.file_uuid, size_bytes=size,
+        adler32=adler32, created_ns=record.created_ns, closed_ns=closed_ns, totals=record.totals,
+        status=status, sealed=sealed, reason=record.reason, chain=record.chain,
+    )  # fmt: skip
+
+
+def _put_sidecar(
+    storage: Storage, directory: Directory, record: FileRecord, sidecar: Sidecar
+) -> None:
+    path = sidecar_path(record.path)
+    if directory.exists(path):
+        try:
+            there = decode_sidecar(directory.read_all(path, MIB), path=path)
+        except FormatError:
+            there = None
+        same = ("size_bytes", "adler32", "file_uuid", "totals", "sealed")
+        if there is not None and all(getattr(there, f) == getattr(sidecar, f) for f in same):
+            return
+        move_aside(storage, record.directory, path)
+    directory.write_new(path, encode_sidecar(sidecar))
+
+
+def move_aside(storage: Storage, directory: int, path: str) -> str:
+    """Move a file into `quarantine/`, announced; the new path."""
+    aside = f"quarantine/{path.replace('/', '_')}.{storage.boot}.{storage.clock.wall_ns()}"
+    number, announced = storage.operations.announce(OperationKind.MOVE_ASIDE, path, f"to {aside}")
+    storage.commits.submit([announced]).wait()
+    storage.directories[directory].rename(path, aside)
+    storage.commits.submit(storage.operations.done(number)).wait()
+    log.warning("%s moved aside to %s", path, aside)
+    return aside
+
+
+def _write_pages(storage: Storage, file: DataFile, offset: Offset, pages: bytes) -> None:
+    buffer = storage.buffers.take(len(pages))
+    try:
+        buffer.view[: len(pages)] = pages
+        file.write(offset, buffer.view[: len(pages)])
+    finally:
+        buffer.release()
+
+
+def _put_file(record: FileRecord) -> Change:
+    key = file_key(key_of(record))
+    return key, encode_record(key, record)
+
+
+def _put_closed(record: ClosedFileRecord) -> Change:
+    key = closed_file_key(
+        FileKey(
+            RunNumber(record.run), StreamName(record.stream), FileKind(record.kind),
+            PartNumber(record.part),
+        )  # fmt: skip
+    )
+    return key, encode_record(key, record)
+
+
+def _put_stream(record: StreamRecord) -> Change:
+    key = stream_key(StreamKey(RunNumber(record.run), StreamName(record.stream)))
+    return key, encode_record(key, record)
