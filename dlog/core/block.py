@@ -51,6 +51,22 @@ assert HEADER_BYTES == 128
 _FRAGMENT: Final = struct.Struct(f"<16sQQIIIII12x{STREAM_NAME_BYTES_MAX}s")
 FRAGMENT_BYTES: Final = _FRAGMENT.size
 assert FRAGMENT_BYTES == 96
+# The same row for numpy, so that a block of many pieces needs no code for each of them.
+FRAGMENT_DTYPE: Final = np.dtype(
+    [
+        ("session", "V16"),  # bytes as they are: an S field would drop trailing zeros
+        ("sequence", "<u8"),
+        ("order_base", "<u8"),
+        ("run", "<u4"),
+        ("events", "<u4"),
+        ("piece_events", "<u4"),
+        ("payload_bytes", "<u4"),
+        ("flags", "<u4"),
+        ("reserved", "V12"),
+        ("stream", f"S{STREAM_NAME_BYTES_MAX}"),
+    ]
+)
+assert FRAGMENT_DTYPE.itemsize == FRAGMENT_BYTES
 
 FLAG_GROUP_END: Final = 1  # no piece is open behind this block: a commit may stop here
 FRAGMENT_FIRST: Final = 1  # the piece begins here
