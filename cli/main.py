@@ -1,0 +1,135 @@
+"""The command `dlog`: finds the command's module, runs it, and turns its end into an exit code.
+
+A module is imported when its command is called: `dlog status` must not wait for numpy.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from typing import Annotated, Any, Final, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from cli.output import problem
+from dlog.errors import DlogError
+
+
+class Entry(NamedTuple):
+    """A command: its module holds `command` (a function) or `app` (a group of commands)."""
+
+    module: str
+    help: str
+    panel: str
+
+
+LOGGER: Final = "The logger"
+DATA: Final = "Data"
+SAFETY: Final = "Is it all there?"
+ROOM: Final = "Control room"
+TRY: Final = "Try it"
+
+COMMANDS: Final = {
+    "start": Entry("cli.start", "Run the logger; go on with what was running.", LOGGER),
+    "resume": Entry("cli.resume", "Run the logger from its journal alone.", LOGGER),
+    "status": Entry("cli.status", "States, runs, streams, connections, disk, alarms.", LOGGER),
+    "coor": Entry("cli.coor", "COOR's commands from a shell.", LOGGER),
+    "send": Entry("cli.send", "Replay a recording into a run, as a Collector/Router.", DATA),
+    "ls": Entry("cli.ls", "The catalogue: runs and their files.", DATA),
+    "info": Entry("cli.info", "A file's header and totals.", DATA),
+    "cat": Entry("cli.cat", "Events of files, or of a whole run.", DATA),
+    "verify": Entry("cli.verify", "Check files; read-only, also while they are written.", SAFETY),
+    "recover": Entry("cli.recover", "Rebuild damaged or partly written files.", SAFETY),
+    "journal": Entry("cli.journal", "Check the journal, or rebuild it from the files.", SAFETY),
+    "faults": Entry("cli.faults", "Test runs with injected faults, and their report.", SAFETY),
+    "alarm-server": Entry("cli.alarm_server", "Receive the alarms of several loggers.", ROOM),
+    "monitor": Entry("cli.monitor", "Receive the state of several loggers.", ROOM),
+    "demo": Entry("cli.demo", "The whole story: runs, a kill -9, the resume, the proof.", TRY),
+    "bench": Entry("cli.bench", "What this machine can hold.", TRY),
+}
+
+
+class Commands(TyperGroup):
+    """The group of all commands, each loaded when it is called; the help needs their names only."""
+
+    _listing = False
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [name for name, entry in COMMANDS.items() if _is_there(entry.module)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        entry = COMMANDS.get(cmd_name)
+        if entry is None or not _is_there(entry.module):
+            return None
+        if self._listing:
+            return TyperCommand(cmd_name, help=entry.help, rich_help_panel=entry.panel)
+        module = importlib.import_module(entry.module)
+        app = getattr(module, "app", None)
+        if app is None:
+            app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+            app.command(cmd_name)(module.command)
+        found = typer.main.get_command(app)
+        found.name = cmd_name
+        return found
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        self._listing = True
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            self._listing = False
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except DlogError as error:
+            problem("\n".join([str(error), *getattr(error, "__notes__", [])]))
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+        except BrokenPipeError:
+            # Whoever read us has what he wanted. What is still buffered must not raise at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+
+
+def _is_there(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        print(f"dlog {version('dlog')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _dlog(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="And exit.")
+    ] = False,
+) -> None:
+    """A data logger for physics experiments: every acknowledged event stands on disk, exactly
+    once."""
+
+
+def main() -> None:
+    """Entry point of the command `dlog`."""
+    app(prog_name="dlog")
+
+
+if __name__ == "__main__":
+    main()

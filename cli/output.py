@@ -1,0 +1,178 @@
+"""What every command says, the same way: data to stdout, words to stderr, progress on a terminal.
+
+It formats and prints; it decides nothing. `rich` is imported only where it is needed.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import msgspec
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+_WIDTH_OF_A_PIPE: Final = 160
+_CONTROLS: Final = {n: f"\\x{n:02x}" for n in (*range(32), *range(127, 160)) if n not in (9, 10)}
+
+
+def words(text: str) -> None:
+    """Something for a person."""
+    print(plain(text), file=sys.stderr, flush=True)
+
+
+def problem(text: str) -> None:
+    """What went wrong, as every command says it."""
+    words(f"dlog: {text}")
+
+
+def plain(text: str) -> str:
+    """The text with its control characters shown: what a peer or a file says stays text."""
+    return text.translate(_CONTROLS)
+
+
+def json_out(value: Any) -> None:
+    """A JSON document to stdout: on one line for a script, indented for a terminal."""
+    text = msgspec.json.encode(value)
+    if sys.stdout.isatty():
+        text = msgspec.json.format(text, indent=2)
+    print(text.decode(), flush=True)
+
+
+def json_line(value: Any) -> None:
+    """One of several JSON documents, each on its line."""
+    print(msgspec.json.encode(value).decode(), flush=True)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Where tables go. Names that hold brackets are no markup."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else _WIDTH_OF_A_PIPE
+    return Console(file=stream, markup=False, highlight=False, width=width, soft_wrap=False)
+
+
+def table(*columns: str, title: str | None = None, numbers: tuple[str, ...] = ()) -> Table:
+    """An empty table in the one style. numbers: the columns that are right-aligned."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD,
+        header_style="bold", pad_edge=False, show_edge=False,
+    )  # fmt: skip
+    for column in columns:
+        made.add_column(column, justify="right" if column in numbers else "left")
+    return made
+
+
+class Progress(Protocol):
+    def advance(self, amount: float) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+
+class _Quiet:
+    def advance(self, amount: float) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+
+@contextmanager
+def progress(what: str, total: float | None, *, unit: str = "") -> Iterator[Progress]:
+    """Progress of long work, on stderr, where that is a terminal. unit "bytes" shows sizes."""
+    if not sys.stderr.isatty():
+        yield _Quiet()
+        return
+    from rich import progress as rich_progress
+
+    columns: list[rich_progress.ProgressColumn | str] = ["{task.description}"]
+    columns += [rich_progress.BarColumn(), rich_progress.TaskProgressColumn()]
+    if unit == "bytes":
+        columns += [rich_progress.DownloadColumn(binary_units=True)]
+        columns += [rich_progress.TransferSpeedColumn()]
+    else:
+        columns += [rich_progress.MofNCompleteColumn()]
+    columns += [rich_progress.TimeRemainingColumn(compact=True)]
+    with rich_progress.Progress(*columns, console=console(stderr=True), transient=True) as shown:
+        task = shown.add_task(what, total=total)
+
+        class _Shown:
+            def advance(self, amount: float) -> None:
+                shown.advance(task, amount)
+
+            def say(self, text: str) -> None:
+                shown.update(task, description=plain(text))
+
+        yield _Shown()
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """A sign of life on a terminal while something is waited for."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    with console(stderr=True).status(what):
+        yield
+
+
+# --- numbers for people ----------------------------------------------------------------------
+
+
+def count(number: float) -> str:
+    return f"{number:,.0f}"
+
+
+def size(number: float) -> str:
+    """Bytes, as 1.5 GiB."""
+    value = float(number)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(value) < 1024 or unit == "TiB":
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    raise AssertionError("the last unit takes everything")
+
+
+def rate(per_second: float) -> str:
+    """Bytes a second, in the units that networks and disks are sold in."""
+    value = float(per_second)
+    for unit in ("B/s", "kB/s", "MB/s"):
+        if abs(value) < 1000:
+            return f"{value:.0f} {unit}" if unit == "B/s" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.2f} GB/s"
+
+
+def duration(seconds: float) -> str:
+    """As 3.2 s, 12 min 5 s, 4 h 10 min, 3 d 2 h."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    whole = int(seconds)
+    for long, short, in_long in (("min", "s", 60), ("h", "min", 3600), ("d", "h", 86400)):
+        below = in_long * {"min": 60, "h": 24, "d": 10**9}[long]
+        if whole < below:
+            part = whole % in_long // {"s": 1, "min": 60, "h": 3600}[short]
+            return f"{whole // in_long} {long} {part} {short}"
+    raise AssertionError("days have no end")
+
+
+def since(time_ns: int, now_ns: int | None = None) -> str:
+    """How long ago a moment was; "never" for 0."""
+    if time_ns <= 0:
+        return "never"
+    now_ns = time.time_ns() if now_ns is None else now_ns
+    return duration(max(0.0, (now_ns - time_ns) / 1e9))
+
+
+def by_reason(counts: Mapping[str, int]) -> str:
+    """`late 3, aborted 12`."""
+    return ", ".join(f"{reason} {count(number)}" for reason, number in sorted(counts.items()))
