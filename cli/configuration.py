@@ -55,3 +55,11 @@ def configure_parameters(path: Path) -> dict[str, Any]:
     """What CONFIGURE carries: the streams as they were written, after a check of the whole file."""
     read_configuration(path)
     return {"streams": dict(read_document(path).get("streams", {}))}
+
+
+def configured_data(path: Path, to: str, listen: str) -> Path | None:
+    """The data directory that a configuration names, where no other logger is meant."""
+    if to or listen:
+        return None
+    data = Path(read_configuration(path).logger.data[0])
+    return data if (data / "logger.json").is_file() else None

@@ -64,7 +64,14 @@ _WATCHED: Final = (
 
 
 class NoAnswer(Error):
-    """The logger (or COOR) could not be reached, or did not answer in time."""
+    """The logger (or COOR) could not be reached, or did not answer in time.
+
+    sent: the command went out, and may be carried out.
+    """
+
+    def __init__(self, reason: str, *, sent: bool = False) -> None:
+        super().__init__(reason)
+        self.sent = sent
 
 
 class _Kind(msgspec.Struct):
@@ -470,7 +477,7 @@ class _Coor:
                 said = self._hear(left)
                 if isinstance(said, Answer) and (said.session, said.number) == command_id:
                     return said
-        raise NoAnswer(self._why_no_answer(command, timeout, sent))
+        raise NoAnswer(self._why_no_answer(command, timeout, sent), sent=sent)
 
     def close(self) -> None:
         raise NotImplementedError
