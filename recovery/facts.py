@@ -1,0 +1,654 @@
+"""What is known of event files before they are judged: their bytes, names, sidecars, and what one
+read of the journal says of them. It opens everything read-only, judges nothing and writes nothing.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import fcntl
+import os
+import re
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Final
+
+from dlog.core.event_file import (
+    FileHeader,
+    Sidecar,
+    decode_file_header,
+    decode_sidecar,
+    sidecar_path,
+)
+from dlog.core.journal_records import (
+    BOOT,
+    CLOSED_FILES,
+    COMMAND_ORDER,
+    COMMANDS,
+    COUNTS,
+    DONE_OPERATIONS,
+    ENDED_RUNS,
+    FILES,
+    LOGGER,
+    MARKS,
+    META,
+    OPERATIONS,
+    QUARANTINE,
+    RUNS,
+    SESSIONS,
+    STREAMS,
+    BootRecord,
+    ClosedFileRecord,
+    EndedRunRecord,
+    FileRecord,
+    JournalMeta,
+    LoggerRecord,
+    MarkRecord,
+    QuarantineRecord,
+    R,
+    RunRecord,
+    SessionRecord,
+    StreamRecord,
+    decode_record,
+)
+from dlog.core.states import FileState
+from dlog.errors import DlogError, FormatError, JournalUnreadable, StorageError
+from dlog.limits import JOURNAL_VALUE_BYTES_MAX, MIB, PAGE_BYTES
+from dlog.model.ids import (
+    FileKey,
+    FileKind,
+    MarkKey,
+    PartNumber,
+    RunNumber,
+    SessionId,
+    StreamKey,
+    StreamName,
+)
+
+SIDECAR_BYTES_MAX: Final = 4 * MIB
+JOURNAL_KEY_BYTES_MAX: Final = 4096
+JOURNAL_IDLE_SECONDS: Final = 30.0
+PART_SUFFIX: Final = ".part"
+# Stands for bytes that the disk did not give: no zeros, no block.
+UNREAD_BYTE: Final = 0xEE
+
+
+# --- bytes of one file ------------------------------------------------------------------------
+
+
+class FileSource:
+    """A regular file, opened read-only. A `ByteSource`; used by one thread."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises `OSError`, and `StorageError` where it is no regular file."""
+        self.path = path
+        # Without O_NONBLOCK the open of a pipe would wait for its other end.
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+            os.close(self._fd)
+            raise StorageError("is not a regular file", path=str(path))
+        self.unread: list[tuple[int, int]] = []
+
+    def __enter__(self) -> FileSource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+    def size(self) -> int:
+        return os.fstat(self._fd).st_size
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        done = 0
+        while done < len(buffer):
+            try:
+                got = os.preadv(self._fd, [buffer[done:]], offset + done)
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                got = self._page_by_page(offset + done, buffer[done : done + PAGE_BYTES])
+            if got == 0:
+                break
+            done += got
+        return done
+
+    def _page_by_page(self, offset: int, page: memoryview) -> int:
+        """One page of a stretch with a bad sector; filled where the disk gives nothing."""
+        page = page[: max(0, self.size() - offset)]
+        try:
+            return os.preadv(self._fd, [page], offset)
+        except OSError:
+            page[:] = bytes([UNREAD_BYTE]) * len(page)
+            if self.unread and self.unread[-1][1] == offset:
+                self.unread[-1] = (self.unread[-1][0], offset + len(page))
+            else:
+                self.unread.append((offset, offset + len(page)))
+            return len(page)
+
+    def next_data(self, offset: int) -> int:
+        try:
+            return os.lseek(self._fd, offset, os.SEEK_DATA)
+        except OSError as error:
+            # ENXIO: nothing but a hole up to the end. Else the filesystem does not know holes.
+            return self.size() if error.errno == errno.ENXIO else offset
+
+    def read(self, offset: int, size: int) -> bytes:
+        buffer = bytearray(size)
+        got = self.read_into(offset, memoryview(buffer))
+        return bytes(buffer[:got])
+
+    def header_page(self) -> bytes:
+        return self.read(0, PAGE_BYTES)
+
+
+def read_header(path: Path) -> FileHeader | None:
+    """The header of a file, None where it cannot be read."""
+    try:
+        with FileSource(path) as source:
+            return decode_file_header(source.header_page(), path=str(path))
+    except (OSError, DlogError):
+        return None
+
+
+def read_sidecar(path: Path) -> Sidecar | None:
+    """The sidecar of the event file `path`; None for none. Raises `FormatError` or `OSError`."""
+    try:
+        with FileSource(Path(sidecar_path(str(path)))) as source:
+            if source.size() > SIDECAR_BYTES_MAX:
+                raise FormatError("sidecar is too large", path=str(path))
+            return decode_sidecar(source.read(0, source.size()), path=str(path))
+    except FileNotFoundError:
+        return None
+    except StorageError as error:
+        raise FormatError(f"sidecar {error.reason}", path=str(path)) from error
+
+
+# --- names ------------------------------------------------------------------------------------
+
+_NAME: Final = re.compile(
+    r"(?P<stream>[A-Za-z][A-Za-z0-9_-]*)(?P<garbage>\.garbage)?_(?P<part>\d{4,8})\.dlog(?:\.part)?\Z"
+)
+_TAIL: Final = re.compile(
+    r"(?P<run>\d+)_(?P<stream>[A-Za-z][A-Za-z0-9_-]*)_(?P<kind>\d+|[A-Za-z]+)_(?P<part>\d+)"
+    r"_(?P<begin>\d+)_(?P<boot>\d+)\.tail\Z"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What the name of a file, and the folders that it lies in, say about it.
+
+    run: None where the folder does not tell. root: the data directory, where there is one.
+    """
+
+    path: Path
+    stream: StreamName | None
+    kind: FileKind | None
+    part: PartNumber | None
+    run: RunNumber | None
+    root: Path | None
+    is_part: bool
+    tail_begin: int | None = None
+
+    @property
+    def key(self) -> FileKey | None:
+        if self.stream is None or self.kind is None or self.part is None or self.run is None:
+            return None
+        return FileKey(self.run, self.stream, self.kind, self.part)
+
+    @property
+    def final_path(self) -> Path:
+        return self.path.with_name(self.path.name.removesuffix(PART_SUFFIX))
+
+
+def place_of(path: Path) -> Place:
+    """What a path says; everything None where it follows no rule of dlog."""
+    is_part = path.name.endswith(PART_SUFFIX)
+    folder = path.absolute().parent
+    tail = _TAIL.match(path.name)
+    if tail is not None:
+        kind = _kind_of(tail["kind"])
+        root = folder.parent if folder.name == "quarantine" else None
+        return Place(
+            path, StreamName(tail["stream"]), kind, PartNumber(int(tail["part"])),
+            RunNumber(int(tail["run"])), root, False, int(tail["begin"]),
+        )  # fmt: skip
+    named = _NAME.match(path.name)
+    run: RunNumber | None = None
+    root = None
+    orphan = folder.name == "orphans"
+    if orphan:
+        run, root = RunNumber(0), folder.parent
+    elif folder.parent.name == "runs" and folder.name.isdecimal():
+        run, root = RunNumber(int(folder.name)), folder.parent.parent
+    if named is None:
+        return Place(path, None, None, None, run, root, is_part)
+    kind = FileKind.GARBAGE if named["garbage"] else FileKind.EVENTS
+    if orphan:
+        kind = FileKind.ORPHAN
+    return Place(
+        path, StreamName(named["stream"]), kind, PartNumber(int(named["part"])), run, root, is_part
+    )
+
+
+def _kind_of(text: str) -> FileKind | None:
+    try:
+        return FileKind(int(text)) if text.isdecimal() else FileKind[text.upper()]
+    except (ValueError, KeyError):
+        return None
+
+
+def is_event_file_name(name: str) -> bool:
+    return name.endswith((".dlog", ".dlog.part"))
+
+
+# --- the journal, in one read -----------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """Everything that the journal says, as of one moment. problems: records that do not hold."""
+
+    meta: JournalMeta | None = None
+    boot: BootRecord | None = None
+    logger: LoggerRecord | None = None
+    runs: dict[RunNumber, RunRecord] = field(default_factory=dict)
+    ended: dict[RunNumber, EndedRunRecord] = field(default_factory=dict)
+    streams: dict[StreamKey, StreamRecord] = field(default_factory=dict)
+    files: dict[FileKey, FileRecord] = field(default_factory=dict)
+    closed: dict[FileKey, ClosedFileRecord] = field(default_factory=dict)
+    sessions: dict[SessionId, SessionRecord] = field(default_factory=dict)
+    marks: dict[MarkKey, MarkRecord] = field(default_factory=dict)
+    quarantine: list[QuarantineRecord] = field(default_factory=list)
+    others: dict[bytes, bytes] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """One pair of the journal; a record that does not hold becomes a problem."""
+        try:
+            self._put(key, value)
+        except (JournalUnreadable, ValueError) as error:
+            self.problems.append(str(error))
+
+    def _put(self, key: bytes, value: bytes) -> None:
+        def record(kind: type[R]) -> R:
+            return decode_record(key, value, kind)
+
+        if key == META:
+            self.meta = record(JournalMeta)
+        elif key == BOOT:
+            self.boot = record(BootRecord)
+        elif key == LOGGER:
+            self.logger = record(LoggerRecord)
+        elif key.startswith(RUNS):
+            run = record(RunRecord)
+            self.runs[RunNumber(run.run)] = run
+        elif key.startswith(ENDED_RUNS):
+            ended = record(EndedRunRecord)
+            self.ended[RunNumber(ended.run)] = ended
+        elif key.startswith(STREAMS):
+            stream = record(StreamRecord)
+            self.streams[StreamKey(RunNumber(stream.run), StreamName(stream.stream))] = stream
+        elif key.startswith(FILES):
+            file = record(FileRecord)
+            self.files[record_key(file)] = file
+        elif key.startswith(CLOSED_FILES):
+            closed = record(ClosedFileRecord)
+            self.closed[record_key(closed)] = closed
+        elif key.startswith(SESSIONS):
+            session = record(SessionRecord)
+            self.sessions[SessionId(session.session)] = session
+        elif key.startswith(MARKS):
+            self.marks[_mark_of(key)] = record(MarkRecord)
+        elif key.startswith(QUARANTINE):
+            self.quarantine.append(record(QuarantineRecord))
+        else:
+            self.others[key] = value
+
+
+def record_key(record: FileRecord | ClosedFileRecord) -> FileKey:
+    return FileKey(
+        RunNumber(record.run), StreamName(record.stream), FileKind(record.kind),
+        PartNumber(record.part),
+    )  # fmt: skip
+
+
+def _mark_of(key: bytes) -> MarkKey:
+    session, run, stream = key[len(MARKS) :].split(b"/")
+    return MarkKey(
+        SessionId(bytes.fromhex(session.decode())), RunNumber(int(run)), StreamName(stream.decode())
+    )
+
+
+def read_journal(folder: Path) -> Snapshot:
+    """All of the journal, in one read transaction, by a child process: a scrambled data.mdb kills
+    its reader with a signal, and a held read transaction would make the journal grow.
+
+    Raises `JournalUnreadable` with words that name `dlog journal rebuild`.
+    """
+    data = folder.parent
+    remedy = f"; the event files are a second witness: dlog journal rebuild {data}"
+    if not (folder / "data.mdb").is_file():
+        raise JournalUnreadable(f"{folder} holds no journal{remedy}")
+    child = subprocess.Popen(
+        [sys.executable, "-m", "recovery.facts", str(folder)],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)},
+    )  # fmt: skip
+    assert child.stdout is not None
+    assert child.stderr is not None
+    snapshot = Snapshot()
+    words: list[bytes] = []
+    # A full pipe of words would stop the child.
+    listener = threading.Thread(target=lambda: words.append(child.stderr.read()), daemon=True)  # type: ignore[union-attr]
+    listener.start()
+    alive = _Watchdog(child)
+    complete = False
+    try:
+        for key, value in _pairs(child.stdout, alive):
+            if key == b"":
+                complete = True
+                break
+            snapshot.put(key, value)
+    finally:
+        alive.stop()
+        if not complete:
+            child.kill()
+        code = child.wait()
+        listener.join()
+        child.stdout.close()
+        child.stderr.close()
+    if complete and code == 0:
+        return snapshot
+    if alive.fired:
+        why = f"it gave nothing for {JOURNAL_IDLE_SECONDS:.0f} s"
+    elif code < 0 and complete is False and not words[0]:
+        why = f"it killed its reader with signal {-code}: data.mdb is scrambled or cut short"
+    else:
+        last = words[0].decode(errors="replace").strip().splitlines()[-1:]
+        why = last[0] if last else "it broke off"
+    raise JournalUnreadable(f"the journal in {folder} cannot be read: {why}{remedy}")
+
+
+class _Watchdog:
+    """Kills the child that gives nothing any more: a scrambled tree of pages may be a circle."""
+
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        self._child = child
+        self._timer: threading.Timer | None = None
+        self.fired = False
+        self.reset()
+
+    def reset(self) -> None:
+        self.stop()
+        self._timer = threading.Timer(JOURNAL_IDLE_SECONDS, self._fire)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _fire(self) -> None:
+        self.fired = True
+        self._child.kill()
+
+
+def _pairs(stream: IO[bytes], alive: _Watchdog) -> Iterator[tuple[bytes, bytes]]:
+    """Key and value, each behind its length; an empty key says that these were all."""
+    count = 0
+    while True:
+        lengths = stream.read(8)
+        if len(lengths) < 8:
+            return
+        key_bytes = int.from_bytes(lengths[:4], "little")
+        value_bytes = int.from_bytes(lengths[4:], "little")
+        if key_bytes > JOURNAL_KEY_BYTES_MAX or value_bytes > 2 * JOURNAL_VALUE_BYTES_MAX:
+            return
+        key, value = stream.read(key_bytes), stream.read(value_bytes)
+        if len(value) < value_bytes:
+            return
+        yield key, value
+        count += 1
+        if count % 10_000 == 0:
+            alive.reset()
+
+
+# In this order a file that is closed, or a run that ends, between two reads is seen at least once:
+# what is live first, then what it becomes.
+_READ_ORDER: Final = (
+    META, BOOT, LOGGER, RUNS, STREAMS, MARKS, SESSIONS, COUNTS, OPERATIONS, QUARANTINE, FILES,
+    CLOSED_FILES, ENDED_RUNS, DONE_OPERATIONS, COMMANDS, COMMAND_ORDER,
+)  # fmt: skip
+
+
+def dump_journal(folder: Path, out: IO[bytes]) -> None:
+    """The child's side of `read_journal`."""
+    from dlog.adapters.journal import LmdbJournal
+
+    # Nothing is probed before: this process is the probe.
+    journal = LmdbJournal.open_read_only(folder, live_prefixes=())
+    try:
+        for prefix in _READ_ORDER:
+            last = b""
+            for key, value in journal.scan(prefix):
+                if key <= last:
+                    raise JournalUnreadable("its keys are out of order: data.mdb is scrambled")
+                last = key
+                out.write(len(key).to_bytes(4, "little") + len(value).to_bytes(4, "little"))
+                out.write(key)
+                out.write(value)
+        out.write(bytes(8))
+        out.flush()
+    finally:
+        journal.close()
+
+
+# --- data directories -------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class DataDirectory:
+    """One logger's data: its directories (the first holds the journal) and one read of the journal.
+
+    snapshot: None where there is no journal or it cannot be read; then `journal_problem` says why,
+    "" where there is none at all. running: a logger held the lock when the journal was read.
+    """
+
+    root: Path
+    folders: list[Path]
+    snapshot: Snapshot | None
+    journal_problem: str
+    running: bool
+    problems: list[str] = field(default_factory=list)
+
+    def paths(self) -> Iterator[tuple[int, Path]]:
+        """Every event file and every saved tail, with the number of its directory, in order."""
+        for number, folder in enumerate(self.folders):
+            for below in (*_run_folders(folder), folder / "orphans"):
+                for path in _entries(below):
+                    if is_event_file_name(path.name):
+                        yield number, path
+            for path in _entries(folder / "quarantine"):
+                if path.name.endswith(".tail"):
+                    yield number, path
+
+
+def is_data_directory(path: Path) -> bool:
+    return (path / "journal").is_dir() or (path / "runs").is_dir()
+
+
+def look_at(root: Path, *, read: bool = True) -> DataDirectory:
+    """The facts of a data directory. The lock is looked at first, then the journal, then names."""
+    running = logger_runs(root)
+    snapshot, problem = None, ""
+    folder = root / "journal"
+    if read and folder.is_dir():
+        try:
+            snapshot = read_journal(folder)
+        except JournalUnreadable as error:
+            problem = str(error)
+    folders, problems = [root], []
+    if snapshot is not None and snapshot.meta is not None:
+        for other in snapshot.meta.data[1:]:
+            folders.append(Path(other))
+            if not Path(other).is_dir():
+                problems.append(f"data directory {other} is not there")
+    return DataDirectory(root, folders, snapshot, problem, running, problems)
+
+
+def logger_runs(root: Path) -> bool:
+    """Whether a logger holds the lock of this data directory."""
+    try:
+        fd = os.open(root / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _run_folders(root: Path) -> list[Path]:
+    folders = [p for p in _entries(root / "runs") if p.name.isdecimal()]
+    return sorted(folders, key=lambda p: int(p.name))
+
+
+# --- where a sealed file ends -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """A fault ended the file at byte `at`; what is behind it is void. chain: None where unknown."""
+
+    at: int
+    chain: int | None
+    witness: str
+
+
+def successor_seal(place: Place, header: FileHeader) -> Seal | None:
+    """What a part that goes on for this one says of its end; it lies in the same folder."""
+    for path in _entries(place.path.absolute().parent):
+        if not is_event_file_name(path.name) or path.name == place.path.name:
+            continue
+        other = place_of(path)
+        if other.stream != header.key.stream or (other.part or 0) <= header.key.part:
+            continue
+        following = read_header(path)
+        if (
+            following is not None
+            and following.key.stream_key == header.key.stream_key
+            and following.key.kind == header.key.kind
+            and following.predecessor_part == header.key.part
+        ):
+            return Seal(
+                following.predecessor_sealed,
+                following.predecessor_chain,
+                f"its successor {path.name}",
+            )
+    return None
+
+
+# --- how much of a file counts ----------------------------------------------------------------
+
+
+class FileStage(enum.StrEnum):
+    """What a file is, as far as its witnesses tell."""
+
+    CREATING = "creating"
+    OPEN = "open"
+    CLOSED = "closed"
+    SEALED = "sealed"  # a fault ended it, without footer
+    TAIL = "tail"  # in quarantine
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """How much of a file counts, and who says so.
+
+    durable: everything below was acknowledged; None where that is not known, or all of it was.
+    chain: crc of the last header below `durable`, where known. record, closed: the journal's.
+    """
+
+    stage: FileStage
+    witness: str
+    durable: int | None = None
+    chain: int | None = None
+    record: FileRecord | None = None
+    closed: ClosedFileRecord | None = None
+    problem: str = ""
+
+
+def known_of(place: Place, header: FileHeader | None, data: DataDirectory | None) -> Known:
+    """Asks the journal first, then the sidecar, then the successor's header."""
+    if place.tail_begin is not None:
+        return Known(FileStage.TAIL, "a saved tail was never acknowledged")
+    snapshot = data.snapshot if data is not None else None
+    record = closed = None
+    problem = ""
+    key = place.key or (header.key if header is not None else None)
+    if snapshot is not None and key is not None:
+        closed = snapshot.closed.get(key)
+        record = None if closed is not None else snapshot.files.get(key)
+        told = closed or record
+        if told is not None and header is not None and told.file_uuid != header.file_uuid:
+            problem = "the journal knows another file under this name (file uuid)"
+            record = closed = None
+    if record is not None and place.is_part:
+        return _known_open(record)
+    if closed is not None and closed.sealed:
+        return Known(FileStage.SEALED, "the journal", closed.size_bytes, closed.chain, None, closed)
+    seal = _seal_without_journal(place, header) if closed is None and record is None else None
+    if seal is None and record is not None and record.sealed:
+        seal = Seal(record.durable, record.chain, "the journal")
+    if seal is not None:
+        return Known(FileStage.SEALED, seal.witness, seal.at, seal.chain, record, closed, problem)
+    if place.is_part:
+        if closed is not None:
+            problem = "the journal says that it is closed, and it has its open name"
+        return Known(FileStage.OPEN, "", None, None, None, closed, problem)
+    return Known(FileStage.CLOSED, "a closed file was acknowledged as a whole", None, None, record,
+                 closed, problem)  # fmt: skip
+
+
+def _known_open(record: FileRecord) -> Known:
+    if record.sealed:
+        stage = FileStage.SEALED
+    elif record.state is FileState.CREATING:
+        stage = FileStage.CREATING
+    else:
+        stage = FileStage.OPEN
+    durable = 0 if stage is FileStage.CREATING else record.durable
+    return Known(stage, "the journal", durable, record.chain, record)
+
+
+def _seal_without_journal(place: Place, header: FileHeader | None) -> Seal | None:
+    sidecar = None
+    try:
+        sidecar = read_sidecar(place.final_path)
+    except (DlogError, OSError):
+        sidecar = None
+    if sidecar is not None and sidecar.sealed:
+        return Seal(sidecar.size_bytes, None, "its sidecar")
+    if header is not None and (place.is_part or sidecar is None):
+        return successor_seal(place, header)
+    return None
+
+
+if __name__ == "__main__":
+    dump_journal(Path(sys.argv[1]), sys.stdout.buffer)
