@@ -215,7 +215,8 @@ class AlarmState(msgspec.Struct, frozen=True, kw_only=True):
 class AlarmReport(msgspec.Struct, frozen=True, kw_only=True):
     """All alarms of a logger that are raised, and those cleared since the last report.
 
-    Sent at every change and periodically, so that a lost one does no harm.
+    Sent at every change and every `interval_ms`, so that a lost one does no harm. last: the logger
+    ends, in order; silence after it means nothing.
     """
 
     logger: str
@@ -226,6 +227,8 @@ class AlarmReport(msgspec.Struct, frozen=True, kw_only=True):
     time_ns: int
     raised: list[AlarmState]
     cleared: list[str] = []
+    interval_ms: int = 1000
+    last: bool = False
     type: str = "alarms"
 
 
@@ -234,9 +237,13 @@ class MonitorReport(msgspec.Struct, frozen=True, kw_only=True):
 
     logger: str
     uuid: str
+    host: str = ""
+    process: int = 0
     number: int
     time_ns: int
     status: dict[str, Any]
+    interval_ms: int = 1000
+    last: bool = False
     type: str = "monitor"
 
 
