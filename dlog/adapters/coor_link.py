@@ -40,8 +40,8 @@ from dlog.model.status import STATUS_BYTES_MAX, ConnectionStatus, Whereabouts
 
 _log = logging.getLogger(__name__)
 
-_Socket: TypeAlias = "zmq.Socket[bytes]"
-_Context: TypeAlias = "zmq.Context[_Socket]"
+Socket: TypeAlias = "zmq.Socket[bytes]"
+Context: TypeAlias = "zmq.Context[Socket]"
 
 # sockaddr_un holds 108 bytes; some are left for what a system puts before it.
 CONTROL_PATH_BYTES_MAX: Final = 100
@@ -54,11 +54,11 @@ RECONNECT_MS_MAX: Final = 1000
 RESEND_SECONDS: Final = 0.5
 LINGER_MS: Final = 500  # for the answer to STOP; a peer that is gone is not waited for
 
-_UP: Final = zmq.EVENT_HANDSHAKE_SUCCEEDED
-_DOWN: Final = zmq.EVENT_DISCONNECTED
-_REFUSED: Final = zmq.EVENT_HANDSHAKE_FAILED_AUTH
-_WATCHED: Final = (
-    _UP | _DOWN | _REFUSED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+UP: Final = zmq.EVENT_HANDSHAKE_SUCCEEDED
+DOWN: Final = zmq.EVENT_DISCONNECTED
+REFUSED: Final = zmq.EVENT_HANDSHAKE_FAILED_AUTH
+WATCHED: Final = (
+    UP | DOWN | REFUSED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 )  # fmt: skip
 
@@ -95,8 +95,8 @@ class _Way:
 
     prefix: bytes
     kind: str
-    socket: _Socket
-    monitor: _Socket
+    socket: Socket
+    monitor: Socket
     address: str
     facts: ConnectionFacts  # of the COOR that we connect to; of all command lines together
 
@@ -145,7 +145,7 @@ class CoorSockets:
         self._schedule = _Schedule(heartbeat_ms * 1_000_000)
         self._lock = threading.Lock()  # of the wake descriptor alone
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._context: _Context = zmq.Context()
+        self._context: Context = zmq.Context()
         self._poller = zmq.Poller()
         self._poller.register(self._wake, zmq.POLLIN)
         try:
@@ -159,8 +159,8 @@ class CoorSockets:
             raise
 
     def _open(self, prefix: bytes, kind: str, address: str, socket_type: int) -> None:
-        socket = _bounded(self._context.socket(socket_type), CONTROL_MESSAGE_BYTES_MAX)
-        monitor = socket.get_monitor_socket(_WATCHED)
+        socket = bounded(self._context.socket(socket_type), CONTROL_MESSAGE_BYTES_MAX)
+        monitor = socket.get_monitor_socket(WATCHED)
         try:
             if socket_type == zmq.ROUTER:
                 socket.bind(address)
@@ -369,19 +369,19 @@ class CoorSockets:
     def _watch(self) -> None:
         """Take in what the socket monitors say of connections."""
         for way in self._ways.values():
-            for event, descriptor in _monitored(way.monitor):
+            for event, descriptor in monitored(way.monitor):
                 if way.prefix == b"d":
                     self._connection_changed(way, event)
-                elif event == _DOWN:
+                elif event == DOWN:
                     self._peer_gone(way, descriptor)
 
     def _connection_changed(self, way: _Way, event: int) -> None:
         facts = way.facts
-        if event == _UP:
+        if event == UP:
             facts.happened(ConnectionEvent.ACCEPTED)
             self._schedule.due_ns = 0  # identify at once
             _log.info("connected to COOR at %s", way.address)
-        elif event == _REFUSED:
+        elif event == REFUSED:
             facts.happened(ConnectionEvent.REJECTED, "COOR refused our key")
         elif event == zmq.EVENT_CONNECT_RETRIED:
             facts.happened(ConnectionEvent.OPENED)
@@ -431,7 +431,7 @@ class _Coor:
         self._introduction = encode_json(
             Introduction(name=name, host=system_socket.gethostname(), process=os.getpid())
         )
-        self._context: _Context = zmq.Context()
+        self._context: Context = zmq.Context()
 
     @property
     def session(self) -> str:
@@ -525,7 +525,7 @@ class CoorClient(_Coor):
         super().__init__(name)
         self._data = Path(target) if "://" not in str(target) else None
         self._address = "" if self._data is not None else str(target)
-        self._socket: _Socket | None = None
+        self._socket: Socket | None = None
         self._connected = ""
         self._pid = 0
 
@@ -554,7 +554,7 @@ class CoorClient(_Coor):
             return False
         return True
 
-    def _reach(self) -> _Socket | None:
+    def _reach(self) -> Socket | None:
         """The socket, connected to where the logger is now."""
         if self._data is not None:
             found = read_whereabouts(self._data)
@@ -565,7 +565,7 @@ class CoorClient(_Coor):
         if self._socket is None or self._connected != self._address:
             if self._socket is not None:
                 self._socket.close(0)
-            self._socket = _bounded(self._context.socket(zmq.DEALER), ANSWER_BYTES_MAX)
+            self._socket = bounded(self._context.socket(zmq.DEALER), ANSWER_BYTES_MAX)
             try:
                 self._socket.connect(self._address)
             except zmq.ZMQError as error:
@@ -605,7 +605,7 @@ class CoorServer(_Coor):
         super().__init__(name)
         self._logger = logger
         self._known: OrderedDict[bytes, Identification] = OrderedDict()
-        self._socket = _bounded(self._context.socket(zmq.ROUTER), ANSWER_BYTES_MAX)
+        self._socket = bounded(self._context.socket(zmq.ROUTER), ANSWER_BYTES_MAX)
         try:
             self._socket.bind(listen)
         except zmq.ZMQError as error:
@@ -703,7 +703,7 @@ def read_whereabouts(data: Path) -> Whereabouts | None:
         raise NoAnswer(f"{path}: {error}") from error
 
 
-def _bounded(socket: _Socket, message_bytes_max: int) -> _Socket:
+def bounded(socket: Socket, message_bytes_max: int) -> Socket:
     """Every bound that ZeroMQ has, and its heartbeats, which find a peer that vanished."""
     socket.setsockopt(zmq.MAXMSGSIZE, message_bytes_max)
     socket.setsockopt(zmq.SNDHWM, QUEUED_MESSAGES_MAX)
@@ -724,7 +724,7 @@ def _bounded(socket: _Socket, message_bytes_max: int) -> _Socket:
     return socket
 
 
-def _monitored(monitor: _Socket) -> list[tuple[int, int]]:
+def monitored(monitor: Socket) -> list[tuple[int, int]]:
     """(event, value) of what a socket monitor has to say, up to a bound."""
     events: list[tuple[int, int]] = []
     while len(events) < 4 * PEERS_MAX:
