@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _WIDTH_OF_A_PIPE: Final = 200
-_CONTROLS: Final = {n: f"\\x{n:02x}" for n in (*range(32), *range(127, 160)) if n not in (9, 10)}
+_CONTROLS: Final = {n: f"\\x{n:02x}" for n in (*range(32), *range(127, 160))}
 
 
 def words(text: str) -> None:
     """Something for a person."""
-    print(plain(text), file=sys.stderr, flush=True)
+    print("\n".join(plain(line) for line in text.split("\n")), file=sys.stderr, flush=True)
 
 
 def problem(text: str) -> None:
@@ -32,7 +32,8 @@ def problem(text: str) -> None:
 
 
 def plain(text: str) -> str:
-    """The text with its control characters shown: what a peer or a file says stays text."""
+    """The text with its control characters shown: what a peer or a file says stays text, and in
+    its line."""
     return text.translate(_CONTROLS)
 
 

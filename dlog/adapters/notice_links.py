@@ -51,6 +51,7 @@ _log = logging.getLogger(__name__)
 ALARM_INTERVAL_MS: Final = 1000
 # Alarms that come and go, or a monitor that asks without pause, cost this often at most.
 REPORT_GAP_MS: Final = 50
+REPORTS_WAITING_MAX: Final = 2
 LINGER_MS: Final = 300  # for the last report
 REQUESTS_PER_TURN_MAX: Final = 16
 REPORTS_PER_RECEIVE_MAX: Final = 64
@@ -238,8 +239,9 @@ class NoticeLinks:
             link.interval_ms = interval_ms
         elif address:
             socket = bounded(self._context.socket(zmq.DEALER), CONTROL_MESSAGE_BYTES_MAX)
-            # One report waits at most, the newest: each says everything.
-            socket.setsockopt(zmq.CONFLATE, 1)
+            # What a stalled server does not take is dropped, and the next report says everything.
+            # (CONFLATE would do, but at close its queue of one loses the last report.)
+            socket.setsockopt(zmq.SNDHWM, REPORTS_WAITING_MAX)
             monitor = socket.get_monitor_socket(WATCHED)
             facts = ConnectionFacts(kind, address)
             self._links[kind] = _Link(kind, address, interval_ms, socket, monitor, facts)
@@ -297,6 +299,10 @@ class NoticeLinks:
                 link.due_ns = now_ns + link.interval_ms * 1_000_000
                 continue
             link.earliest_ns = now_ns + REPORT_GAP_MS * 1_000_000
+            if not link.socket.poll(0, zmq.POLLOUT):
+                # The server takes nothing, or the connection is so new that it has no queue yet.
+                link.due_ns = link.earliest_ns
+                continue
             link.due_ns = now_ns + link.interval_ms * 1_000_000
             if link.kind == "alarm-server":
                 self._report_alarms(link, last)
@@ -339,9 +345,7 @@ class NoticeLinks:
     def _put(self, link: _Link, text: bytes) -> bool:
         try:
             link.socket.send(text, zmq.NOBLOCK)
-        except zmq.Again:
-            # The connection is so new, or so lately lost, that it has no queue.
-            link.due_ns = time.monotonic_ns() + 10_000_000
+        except zmq.Again:  # lost at this moment
             return False
         link.number += 1
         link.facts.went(len(text))
