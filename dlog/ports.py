@@ -46,10 +46,11 @@ class Journal(Protocol):
         ...
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Committed (key, value) pairs below the prefix, in key order, as of one moment.
+        """Committed (key, value) pairs below the prefix, in key order.
 
-        The pairs are copies; no read transaction outlives the iteration, and an iteration that is
-        not finished is bounded by the caller closing it.
+        Copied in chunks of at least 16,384 pairs or 16 MiB, each as of one moment; between chunks
+        nothing is held, however long the caller takes. So a scan below that size, or at a restart,
+        when nobody commits, is as of one moment throughout.
         """
         ...
 
@@ -137,7 +138,10 @@ class Directory(Protocol):
         ...
 
     def write_new(self, path: str, content: bytes) -> None:
-        """A small new file, exclusively created, fsynced, read-only when done. Raises `NameTaken`."""
+        """A small new file, exclusively created, fsynced and read-only. Raises `NameTaken`.
+
+        Its name appears with all of its content or not at all.
+        """
         ...
 
     def read_all(self, path: str, size_max: int) -> bytes:
@@ -177,7 +181,21 @@ class Buffers(Protocol):
 
 
 class EventLink(Protocol):
-    """The event server's end of the link to the sources; used by its thread alone."""
+    """The event server's end of the link to the sources; used by its thread alone, save `wake`."""
+
+    @property
+    def address(self) -> str:
+        """Where it listens, with the port that was bound."""
+        ...
+
+    def receive(self, timeout_ms: int) -> list[tuple[bytes, memoryview, str]]:
+        """(routing id, message, address of the peer) of what has come, a bounded number at a time;
+        empty after the timeout or a `wake`. The memory of a message lives as long as its view."""
+        ...
+
+    def wake(self) -> None:
+        """Make `receive` return; from any thread."""
+        ...
 
     def send(self, peer: bytes, message: bytes) -> bool:
         """Queue a message for the peer (its routing id); False where it is not reachable now."""

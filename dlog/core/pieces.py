@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlog.core.batch import Batch
+from dlog.core.block import OrphanReason
 from dlog.core.rotation import Selection
 from dlog.model.events import EventTable, Payload
 from dlog.model.ids import MarkKey, RunNumber, Sequence
@@ -22,7 +23,7 @@ class Piece:
     """The events of one batch for one (run, stream as sent), in sending order.
 
     shares: into how many settlements the batch was split; once all are committed it is settled.
-    orphan_reason: "" unless the piece goes to the orphan file.
+    orphan_reason: NONE unless the piece goes to the orphan file.
     """
 
     mark: MarkKey
@@ -33,7 +34,7 @@ class Piece:
     payload: Payload
     shares: int
     message_bytes: int
-    orphan_reason: str = ""
+    orphan_reason: OrphanReason = OrphanReason.NONE
 
 
 def select(table: EventTable, payload: Payload, chosen: Selection) -> tuple[EventTable, Payload]:

@@ -6,9 +6,11 @@ the logger's are bounded together.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dlog.limits import MIB
+from dlog.model.ids import SessionId
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +33,15 @@ def share_bytes(sessions: int, budget_bytes: int, message_bytes_max: int) -> int
 
 
 def grant(
-    accounts: dict[bytes, Account], budget_bytes: int, message_bytes_max: int
-) -> dict[bytes, int]:
+    accounts: Mapping[SessionId, Account], budget_bytes: int, message_bytes_max: int
+) -> dict[SessionId, int]:
     """New limits by session, for those that change; a limit never goes back.
 
     A session that waits for a message larger than its share gets it when no other has such a grant.
     """
     share = share_bytes(len(accounts), budget_bytes, message_bytes_max)
     room = budget_bytes - sum(a.outstanding for a in accounts.values())
-    limits: dict[bytes, int] = {}
+    limits: dict[SessionId, int] = {}
     large_out = any(a.outstanding > share for a in accounts.values())
     for session, account in accounts.items():
         target = share

@@ -525,7 +525,7 @@ def file_record_key(record: FileRecord) -> FileKey:
     return FileKey(
         RunNumber(record.run), StreamName(record.stream), FileKind(record.kind),
         PartNumber(record.part),
-    )  # fmt: skip
+    )
 
 
 def _with_refusal(refused: Sequence[Refusal], s: Settlement) -> list[Refusal]:

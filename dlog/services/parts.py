@@ -41,7 +41,7 @@ from dlog.core.journal_records import (
 )
 from dlog.core.rotation import Fill
 from dlog.core.states import FILE, FileEvent, FileState
-from dlog.errors import FormatError, InvariantBroken, StorageError
+from dlog.errors import DiskFull, FormatError, InvariantBroken, StorageError
 from dlog.limits import MIB, PAGE_BYTES
 from dlog.model.config import StreamConfig
 from dlog.model.ids import (
@@ -93,7 +93,14 @@ def key_of(record: FileRecord) -> FileKey:
     return FileKey(
         RunNumber(record.run), StreamName(record.stream), FileKind(record.kind),
         PartNumber(record.part),
-    )  # fmt: skip
+    )
+
+
+def allot(stream: StreamRecord, kind: FileKind) -> tuple[FileKey, StreamRecord]:
+    """The key of the stream's next part of that kind, and the stream's record without it."""
+    part = PartNumber(stream.next_part.get(kind, 1))
+    key = FileKey(RunNumber(stream.run), StreamName(stream.stream), kind, part)
+    return key, msgspec.structs.replace(stream, next_part={**stream.next_part, kind: part + 1})
 
 
 class Part:
@@ -113,6 +120,7 @@ class Part:
         self.key = key_of(record)
         self.end = Offset(record.durable)
         self.dirty = False
+        self._allocated = record.reserved
         self._written = record.totals
         self._adler32 = record.adler32
         self._chain = record.chain
@@ -132,8 +140,8 @@ class Part:
         cls,
         storage: Storage,
         config: StreamConfig,
+        key: FileKey,
         stream: StreamRecord,
-        kind: FileKind,
         *,
         run_started_ns: int,
         streams: tuple[str, ...],
@@ -142,26 +150,23 @@ class Part:
         high: int = -1,
         predecessor: Predecessor | None = None,
         use_ballast: bool = False,
-    ) -> tuple[Part, StreamRecord]:
-        """A new part, OPEN when this returns, and the stream's record with the next part number.
+    ) -> Part:
+        """A new part, OPEN (or END) when this returns. `key` and `stream` come from `allot`.
 
-        Raises `StorageError`; then the file's record is gone from the journal again, and what may
-        lie on disk under its name is moved aside at the next start.
+        Raises `StorageError`; then the record is in ERROR, and what may lie on disk under its name
+        is moved aside at the next start.
         """
-        part = PartNumber(stream.next_part.get(kind, 1))
-        key = FileKey(RunNumber(stream.run), StreamName(stream.stream), kind, part)
         before = predecessor or Predecessor(PartNumber(0), Offset(0), 0)
         record = FileRecord(
-            run=key.run, stream=key.stream, kind=kind, part=part, state=FileState.CREATING,
+            run=key.run, stream=key.stream, kind=key.kind, part=key.part, state=FileState.CREATING,
             directory=stream.directory, path=file_path(key), file_uuid=storage.random_bytes(16),
             salt=storage.random_bytes(16), boot=storage.boot, created_ns=storage.clock.wall_ns(),
             low=low, high=high, predecessor_part=before.part, predecessor_sealed=before.sealed,
             predecessor_chain=before.chain,
-        )  # fmt: skip
-        stream = msgspec.structs.replace(stream, next_part={**stream.next_part, kind: part + 1})
+        )
         number, announced = storage.operations.announce(OperationKind.CREATE, record.path)
         storage.commits.submit(
-            [announced, _put_file(record), _put_stream(stream)], use_ballast=use_ballast
+            [announced, put_file(record), put_stream(stream)], use_ballast=use_ballast
         ).wait()
         page, crc = encode_file_header(
             FileHeader(
@@ -172,7 +177,7 @@ class Part:
                     streams=streams,
                 ),
                 before.part, before.sealed, before.chain,
-            )  # fmt: skip
+            )
         )
         directory = storage.directories[stream.directory]
         try:
@@ -187,7 +192,7 @@ class Part:
                 reason=str(error),
             )
             storage.commits.submit(
-                [_put_file(failed), *storage.operations.done(number, f"failed: {error}")],
+                [put_file(failed), *storage.operations.done(number, f"failed: {error}")],
                 use_ballast=use_ballast,
             ).wait()
             raise
@@ -202,10 +207,10 @@ class Part:
         if state is FileState.END:
             record = msgspec.structs.replace(record, state=FILE.next(record.state, FileEvent.FULL))
         storage.commits.submit(
-            [_put_file(record), *storage.operations.done(number)], use_ballast=use_ballast
+            [put_file(record), *storage.operations.done(number)], use_ballast=use_ballast
         ).wait()
         log.info("%s created", directory.name + "/" + record.path)
-        return cls(storage, config, record, file), stream
+        return cls(storage, config, record, file)
 
     # --- writing -----------------------------------------------------------------------------
 
@@ -231,16 +236,16 @@ class Part:
     def needs_reservation(self, block_bytes: int) -> Offset | None:
         """The end that a reservation must reach before a block of that length, or None."""
         needed = self.end + block_bytes + footer_bytes(self._written.blocks + 1)
-        if needed <= self.record.reserved:
-            return None
+        return None if needed <= self._allocated else Offset(padded(needed))
+
+    def reserve(self, least: Offset, *, use_ballast: bool = False) -> None:
+        """Commit a reservation of at least that, then allocate it. Raises `StorageError`, among them
+        `DiskFull`."""
         ahead = self._config.reserve_bytes
         if self._config.part_bytes:
             # Not much beyond the end of the part: what is reserved is taken from other streams.
             ahead = min(ahead, max(0, self._config.part_bytes - self.end))
-        return Offset(padded(max(needed, needed + ahead)))
-
-    def reserve(self, end: Offset, *, use_ballast: bool = False) -> None:
-        """Commit the reservation, then allocate it. Raises `StorageError`, `DiskFull` among them."""
+        end = Offset(padded(least + ahead))
         number, announced = self._storage.operations.announce(
             OperationKind.RESERVE, self.record.path, f"to {end}"
         )
@@ -248,10 +253,10 @@ class Part:
         # The journal's record must not tell of blocks that are written and not yet synced, so the
         # reservation is committed on top of the last synced state: `record` is just that.
         self._storage.commits.submit(
-            [announced, _put_file(self.record)], use_ballast=use_ballast
+            [announced, put_file(self.record)], use_ballast=use_ballast
         ).wait()
         try:
-            self._file.reserve(end)
+            self._allocate(end, least)
         except StorageError as error:
             self._storage.commits.submit(
                 self._storage.operations.done(number, f"failed: {error}"), use_ballast=use_ballast
@@ -261,10 +266,19 @@ class Part:
             self._storage.operations.done(number), use_ballast=use_ballast
         )
 
+    def _allocate(self, end: Offset, least: Offset) -> None:
+        try:
+            self._file.reserve(end)
+            self._allocated = end
+        except DiskFull:
+            # Not that far ahead, then; what is needed now must do.
+            self._file.reserve(least)
+            self._allocated = least
+
     def write(self, header: BlockHeader, data: memoryview, payload_bytes: int) -> None:
         """Write an encoded block at the write position. Raises `StorageError`."""
         block = data[: header.block_bytes]
-        if header.offset != self.end or self.end + len(block) > self.record.reserved:
+        if header.offset != self.end or self.end + len(block) > self._allocated:
             raise InvariantBroken(f"{self.record.path}: block at {header.offset}, end {self.end}")
         self._file.write(self.end, block)
         self._adler32 = zlib.adler32(block, self._adler32)
@@ -276,7 +290,7 @@ class Part:
                 )
             ],
             INDEX_DTYPE,
-        ).tobytes()  # fmt: skip
+        ).tobytes()
         self._written = self._written.plus(header, payload_bytes)
         self._last_header = header.offset
         self._chain = header.crc
@@ -290,7 +304,7 @@ class Part:
         self.record = msgspec.structs.replace(
             self.record, durable=self.end, adler32=self._adler32, chain=self._chain,
             last_header_offset=self._last_header, totals=self._written,
-        )  # fmt: skip
+        )
 
     def ended(self, high: int) -> None:
         """Full: it takes late events of its range alone. The next commit of progress tells it."""
@@ -311,7 +325,7 @@ class Part:
         self.record = msgspec.structs.replace(
             self.record, state=FILE.next(self.record.state, FileEvent.CLOSE)
         )
-        commits.submit([announced, _put_file(self.record)], use_ballast=use_ballast).wait()
+        commits.submit([announced, put_file(self.record)], use_ballast=use_ballast).wait()
         try:
             size, adler32 = self._write_footer()
             closed = self._finish(size, adler32)
@@ -337,7 +351,7 @@ class Part:
             self._whole_index(), self.record.totals, offset=self.end, boot=self._storage.boot,
             salt=self.record.salt, previous_crc=self._chain,
             time_ns=self._storage.clock.wall_ns(),
-        )  # fmt: skip
+        )
         _write_pages(self._storage, self._file, self.end, footer)
         self._file.sync()
         size = self.end + len(footer)
@@ -366,9 +380,9 @@ class Part:
         self.record = msgspec.structs.replace(
             self.record, state=FILE.next(self.record.state, FileEvent.FAULT), sealed=True,
             reason=reason,
-        )  # fmt: skip
+        )
         self._storage.commits.submit(
-            [announced, _put_file(self.record), *self._storage.operations.done(number)],
+            [announced, put_file(self.record), *self._storage.operations.done(number)],
             use_ballast=use_ballast,
         ).wait()
         self.let_go()
@@ -396,7 +410,7 @@ def read_index(file: DataFile, record: FileRecord, end: Offset) -> NDArray[Any]:
                     at, header.number, header.first_event, header.last_event, header.time_ns,
                     header.events, header.block_bytes,
                 )
-            )  # fmt: skip
+            )
         at = Offset(at + header.block_bytes)
     return np.array(rows, INDEX_DTYPE)
 
@@ -404,7 +418,7 @@ def read_index(file: DataFile, record: FileRecord, end: Offset) -> NDArray[Any]:
 def finish_file(
     storage: Storage, config: StreamConfig, record: FileRecord, size: int, adler32: int,
     *, sealed: bool = False, status: str = "good",
-) -> ClosedFileRecord:  # fmt: skip
+) -> ClosedFileRecord:
     """Sidecar, mode and final name of a file whose bytes are complete. May be repeated after a
     crash at any step; what an earlier attempt left half-done is moved aside first."""
     directory = storage.directories[record.directory]
@@ -416,7 +430,7 @@ def finish_file(
         size_bytes=size, adler32=f"{adler32:08x}", file_content_status=status,
         sealed=record.reason if sealed else "", created_ns=record.created_ns, closed_ns=closed_ns,
         totals=record.totals, predecessor_part=record.predecessor_part, config=config,
-    )  # fmt: skip
+    )
     _put_sidecar(storage, directory, record, sidecar)
     if directory.exists(record.path + OPEN_SUFFIX):
         directory.make_read_only(record.path + OPEN_SUFFIX)
@@ -426,7 +440,7 @@ def finish_file(
         directory=record.directory, path=record.path, file_uuid=record.file_uuid, size_bytes=size,
         adler32=adler32, created_ns=record.created_ns, closed_ns=closed_ns, totals=record.totals,
         status=status, sealed=sealed, reason=record.reason, chain=record.chain,
-    )  # fmt: skip
+    )
 
 
 def _put_sidecar(
@@ -465,7 +479,7 @@ def _write_pages(storage: Storage, file: DataFile, offset: Offset, pages: bytes)
         buffer.release()
 
 
-def _put_file(record: FileRecord) -> Change:
+def put_file(record: FileRecord) -> Change:
     key = file_key(key_of(record))
     return key, encode_record(key, record)
 
@@ -475,11 +489,11 @@ def _put_closed(record: ClosedFileRecord) -> Change:
         FileKey(
             RunNumber(record.run), StreamName(record.stream), FileKind(record.kind),
             PartNumber(record.part),
-        )  # fmt: skip
+        )
     )
     return key, encode_record(key, record)
 
 
-def _put_stream(record: StreamRecord) -> Change:
+def put_stream(record: StreamRecord) -> Change:
     key = stream_key(StreamKey(RunNumber(record.run), StreamName(record.stream)))
     return key, encode_record(key, record)
