@@ -1,0 +1,506 @@
+"""Data directories and event files on a real filesystem; decides nothing about what is in them.
+
+Names are durable when a call returns: the file, its folder and every new level of folders are
+fsynced, in that order from the top. Event files are written with O_DIRECT where the filesystem
+takes it, so that what is read back at a restart comes from the disk and not from a page cache that
+a failed sync has left wrong; elsewhere the cache is dropped after each sync, for the same reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from dlog.errors import DataDirectoryGone, DiskFull, InvariantBroken, NameTaken, StorageError
+from dlog.limits import MIB, PAGE_BYTES
+from dlog.model.ids import Offset
+from dlog.ports import Space
+
+_BOUNCE_BYTES: Final = MIB
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_NOT_SUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
+_RENAME_NOREPLACE: Final = 1
+
+
+def storage_error(error: OSError, path: str, offset_bytes: int = 0) -> StorageError:
+    """The error of dlog that stands for one of the system."""
+    reason = error.strerror or str(error)
+    if error.errno in _FULL:
+        return DiskFull(reason, path=path, offset_bytes=offset_bytes)
+    if error.errno == errno.EEXIST:
+        return NameTaken(reason, path=path)
+    if error.errno == errno.ELOOP:
+        reason = "a symbolic link, which is not followed inside a data directory"
+    return StorageError(reason, path=path, offset_bytes=offset_bytes)
+
+
+@contextlib.contextmanager
+def _errors_of(path: str, offset_bytes: int = 0) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, path, offset_bytes) from error
+
+
+# --- one event file ---------------------------------------------------------------------------
+
+
+class EventDataFile:
+    """One open file. Writes and syncs end for good with the first sync that fails."""
+
+    def __init__(self, path: str, fd: int, *, shown_path: str, direct: bool) -> None:
+        self._path = path
+        self._shown_path = shown_path
+        self._fd = fd
+        self._direct = direct and _set_direct(fd, True)
+        self._bounce: mmap.mmap | None = None
+        self._broken: str | None = None
+
+    @property
+    def path(self) -> str:
+        return self._path
+
+    @property
+    def direct(self) -> bool:
+        """Whether the filesystem took O_DIRECT."""
+        return self._direct
+
+    def reserve(self, end: Offset) -> None:
+        self._refuse_if_broken(end)
+        size = self.size()
+        if end <= size:
+            return
+        try:
+            os.posix_fallocate(self._fileno(), size, end - size)
+        except OSError as error:
+            if error.errno not in _NOT_SUPPORTED:
+                raise storage_error(error, self._shown_path, size) from error
+            # A filesystem that cannot reserve: zeros written are space reserved as well.
+            self._write_zeros(size, end)
+
+    def write(self, offset: Offset, data: memoryview) -> None:
+        if offset % PAGE_BYTES or data.nbytes % PAGE_BYTES or offset < 0:
+            raise InvariantBroken(
+                f"{self._shown_path}: {data.nbytes} bytes at {offset} are not whole pages"
+            )
+        self._refuse_if_broken(offset)
+        flat = data if data.format == "B" and data.ndim == 1 else data.cast("B")
+        if self._direct and not _is_page_aligned(flat):
+            self._write_through_bounce(offset, flat)
+        else:
+            self._write_all(offset, flat)
+
+    def sync(self) -> None:
+        self._refuse_if_broken(0)
+        try:
+            os.fdatasync(self._fileno())
+        except OSError as error:
+            # Never again: a second sync would report success for pages that the first one lost.
+            self._broken = f"an earlier sync failed: {error.strerror}"
+            raise storage_error(error, self._shown_path) from error
+        if not self._direct:
+            with contextlib.suppress(OSError):
+                os.posix_fadvise(self._fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def read(self, offset: Offset, size: int) -> bytes:
+        with _errors_of(self._shown_path, offset):
+            if self._direct:
+                return self._read_through_bounce(offset, size)
+            return _read_fully(self._fileno(), offset, size)
+
+    def size(self) -> Offset:
+        with _errors_of(self._shown_path):
+            return Offset(os.fstat(self._fileno()).st_size)
+
+    def cut(self, size: Offset) -> None:
+        self._refuse_if_broken(size)
+        with _errors_of(self._shown_path, size):
+            os.ftruncate(self._fileno(), size)
+            try:
+                os.fsync(self._fileno())
+            except OSError as error:
+                self._broken = f"an earlier sync failed: {error.strerror}"
+                raise
+
+    def data_extents(self, begin: Offset, end: Offset) -> list[tuple[Offset, Offset]]:
+        extents: list[tuple[Offset, Offset]] = []
+        position: int = begin
+        with _errors_of(self._shown_path, begin):
+            end = min(end, self.size())
+            while position < end:
+                try:
+                    data = os.lseek(self._fileno(), position, os.SEEK_DATA)
+                except OSError as error:
+                    if error.errno == errno.ENXIO:  # nothing but a hole from here on
+                        break
+                    raise
+                if data >= end:
+                    break
+                hole = min(os.lseek(self._fileno(), data, os.SEEK_HOLE), end)
+                extents.append((Offset(data), Offset(hole)))
+                position = hole
+        return extents
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            with _errors_of(self._shown_path):
+                os.close(fd)
+
+    def _fileno(self) -> int:
+        if self._fd < 0:
+            raise StorageError("the file is closed", path=self._shown_path)
+        return self._fd
+
+    def _refuse_if_broken(self, offset: int) -> None:
+        if self._broken is not None:
+            raise StorageError(self._broken, path=self._shown_path, offset_bytes=offset)
+
+    def _write_all(self, offset: int, data: memoryview) -> None:
+        written = 0
+        while written < len(data):
+            try:
+                count = os.pwrite(self._fileno(), data[written:], offset + written)
+            except OSError as error:
+                if error.errno == errno.EINVAL and self._direct and written == 0:
+                    # Some filesystems take the flag and refuse the write.
+                    self._direct = not _set_direct(self._fileno(), False)
+                    if not self._direct:
+                        continue
+                reason = storage_error(error, self._shown_path, offset + written)
+                raise reason from error
+            if count == 0:
+                raise StorageError(
+                    "nothing was written", path=self._shown_path, offset_bytes=offset + written
+                )
+            written += count
+
+    def _write_through_bounce(self, offset: int, data: memoryview) -> None:
+        bounce = self._aligned()
+        for begin in range(0, len(data), _BOUNCE_BYTES):
+            piece = data[begin : begin + _BOUNCE_BYTES]
+            with memoryview(bounce)[: len(piece)] as aligned:
+                aligned[:] = piece
+                self._write_all(offset + begin, aligned)
+
+    def _write_zeros(self, begin: int, end: int) -> None:
+        # A page that the file ends in has its space; what lies behind its end reads as zeros.
+        position = begin + -begin % PAGE_BYTES
+        bounce = self._aligned()
+        bounce[:] = bytes(_BOUNCE_BYTES)
+        whole = end + -end % PAGE_BYTES
+        while position < whole:
+            count = min(_BOUNCE_BYTES, whole - position)
+            with memoryview(bounce)[:count] as zeros:
+                self._write_all(position, zeros)
+            position += count
+
+    def _read_through_bounce(self, offset: int, size: int) -> bytes:
+        """Whole pages into aligned memory, of which the bytes asked for are copied."""
+        bounce = self._aligned()
+        pieces: list[bytes] = []
+        end = offset + size
+        position = offset - offset % PAGE_BYTES
+        while position < end:
+            want = min(_BOUNCE_BYTES, end - position + -(end - position) % PAGE_BYTES)
+            with memoryview(bounce)[:want] as aligned:
+                count = os.preadv(self._fileno(), [aligned], position)
+                first, last = max(0, offset - position), min(count, end - position)
+                pieces.append(bytes(aligned[first:last]))
+            if count < want and (count == 0 or count % PAGE_BYTES):
+                break  # the end of the file
+            position += count
+        return b"".join(pieces)
+
+    def _aligned(self) -> mmap.mmap:
+        if self._bounce is None:
+            self._bounce = mmap.mmap(-1, _BOUNCE_BYTES)
+        return self._bounce
+
+
+def _set_direct(fd: int, on: bool) -> bool:
+    """Whether the flag stands as asked. Set after the opening, since an open with O_CREAT and a
+    flag that the filesystem refuses creates the file all the same."""
+    direct = getattr(os, "O_DIRECT", 0)
+    if not direct:
+        return not on
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags | direct if on else flags & ~direct)
+    except OSError:
+        return False
+    return True
+
+
+def _is_page_aligned(data: memoryview) -> bool:
+    # Read-only memory does not tell its address this way; it is rare, and copied.
+    if data.readonly:
+        return False
+    return ctypes.addressof(ctypes.c_char.from_buffer(data)) % PAGE_BYTES == 0
+
+
+def _read_fully(fd: int, offset: int, size: int) -> bytes:
+    pieces: list[bytes] = []
+    while size > 0:
+        piece = os.pread(fd, min(size, 16 * MIB), offset)
+        if not piece:
+            break
+        pieces.append(piece)
+        offset += len(piece)
+        size -= len(piece)
+    return b"".join(pieces)
+
+
+# --- one data directory -----------------------------------------------------------------------
+
+
+class DataDirectory:
+    """One data directory, known by its device and inode: should another one stand in its place (a
+    filesystem unmounted, say), nothing is written there."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        # Folders whose names this process has made durable, and which need no second fsync.
+        self._durable_folders: set[tuple[str, ...]] = set()
+        self._identity: tuple[int, int] | None = None
+        with self._folder(()) as fd:
+            self._identity = _identity(fd)
+
+    @property
+    def name(self) -> str:
+        return str(self._root)
+
+    @property
+    def root(self) -> Path:
+        return self._root
+
+    def create(self, path: str) -> EventDataFile:
+        folder, name = _split(path)
+        with _errors_of(self._shown(path)), self._folder(folder, make=True) as parent:
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+            fd = os.open(name, flags, 0o644, dir_fd=parent)
+            try:
+                os.fsync(fd)
+                # The directory too: a new name is not durable until then.
+                os.fsync(parent)
+            except OSError:
+                os.close(fd)
+                raise
+            return EventDataFile(path, fd, shown_path=self._shown(path), direct=True)
+
+    def open(self, path: str, *, writable: bool) -> EventDataFile:
+        """Read-only opens are buffered: they may look at what another process writes now."""
+        folder, name = _split(path)
+        access = os.O_RDWR if writable else os.O_RDONLY
+        with _errors_of(self._shown(path)), self._folder(folder) as parent:
+            fd = os.open(name, access | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=parent)
+            file = EventDataFile(path, fd, shown_path=self._shown(path), direct=writable)
+            if writable and not file.direct:
+                # What a restart judges must come from the disk as far as it can.
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            return file
+
+    def exists(self, path: str) -> bool:
+        folder, name = _split(path)
+        with _errors_of(self._shown(path)):
+            try:
+                with self._folder(folder) as parent:
+                    os.stat(name, dir_fd=parent, follow_symlinks=False)
+            except FileNotFoundError:
+                return False
+        return True
+
+    def list(self, folder: str) -> list[str]:
+        parts = path_parts(folder) if folder else ()
+        with _errors_of(self._shown(folder)):
+            try:
+                with self._folder(parts) as fd:
+                    return sorted(os.listdir(fd))
+            except FileNotFoundError:
+                return []
+
+    def rename(self, old: str, new: str) -> None:
+        old_folder, old_name = _split(old)
+        new_folder, new_name = _split(new)
+        with (
+            _errors_of(self._shown(new)),
+            self._folder(old_folder) as old_parent,
+            self._folder(new_folder, make=True) as new_parent,
+        ):
+            try:
+                rename_without_replacing(old_parent, old_name, new_parent, new_name)
+            except FileNotFoundError as error:
+                raise storage_error(error, self._shown(old)) from error
+            # The new name first: a crash in between may leave both, never neither.
+            os.fsync(new_parent)
+            os.fsync(old_parent)
+
+    def write_new(self, path: str, content: bytes) -> None:
+        folder, name = _split(path)
+        with _errors_of(self._shown(path)), self._folder(folder, make=True) as parent:
+            try:
+                _write_unnamed(parent, name, content)
+            except OSError as error:
+                if error.errno not in (*_NOT_SUPPORTED, errno.EISDIR, errno.ENOENT):
+                    raise
+                _write_named(parent, name, content)
+            os.fsync(parent)
+
+    def read_all(self, path: str, size_max: int) -> bytes:
+        folder, name = _split(path)
+        with _errors_of(self._shown(path)), self._folder(folder) as parent:
+            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=parent)
+            try:
+                content = _read_fully(fd, 0, size_max + 1)
+            finally:
+                os.close(fd)
+        if len(content) > size_max:
+            raise StorageError(f"more than {size_max} bytes", path=self._shown(path))
+        return content
+
+    def make_read_only(self, path: str) -> None:
+        folder, name = _split(path)
+        with _errors_of(self._shown(path)), self._folder(folder) as parent:
+            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=parent)
+            try:
+                os.fchmod(fd, 0o444)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+    def remove(self, path: str) -> None:
+        folder, name = _split(path)
+        with _errors_of(self._shown(path)), self._folder(folder) as parent:
+            os.unlink(name, dir_fd=parent)
+            os.fsync(parent)
+
+    def space(self) -> Space:
+        with _errors_of(str(self._root)), self._folder(()) as fd:
+            found = os.fstatvfs(fd)
+        return Space(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
+
+    def _shown(self, path: str) -> str:
+        return f"{self._root}/{path}"
+
+    @contextlib.contextmanager
+    def _folder(self, parts: tuple[str, ...], *, make: bool = False) -> Iterator[int]:
+        """An open descriptor of a folder, reached level by level without following links."""
+        fd = self._open_root()
+        try:
+            for depth, name in enumerate(parts, start=1):
+                if make:
+                    self._make_level(fd, parts[:depth])
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+                below = os.open(name, flags, dir_fd=fd)
+                os.close(fd)
+                fd = below
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _make_level(self, parent: int, parts: tuple[str, ...]) -> None:
+        try:
+            os.mkdir(parts[-1], 0o755, dir_fd=parent)
+        except FileExistsError:
+            if parts in self._durable_folders:
+                return
+        # Also where it was there: the process that made it may have died before its fsync.
+        os.fsync(parent)
+        self._durable_folders.add(parts)
+
+    def _open_root(self) -> int:
+        try:
+            fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise DataDirectoryGone(f"{self._root}: {error.strerror}") from error
+        if self._identity not in (None, _identity(fd)):
+            os.close(fd)
+            raise DataDirectoryGone(
+                f"{self._root}: not the directory that it was at start; is its disk mounted?"
+            )
+        return fd
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino
+
+
+def path_parts(path: str) -> tuple[str, ...]:
+    parts = tuple(path.split("/"))
+    if any(part in ("", ".", "..") or "\0" in part for part in parts):
+        raise StorageError("not a path inside a data directory", path=path)
+    return parts
+
+
+def _split(path: str) -> tuple[tuple[str, ...], str]:
+    parts = path_parts(path)
+    return parts[:-1], parts[-1]
+
+
+def rename_without_replacing(
+    old_parent: int, old_name: str, new_parent: int, new_name: str
+) -> None:
+    """renameat2 where kernel and filesystem have it, link and unlink elsewhere."""
+    library = ctypes.CDLL(None, use_errno=True)
+    call = getattr(library, "renameat2", None)
+    if call is not None:
+        old, new = os.fsencode(old_name), os.fsencode(new_name)
+        if call(old_parent, old, new_parent, new, _RENAME_NOREPLACE) == 0:
+            return
+        number = ctypes.get_errno()
+        if number not in _NOT_SUPPORTED:
+            raise OSError(number, os.strerror(number))
+    rename_by_link(old_parent, old_name, new_parent, new_name)
+
+
+def rename_by_link(old_parent: int, old_name: str, new_parent: int, new_name: str) -> None:
+    os.link(old_name, new_name, src_dir_fd=old_parent, dst_dir_fd=new_parent, follow_symlinks=False)
+    # The new name before the old one goes: after a crash in between there are two, never none.
+    os.fsync(new_parent)
+    os.unlink(old_name, dir_fd=old_parent)
+
+
+def _write_unnamed(parent: int, name: str, content: bytes) -> None:
+    """Written without a name and linked when complete: it is there whole or not at all."""
+    fd = os.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=parent)
+    try:
+        _finish_small_file(fd, content)
+        os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=parent, follow_symlinks=True)
+    finally:
+        os.close(fd)
+
+
+def _write_named(parent: int, name: str, content: bytes) -> None:
+    """The same on filesystems without O_TMPFILE, under a name of its own until complete."""
+    unfinished = f"{name}.new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(unfinished, dir_fd=parent)  # of a process that died; no one else writes it
+    fd = os.open(
+        unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=parent
+    )
+    try:
+        _finish_small_file(fd, content)
+        rename_without_replacing(parent, unfinished, parent, name)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(unfinished, dir_fd=parent)
+        raise
+    finally:
+        os.close(fd)
+
+
+def _finish_small_file(fd: int, content: bytes) -> None:
+    left = memoryview(content)
+    while left:
+        left = left[os.write(fd, left) :]
+    os.fchmod(fd, stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH)
+    os.fsync(fd)

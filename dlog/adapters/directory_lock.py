@@ -1,0 +1,99 @@
+"""The lock that keeps a second logger off a data directory; it never waits and never breaks a lock.
+
+An flock on `DATA/lock`, so the kernel releases it with the process, however that dies. The file
+stays where it is: removing it would let two loggers lock two files of the same name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import weakref
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from dlog.errors import DataDirectoryGone, LockedByAnother
+
+LOCK_NAME: Final = "lock"
+_PID_BYTES_MAX: Final = 32
+
+
+class DirectoryLock:
+    """Held from `acquire` until `release`, the end of the `with` block or the process's death."""
+
+    def __init__(self, root: Path, fd: int) -> None:
+        self._root = root
+        self._fd = fd
+        # An flock belongs to the open file, which a forked child shares: without this, a child that
+        # outlives the logger would keep the next one out.
+        os.register_at_fork(after_in_child=_ChildsCopy(self))
+
+    @classmethod
+    def acquire(cls, root: Path) -> DirectoryLock:
+        """Raises `LockedByAnother`, naming the process that holds the directory."""
+        fd = _open_lock_file(root)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = _read_pid(fd)
+            os.close(fd)
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise DataDirectoryGone(f"{root}: cannot be locked: {error.strerror}") from error
+            who = "its process number is not known" if holder is None else f"process {holder}"
+            raise LockedByAnother(f"{root}: another logger runs on it ({who})") from None
+        _write_pid(fd)
+        return cls(root, fd)
+
+    @property
+    def root(self) -> Path:
+        return self._root
+
+    def release(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> DirectoryLock:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+def _open_lock_file(root: Path) -> int:
+    try:
+        return os.open(root / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise DataDirectoryGone(f"{root}: no lock file there: {error.strerror}") from error
+
+
+def _read_pid(fd: int) -> int | None:
+    text = os.pread(fd, _PID_BYTES_MAX, 0).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _write_pid(fd: int) -> None:
+    # Only words for people: a full disk must not keep the logger from its directory.
+    with contextlib.suppress(OSError):
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+
+
+class _ChildsCopy:
+    """Called in a forked child to close its copy; weak, since a fork hook is never unregistered."""
+
+    def __init__(self, lock: DirectoryLock) -> None:
+        self._lock = weakref.ref(lock)
+
+    def __call__(self) -> None:
+        lock = self._lock()
+        if lock is not None:
+            lock.release()

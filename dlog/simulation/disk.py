@@ -1,0 +1,555 @@
+"""A disk in memory that keeps what was written apart from what was synced, loses the difference in
+a crash, and fails where it is told to. Nothing here is real, waits, or depends on anything but a
+seed.
+
+Every step that changes what a disk holds or makes it durable is numbered, over all disks and the
+journal of one run (steps.py), so that a scenario can be ended before, in or after each of them. One
+call of a port may be several steps: `create` in a new folder is MAKE_FOLDER, SYNC_FOLDER, CREATE,
+SYNC_FILE, SYNC_FOLDER.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final, NamedTuple
+
+from dlog.adapters.data_files import path_parts
+from dlog.errors import DataDirectoryGone, DiskFull, InvariantBroken, NameTaken, StorageError
+from dlog.limits import PAGE_BYTES
+from dlog.model.ids import Offset
+from dlog.ports import Space
+from dlog.simulation.steps import FaultKind, OpenStep, Operation, StorageSteps
+
+SECTOR_BYTES: Final = 512
+
+
+# --- what a disk holds ------------------------------------------------------------------------
+
+
+class _Written(NamedTuple):
+    offset: int
+    data: bytes
+
+
+class _Sized(NamedTuple):
+    """The end of the file was set: cut, or moved out by a reservation."""
+
+    size: int
+
+
+class _Mode(NamedTuple):
+    read_only: bool
+
+
+_Change = _Written | _Sized | _Mode
+
+
+@dataclass(slots=True, eq=False)
+class _Content:
+    """The bytes of a file and its mode, once as the program sees them and once as they are."""
+
+    data: bytearray = field(default_factory=bytearray)
+    read_only: bool = False
+
+    def apply(self, change: _Change) -> None:
+        data = self.data
+        match change:
+            case _Written(offset, written):
+                if len(data) < offset:
+                    data.extend(bytes(offset - len(data)))
+                data[offset : offset + len(written)] = written
+            case _Sized(size):
+                del data[size:]
+                data.extend(bytes(size - len(data)))
+            case _Mode(read_only):
+                self.read_only = read_only
+
+    def copy(self) -> _Content:
+        return _Content(bytearray(self.data), self.read_only)
+
+
+@dataclass(slots=True, eq=False)
+class _File:
+    seen: _Content = field(default_factory=_Content)
+    stored: _Content = field(default_factory=_Content)
+    unsynced: list[_Change] = field(default_factory=list)
+    allocated_bytes: int = 0
+
+    def change(self, change: _Change) -> None:
+        self.seen.apply(change)
+        self.unsynced.append(change)
+        size = len(self.seen.data)
+        if isinstance(change, _Sized) and size < self.allocated_bytes:
+            self.allocated_bytes = 0
+        self.allocated_bytes = max(self.allocated_bytes, size + -size % PAGE_BYTES)
+
+    def sync(self) -> None:
+        for change in self.unsynced:
+            self.stored.apply(change)
+        self.unsynced.clear()
+
+    def fail_to_sync(self, random: Random) -> None:
+        """A part of what was written gets to the disk, and no one will try the rest again."""
+        for change in self.unsynced:
+            if random.random() < 0.5:
+                self.stored.apply(change)
+        self.unsynced.clear()
+
+    def lose_power(self, random: Random) -> None:
+        for change in self.unsynced:
+            for part in _survivors(change, random):
+                self.stored.apply(part)
+        self.unsynced.clear()
+        self.forget_cache()
+
+    def forget_cache(self) -> None:
+        self.seen = self.stored.copy()
+        for change in self.unsynced:
+            self.seen.apply(change)
+        size = len(self.seen.data)
+        self.allocated_bytes = size + -size % PAGE_BYTES
+
+
+def _survivors(change: _Change, random: Random) -> list[_Change]:
+    """What a power cut leaves of an unsynced change: nothing, all, or some of its sectors."""
+    fate = random.randrange(3)
+    if fate == 0:
+        return []
+    if fate == 1 or not isinstance(change, _Written):
+        return [change]
+    offsets = range(0, len(change.data), SECTOR_BYTES)
+    if random.random() < 0.5:
+        kept = list(offsets[: random.randint(0, len(offsets))])
+    else:
+        kept = [offset for offset in offsets if random.random() < 0.5]
+    return [_Written(change.offset + o, change.data[o : o + SECTOR_BYTES]) for o in kept]
+
+
+_FOLDER: Final = "folder"
+_Named = _File | str  # a file, or _FOLDER
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _NameChange:
+    """A name that appears (with what it names) or vanishes, not durable until its folder is."""
+
+    folder: str
+    path: str
+    named: _Named | None
+    # A name that a rename takes away goes only where the one that it gives has come: a crash may
+    # leave both, or either, never none.
+    only_after: _NameChange | None = None
+
+
+class SimulatedDisk:
+    """One disk, with the directories on it. `capacity_bytes` and `others_bytes` (what other
+    programs have written) may be set at any time; `gone` makes everything on it unreachable."""
+
+    def __init__(
+        self, steps: StorageSteps, *, name: str = "disk", capacity_bytes: int = 1 << 40
+    ) -> None:
+        self.steps = steps
+        self.name = name
+        self.capacity_bytes = capacity_bytes
+        self.others_bytes = 0
+        self.gone = False
+        self._seen: dict[str, _Named] = {}
+        self._stored: dict[str, _Named] = {}
+        self._unsynced: list[_NameChange] = []
+
+    def directory(self, name: str) -> SimulatedDirectory:
+        """A data directory on this disk, for the present life of the program."""
+        self._seen.setdefault(name, _FOLDER)
+        self._stored.setdefault(name, _FOLDER)
+        return SimulatedDirectory(self, name)
+
+    def crash(self, random: Random) -> None:
+        """A power cut: what was not synced is lost, kept or torn, each piece for itself."""
+        for change in self._unsynced:
+            if random.random() < 0.5:
+                self._store(change)
+        self._unsynced.clear()
+        for path in sorted(self._stored):
+            if any(above not in self._stored for above in _folders_above(path)):
+                del self._stored[path]
+        for named in self._stored.values():
+            if isinstance(named, _File):
+                named.lose_power(random)
+        self._seen = dict(self._stored)
+
+    def forget_cache(self) -> None:
+        """The kernel drops clean pages: what a failed sync lost is no longer read back."""
+        for named in self._seen.values():
+            if isinstance(named, _File):
+                named.forget_cache()
+
+    def free_bytes(self) -> int:
+        used = sum(n.allocated_bytes for n in self._seen.values() if isinstance(n, _File))
+        return max(0, self.capacity_bytes - self.others_bytes - used)
+
+    def fill(self) -> None:
+        """Other programs take all the space that is left."""
+        self.others_bytes += self.free_bytes()
+
+    def contents(self) -> dict[str, bytes]:
+        """What would be read now, by path on the disk; for tests."""
+        return {p: bytes(n.seen.data) for p, n in self._seen.items() if isinstance(n, _File)}
+
+    # --- for directories and files of this module alone
+
+    def named(self, path: str) -> _Named | None:
+        return self._seen.get(path)
+
+    def names_below(self, folder: str) -> list[str]:
+        begin = folder + "/"
+        return sorted(
+            path[len(begin) :]
+            for path in self._seen
+            if path.startswith(begin) and "/" not in path[len(begin) :]
+        )
+
+    def rename_name(self, change: _NameChange) -> None:
+        if change.named is None:
+            del self._seen[change.path]
+        else:
+            self._seen[change.path] = change.named
+        self._unsynced.append(change)
+
+    def sync_names(self, folder: str) -> None:
+        waiting: list[_NameChange] = []
+        for change in self._unsynced:
+            if change.folder != folder or not self._store(change):
+                waiting.append(change)
+        self._unsynced = waiting
+
+    def fail_to_sync_names(self, folder: str, random: Random) -> None:
+        """Some of them get to the disk; the rest only a power cut can decide."""
+        waiting: list[_NameChange] = []
+        for change in self._unsynced:
+            if change.folder != folder or random.random() < 0.5 or not self._store(change):
+                waiting.append(change)
+        self._unsynced = waiting
+
+    def _store(self, change: _NameChange) -> bool:
+        first = change.only_after
+        if first is not None and self._stored.get(first.path) is not first.named:
+            return False
+        if change.named is None:
+            self._stored.pop(change.path, None)
+        else:
+            self._stored[change.path] = change.named
+        return True
+
+
+def _folders_above(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
+
+
+# --- the ports --------------------------------------------------------------------------------
+
+
+class SimulatedFile:
+    """`ports.DataFile` on a simulated disk."""
+
+    def __init__(self, disk: SimulatedDisk, file: _File, path: str, disk_path: str) -> None:
+        self._disk = disk
+        self._steps = disk.steps
+        self._life = disk.steps.life
+        self._file = file
+        self._path = path
+        self._disk_path = disk_path
+        self._broken: str | None = None
+        self._writable = True
+        self._closed = False
+
+    def opened_read_only(self) -> SimulatedFile:
+        self._writable = False
+        return self
+
+    @property
+    def path(self) -> str:
+        return self._path
+
+    def reserve(self, end: Offset) -> None:
+        self._refuse_unless_usable(end)
+        if end <= self.size():
+            return
+        with self._steps.step(Operation.RESERVE, self._disk_path) as step:
+            self._raise_fault(step.fault, end)
+            allocated = end + -end % PAGE_BYTES
+            if allocated - self._file.allocated_bytes > self._disk.free_bytes():
+                raise DiskFull("No space left on device", path=self._path, offset_bytes=end)
+            if not step.dies_inside or self._steps.random.random() < 0.5:
+                self._file.change(_Sized(end))
+
+    def write(self, offset: Offset, data: memoryview) -> None:
+        if offset % PAGE_BYTES or data.nbytes % PAGE_BYTES or offset < 0:
+            raise InvariantBroken(f"{self._path}: {data.nbytes} bytes at {offset} not whole pages")
+        self._refuse_unless_usable(offset)
+        content = bytes(data)
+        with self._steps.step(Operation.WRITE, self._disk_path) as step:
+            room = self._file.allocated_bytes + self._disk.free_bytes() - offset
+            fault = step.fault
+            if fault is None and room < len(content):
+                fault = FaultKind.NO_SPACE
+            if fault is not None or step.dies_inside:
+                self._write_a_part(offset, content[: max(0, room)])
+                self._raise_fault(fault, offset)
+            else:
+                self._file.change(_Written(offset, content))
+
+    def sync(self) -> None:
+        self._refuse_unless_usable(0)
+        with self._steps.step(Operation.SYNC_FILE, self._disk_path) as step:
+            if step.fault is not None:
+                self._file.fail_to_sync(self._steps.random)
+                self._broken = "an earlier sync failed"
+            elif not step.dies_inside:  # else: the power cut decides what of it was done
+                self._file.sync()
+            self._raise_fault(step.fault, 0)
+
+    def read(self, offset: Offset, size: int) -> bytes:
+        self._refuse_if_dead()
+        fault = self._steps.look(Operation.READ, self._disk_path)
+        self._raise_fault(None if fault is None else fault.kind, offset)
+        return bytes(self._file.seen.data[offset : offset + size])
+
+    def size(self) -> Offset:
+        self._refuse_if_dead()
+        return Offset(len(self._file.seen.data))
+
+    def cut(self, size: Offset) -> None:
+        self._refuse_unless_usable(size)
+        with self._steps.step(Operation.CUT, self._disk_path) as step:
+            self._raise_fault(step.fault, size)
+            if not step.dies_inside or self._steps.random.random() < 0.5:
+                self._file.change(_Sized(size))
+        self.sync()
+
+    def data_extents(self, begin: Offset, end: Offset) -> list[tuple[Offset, Offset]]:
+        self._refuse_if_dead()
+        seen = self._file.seen.data
+        end = Offset(min(end, len(seen)))
+        extents: list[tuple[Offset, Offset]] = []
+        position: int = begin
+        while position < end:
+            after = Offset(min(end, position - position % PAGE_BYTES + PAGE_BYTES))
+            if seen.count(0, position, after) < after - position:
+                joins = bool(extents) and extents[-1][1] == position
+                extents.append((extents.pop()[0] if joins else Offset(position), after))
+            position = after
+        return extents
+
+    def close(self) -> None:
+        self._closed = True
+
+    def _write_a_part(self, offset: int, content: bytes) -> None:
+        sectors = self._steps.random.randint(0, len(content) // SECTOR_BYTES)
+        if sectors:
+            self._file.change(_Written(offset, content[: sectors * SECTOR_BYTES]))
+
+    def _refuse_if_dead(self) -> None:
+        self._steps.refuse_if_dead(self._life)
+        if self._closed:
+            raise StorageError("Bad file descriptor", path=self._path)
+        if self._disk.gone:
+            raise StorageError("Input/output error", path=self._path)
+
+    def _refuse_unless_usable(self, offset: int) -> None:
+        self._refuse_if_dead()
+        if not self._writable:
+            raise StorageError("Bad file descriptor", path=self._path, offset_bytes=offset)
+        if self._broken is not None:
+            raise StorageError(self._broken, path=self._path, offset_bytes=offset)
+
+    def _raise_fault(self, fault: FaultKind | None, offset: int) -> None:
+        _raise_fault(fault, self._path, offset)
+
+
+class SimulatedDirectory:
+    """`ports.Directory` on a simulated disk."""
+
+    def __init__(self, disk: SimulatedDisk, root: str) -> None:
+        self._disk = disk
+        self._steps = disk.steps
+        self._life = disk.steps.life
+        self._root = root
+        self._durable_folders: set[str] = {root}
+
+    @property
+    def name(self) -> str:
+        return f"{self._disk.name}:{self._root}"
+
+    def create(self, path: str) -> SimulatedFile:
+        disk_path = self._with_folder(path)
+        file = _File()
+        with self._steps.step(Operation.CREATE, disk_path) as step:
+            self._raise_fault(step, path)
+            self._refuse_taken(disk_path, path)
+            self._refuse_without_a_page(path)
+            if not step.dies_inside or self._steps.random.random() < 0.5:
+                self._change_name(disk_path, file)
+        created = SimulatedFile(self._disk, file, path, disk_path)
+        created.sync()
+        self._sync_folder(_folder_of(disk_path), path)
+        return created
+
+    def open(self, path: str, *, writable: bool) -> SimulatedFile:
+        disk_path = self._on_disk(path)
+        fault = self._steps.look(Operation.OPEN, disk_path)
+        _raise_fault(None if fault is None else fault.kind, path, 0)
+        file = self._file(disk_path, path)
+        if writable and file.seen.read_only:
+            raise StorageError("Permission denied", path=path)
+        opened = SimulatedFile(self._disk, file, path, disk_path)
+        return opened if writable else opened.opened_read_only()
+
+    def exists(self, path: str) -> bool:
+        return self._disk.named(self._on_disk(path)) is not None
+
+    def list(self, folder: str) -> list[str]:
+        return self._disk.names_below(self._on_disk(folder) if folder else self._checked_root())
+
+    def rename(self, old: str, new: str) -> None:
+        old_path = self._on_disk(old)
+        named = self._disk.named(old_path)
+        if named is None:
+            raise StorageError("No such file or directory", path=old)
+        new_path = self._with_folder(new)
+        with self._steps.step(Operation.NAME, new_path) as step:
+            self._raise_fault(step, new)
+            self._refuse_taken(new_path, new)
+            if not step.dies_inside or self._steps.random.random() < 0.5:
+                # One step for the program; for the disk a name that comes and one that goes.
+                came = self._change_name(new_path, named)
+                self._change_name(old_path, None, only_after=came)
+        self._sync_folder(_folder_of(new_path), new)
+        self._sync_folder(_folder_of(old_path), old)
+
+    def write_new(self, path: str, content: bytes) -> None:
+        disk_path = self._with_folder(path)
+        file = _File()
+        self._fill_unnamed(file, path, disk_path, content)
+        with self._steps.step(Operation.NAME, disk_path) as step:
+            self._raise_fault(step, path)
+            self._refuse_taken(disk_path, path)
+            if not step.dies_inside or self._steps.random.random() < 0.5:
+                self._change_name(disk_path, file)
+        self._sync_folder(_folder_of(disk_path), path)
+
+    def read_all(self, path: str, size_max: int) -> bytes:
+        file = self.open(path, writable=False)
+        content = file.read(Offset(0), size_max + 1)
+        if len(content) > size_max:
+            raise StorageError(f"more than {size_max} bytes", path=path)
+        return content
+
+    def make_read_only(self, path: str) -> None:
+        disk_path = self._on_disk(path)
+        file = self._file(disk_path, path)
+        with self._steps.step(Operation.SET_MODE, disk_path) as step:
+            self._raise_fault(step, path)
+            file.change(_Mode(True))
+        SimulatedFile(self._disk, file, path, disk_path).sync()
+
+    def remove(self, path: str) -> None:
+        disk_path = self._on_disk(path)
+        self._file(disk_path, path)
+        with self._steps.step(Operation.UNNAME, disk_path) as step:
+            self._raise_fault(step, path)
+            if not step.dies_inside or self._steps.random.random() < 0.5:
+                self._change_name(disk_path, None)
+        self._sync_folder(_folder_of(disk_path), path)
+
+    def space(self) -> Space:
+        self._checked_root()
+        return Space(self._disk.free_bytes(), self._disk.capacity_bytes)
+
+    def _fill_unnamed(self, file: _File, path: str, disk_path: str, content: bytes) -> None:
+        """What is not named is lost in any crash; so its own steps need no care."""
+        with self._steps.step(Operation.WRITE, disk_path) as step:
+            self._raise_fault(step, path)
+            if len(content) + -len(content) % PAGE_BYTES > self._disk.free_bytes():
+                raise DiskFull("No space left on device", path=path)
+            file.change(_Written(0, content))
+            file.change(_Mode(True))
+        with self._steps.step(Operation.SYNC_FILE, disk_path) as step:
+            self._raise_fault(step, path)
+            file.sync()
+
+    def _checked_root(self) -> str:
+        self._steps.refuse_if_dead(self._life)
+        if self._disk.gone:
+            raise DataDirectoryGone(f"{self.name}: Input/output error")
+        return self._root
+
+    def _on_disk(self, path: str) -> str:
+        return "/".join((self._checked_root(), *path_parts(path)))
+
+    def _with_folder(self, path: str) -> str:
+        """The path on the disk, once every folder above it is durable."""
+        disk_path = self._on_disk(path)
+        for folder in _folders_above(disk_path):
+            if folder in self._durable_folders:
+                continue
+            if self._disk.named(folder) is None:
+                with self._steps.step(Operation.MAKE_FOLDER, folder) as step:
+                    self._raise_fault(step, path)
+                    self._refuse_without_a_page(path)
+                    if not step.dies_inside or self._steps.random.random() < 0.5:
+                        self._change_name(folder, _FOLDER)
+            self._sync_folder(_folder_of(folder), path)
+            self._durable_folders.add(folder)
+        return disk_path
+
+    def _sync_folder(self, folder: str, path: str) -> None:
+        with self._steps.step(Operation.SYNC_FOLDER, folder) as step:
+            if step.fault is not None:
+                self._disk.fail_to_sync_names(folder, self._steps.random)
+            elif not step.dies_inside:
+                self._disk.sync_names(folder)
+            self._raise_fault(step, path)
+
+    def _change_name(
+        self, disk_path: str, named: _Named | None, *, only_after: _NameChange | None = None
+    ) -> _NameChange:
+        change = _NameChange(_folder_of(disk_path), disk_path, named, only_after)
+        self._disk.rename_name(change)
+        return change
+
+    def _file(self, disk_path: str, path: str) -> _File:
+        named = self._disk.named(disk_path)
+        if named is None:
+            raise StorageError("No such file or directory", path=path)
+        if not isinstance(named, _File):
+            raise StorageError("Is a directory", path=path)
+        return named
+
+    def _refuse_taken(self, disk_path: str, path: str) -> None:
+        if self._disk.named(disk_path) is not None:
+            raise NameTaken("File exists", path=path)
+
+    def _refuse_without_a_page(self, path: str) -> None:
+        if self._disk.free_bytes() < PAGE_BYTES:
+            raise DiskFull("No space left on device", path=path)
+
+    def _raise_fault(self, step: OpenStep, path: str) -> None:
+        _raise_fault(step.fault, path, 0)
+
+
+def _folder_of(disk_path: str) -> str:
+    return disk_path.rpartition("/")[0]
+
+
+def _raise_fault(fault: FaultKind | None, path: str, offset: int) -> None:
+    match fault:
+        case None | FaultKind.SLOW:
+            return
+        case FaultKind.NO_SPACE:
+            raise DiskFull("No space left on device", path=path, offset_bytes=offset)
+        case FaultKind.SHORT_WRITE:
+            raise StorageError("a short write", path=path, offset_bytes=offset)
+        case FaultKind.EIO:
+            raise StorageError("Input/output error", path=path, offset_bytes=offset)

@@ -1,0 +1,152 @@
+"""What every event file promises about its bytes, real and simulated alike."""
+
+from __future__ import annotations
+
+import mmap
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dlog.errors import InvariantBroken, StorageError
+from dlog.limits import MIB, PAGE_BYTES
+from dlog.model.ids import Offset
+from dlog.ports import DataFile, Directory
+
+
+def pages(count: int, fill: int = 7) -> memoryview:
+    return memoryview(bytes([fill]) * (count * PAGE_BYTES))
+
+
+@pytest.fixture
+def file(directory: Directory) -> DataFile:
+    return directory.create("runs/1/a.part")
+
+
+def test_pages_are_read_back_where_they_were_written(file: DataFile) -> None:
+    file.write(Offset(0), pages(1, 1))
+    file.write(Offset(PAGE_BYTES), pages(3, 2))
+    file.sync()
+    assert file.size() == 4 * PAGE_BYTES
+    assert file.read(Offset(PAGE_BYTES - 2), 4) == b"\1\1\2\2"
+
+
+def test_aligned_and_unaligned_memory_are_written_alike(file: DataFile) -> None:
+    memory = mmap.mmap(-1, 4 * PAGE_BYTES)
+    memory[:] = bytes(range(256)) * (len(memory) // 256)
+    aligned = memoryview(memory)
+    file.write(Offset(0), aligned)
+    file.write(Offset(4 * PAGE_BYTES), aligned[256 : 256 + 3 * PAGE_BYTES])
+    file.write(Offset(7 * PAGE_BYTES), aligned[:PAGE_BYTES].toreadonly())
+    file.sync()
+    wanted = bytes(aligned) + bytes(aligned[256 : 256 + 3 * PAGE_BYTES])
+    assert file.read(Offset(0), 7 * PAGE_BYTES) == wanted
+    assert file.read(Offset(7 * PAGE_BYTES), PAGE_BYTES) == bytes(aligned[:PAGE_BYTES])
+
+
+def test_a_write_larger_than_any_inner_buffer_is_whole(file: DataFile) -> None:
+    content = bytes(range(256)) * ((3 * MIB + 5 * PAGE_BYTES) // 256)
+    file.write(Offset(0), memoryview(content))
+    file.sync()
+    assert file.read(Offset(0), len(content) + 1) == content
+
+
+@pytest.mark.parametrize(
+    ("offset", "size"), [(1, PAGE_BYTES), (0, 1), (512, 512), (PAGE_BYTES, PAGE_BYTES + 512)]
+)
+def test_anything_but_whole_pages_is_refused(file: DataFile, offset: int, size: int) -> None:
+    with pytest.raises(InvariantBroken):
+        file.write(Offset(offset), memoryview(bytes(size)))
+    assert file.size() == 0
+
+
+def test_reading_past_the_end_gives_what_is_there(file: DataFile) -> None:
+    file.write(Offset(0), pages(2))
+    assert file.read(Offset(PAGE_BYTES), 10 * PAGE_BYTES) == bytes(pages(1))
+    assert file.read(Offset(2 * PAGE_BYTES), 10) == b""
+    assert file.read(Offset(10 * PAGE_BYTES), 10) == b""
+    assert file.read(Offset(0), 0) == b""
+
+
+def test_reserved_space_reads_as_zeros_and_is_not_data(file: DataFile) -> None:
+    file.write(Offset(0), pages(1))
+    file.reserve(Offset(MIB))
+    file.sync()
+    assert file.size() == MIB
+    assert file.read(Offset(PAGE_BYTES), MIB) == bytes(MIB - PAGE_BYTES)
+    data = file.data_extents(Offset(0), Offset(MIB))
+    assert data[0][0] == 0
+    assert data[0][1] >= PAGE_BYTES
+
+
+def test_reserving_never_shrinks_nor_clears(file: DataFile) -> None:
+    file.write(Offset(0), pages(4))
+    file.reserve(Offset(PAGE_BYTES))
+    file.reserve(Offset(8 * PAGE_BYTES))
+    assert file.size() == 8 * PAGE_BYTES
+    assert file.read(Offset(0), 4 * PAGE_BYTES) == bytes(pages(4))
+
+
+def test_data_extents_cover_all_that_is_not_zero(file: DataFile) -> None:
+    file.reserve(Offset(64 * PAGE_BYTES))
+    file.write(Offset(4 * PAGE_BYTES), pages(2))
+    file.write(Offset(40 * PAGE_BYTES), pages(1))
+    file.sync()
+    begin, end = Offset(5 * PAGE_BYTES), Offset(60 * PAGE_BYTES)
+    extents = file.data_extents(begin, end)
+    assert all(begin <= first < after <= end for first, after in extents)
+    for page in (5, 40):
+        assert any(
+            first <= page * PAGE_BYTES and (page + 1) * PAGE_BYTES <= after
+            for first, after in extents
+        )
+    assert file.data_extents(Offset(70 * PAGE_BYTES), Offset(80 * PAGE_BYTES)) == []
+
+
+def test_a_cut_removes_the_tail_for_good(file: DataFile) -> None:
+    file.write(Offset(0), pages(4))
+    file.reserve(Offset(MIB))
+    file.sync()
+    file.cut(Offset(PAGE_BYTES))
+    assert file.size() == PAGE_BYTES
+    file.reserve(Offset(4 * PAGE_BYTES))
+    assert file.read(Offset(0), MIB) == bytes(pages(1)) + bytes(3 * PAGE_BYTES)
+
+
+def test_a_cut_that_is_not_on_a_page_can_be_reserved_behind(file: DataFile) -> None:
+    file.write(Offset(0), pages(2))
+    file.cut(Offset(100))
+    file.reserve(Offset(2 * PAGE_BYTES))
+    assert file.read(Offset(0), MIB) == bytes(pages(1)[:100]) + bytes(2 * PAGE_BYTES - 100)
+
+
+def test_a_closed_file_is_not_used(file: DataFile) -> None:
+    file.close()
+    file.close()
+    with pytest.raises(StorageError):
+        file.write(Offset(0), pages(1))
+    with pytest.raises(StorageError):
+        file.sync()
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    writes=st.lists(
+        st.tuples(st.integers(0, 30), st.integers(1, 6), st.integers(1, 255)), max_size=8
+    ),
+    reads=st.lists(st.tuples(st.integers(0, 40 * PAGE_BYTES), st.integers(0, MIB)), max_size=4),
+)
+def test_it_behaves_as_an_array_of_bytes(
+    directory: Directory, writes: list[tuple[int, int, int]], reads: list[tuple[int, int]]
+) -> None:
+    path = f"f{len(directory.list(''))}"
+    file = directory.create(path)
+    model = bytearray()
+    for page, count, fill in writes:
+        begin = page * PAGE_BYTES
+        file.write(Offset(begin), pages(count, fill))
+        model.extend(bytes(max(0, begin + count * PAGE_BYTES - len(model))))
+        model[begin : begin + count * PAGE_BYTES] = pages(count, fill)
+    for offset, size in [*reads, (0, len(model) + 1)]:
+        assert file.read(Offset(offset), size) == model[offset : offset + size]
+    file.close()
