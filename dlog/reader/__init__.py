@@ -1,0 +1,223 @@
+"""Reading event files: events and blocks as numpy views, every checksum checked on the way.
+
+It never writes. docs/READING.md shows its use; docs/FORMAT.md, "Reading", says what it does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+from weakref import WeakSet
+
+from dlog.core.sent_order import merge
+from dlog.errors import FormatError, FormatVersionError
+from dlog.limits import PAGE_BYTES
+from dlog.model.ids import FileKind, RunNumber, StreamName
+from dlog.reader.block import Block, Event
+from dlog.reader.event_file import FILE_NAME, EventFile, PathLike, Tail, event_files
+from dlog.reader.file_bytes import PART_SUFFIX, FileBytes
+from dlog.reader.sent import (
+    Feed,
+    FeedKey,
+    Numbering,
+    Sent,
+    events_of,
+    in_order_of_time,
+    payloads_of,
+)
+
+__all__ = ["Block", "Event", "EventFile", "Missing", "Reader", "Tail", "in_sent_order", "read"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Block numbers first to last (inclusive) of a stream that none of the files read holds."""
+
+    run: RunNumber
+    stream: StreamName
+    first: int
+    last: int
+
+
+class Reader:
+    """Event files, read one after the other: by run, stream, kind and part.
+
+    Iterable as often as wanted, each time from the beginning; a context manager, which ends the
+    iterations that are under way. tails: what was found behind the last block of open files, as far
+    as they were read. missing: blocks that no file holds, known once `in_sent_order` began.
+    """
+
+    def __init__(
+        self, paths: PathLike | Iterable[PathLike], *, streams: Iterable[str] | None = None
+    ) -> None:
+        """Raises `FileNotFoundError` for a path that is not there, and `FormatError` for a file
+        that is not an event file or a folder without any."""
+        if isinstance(paths, str | os.PathLike):
+            paths = [paths]
+        given = [Path(path) for path in paths]
+        folders = [path for path in given if path.is_dir()]
+        self._unborn: list[Tail] = []
+        sources: list[EventFile | FormatError] = []
+        for path in given:
+            if path in folders:
+                sources += self._in_folder(path, folders)
+            else:
+                sources.append(EventFile(path, beside=folders))
+        wanted = None if streams is None else set(streams)
+        self._sources = sorted((s for s in sources if _is_wanted(s, wanted)), key=_reading_order)
+        self.missing: list[Missing] = []
+        self._iterators: WeakSet[Generator[Any, None, None]] = WeakSet()
+
+    def _in_folder(self, folder: Path, folders: list[Path]) -> Iterator[EventFile | FormatError]:
+        """The files of a folder; of one whose header does not hold, the error, for its turn."""
+        paths = event_files(folder)
+        if not paths:
+            raise FormatError("no event files in this folder", path=str(folder))
+        for path in paths:
+            try:
+                yield EventFile(path, beside=folders)
+            except FormatError as error:
+                # A file that was being created when its logger died holds nothing.
+                tail = _unborn(path, error)
+                if tail is None:
+                    yield error
+                else:
+                    self._unborn.append(tail)
+
+    @property
+    def files(self) -> tuple[EventFile, ...]:
+        return tuple(s for s in self._sources if isinstance(s, EventFile))
+
+    @property
+    def streams(self) -> tuple[StreamName, ...]:
+        return tuple(dict.fromkeys(file.header.key.stream for file in self.files))
+
+    @property
+    def runs(self) -> tuple[RunNumber, ...]:
+        return tuple(dict.fromkeys(file.header.key.run for file in self.files))
+
+    @property
+    def tails(self) -> tuple[Tail, ...]:
+        return (*self._unborn, *(file.tail for file in self.files if file.tail is not None))
+
+    def __iter__(self) -> Iterator[Event]:
+        """The events, block after block."""
+        return self._kept(event for block in self._blocks() for event in block)
+
+    def blocks(self) -> Iterator[Block]:
+        """The blocks, file after file: for bulk access without any code per event."""
+        return self._kept(self._blocks())
+
+    def in_sent_order(self) -> Iterator[Event]:
+        """The events of all streams in the order in which they were sent: run by run, session by
+        session (by the time of its first event). An event that stands in several streams comes
+        once, with all of them in `streams`.
+
+        Headers and fragment tables are read first, so damage in them is raised at the beginning.
+        Memory: a block and a batch for each stream, and some tens of bytes for each block.
+        """
+        return self._kept(event for sent in self._sent() for event in events_of(sent))
+
+    def payloads_in_sent_order(self) -> Iterator[memoryview]:
+        """The same events, their payloads alone; those that lie together come in one piece."""
+        return self._kept(part for sent in self._sent() for part in payloads_of(sent))
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the iterations that are under way, and so close their files."""
+        for iterator in list(self._iterators):
+            iterator.close()
+
+    def _kept(self, iterator: Generator[T, None, None]) -> Iterator[T]:
+        self._iterators.add(iterator)
+        return iterator
+
+    def _blocks(self) -> Generator[Block, None, None]:
+        for source in self._sources:
+            if isinstance(source, FormatError):
+                raise source
+            with closing(source.blocks()) as blocks:
+                yield from blocks
+
+    def _sent(self) -> Generator[Sent, None, None]:
+        self.missing = []
+        feeds: dict[FeedKey, Feed] = {}
+        numberings: dict[tuple[RunNumber, StreamName], Numbering] = {}
+        for source in self._sources:
+            if isinstance(source, FormatError):
+                raise source
+            key = source.header.key
+            numberings.setdefault((key.run, key.stream), Numbering()).add(source, feeds)
+        for (run, stream), numbering in numberings.items():
+            self.missing += [Missing(run, stream, *gap) for gap in numbering.finish()]
+        for keys in in_order_of_time(feeds):
+            for rows in merge([feeds[key].pieces(key) for key in keys]):
+                streams = {keys[i].stream for i in (rows.stream, *rows.also)}
+                yield Sent(keys[rows.stream], rows, tuple(sorted(streams)))
+
+
+def read(paths: PathLike | Iterable[PathLike], *, streams: Iterable[str] | None = None) -> Reader:
+    """Read an event file (`.dlog` or `.dlog.part`), a run folder, or several of them.
+
+        for event in dlog.read("data/runs/7"):
+            print(event.number, event.stream, len(event.payload))
+
+    streams: only the files of these streams.
+    """
+    return Reader(paths, streams=streams)
+
+
+def in_sent_order(
+    run_folder: PathLike | Iterable[PathLike], *, streams: Iterable[str] | None = None
+) -> Iterator[Event]:
+    """The events of a run in the order in which they were sent: see `Reader.in_sent_order`."""
+    return Reader(run_folder, streams=streams).in_sent_order()
+
+
+def _is_wanted(source: EventFile | FormatError, streams: set[str] | None) -> bool:
+    if streams is None:
+        return True
+    if isinstance(source, EventFile):
+        return source.header.key.stream in streams
+    name = FILE_NAME.fullmatch(Path(source.path).name)
+    return name is None or name["stream"] in streams
+
+
+def _reading_order(source: EventFile | FormatError) -> tuple[int, str, int, int]:
+    """By run, stream, kind and part; of a file whose header does not hold, as its name says."""
+    if isinstance(source, EventFile):
+        return source.header.key
+    path = Path(source.path)
+    run = int(path.parent.name) if path.parent.name.isdecimal() else 0
+    name = FILE_NAME.fullmatch(path.name)
+    if name is None:
+        return run, path.name, 0, 0
+    kind = FileKind.GARBAGE if name["garbage"] else FileKind.EVENTS
+    return run, name["stream"], kind, int(name["part"])
+
+
+def _unborn(path: Path, error: FormatError) -> Tail | None:
+    """A tail for an open file whose header page was never written, or not wholly."""
+    if path.suffix != PART_SUFFIX or isinstance(error, FormatVersionError):
+        return None
+    with suppress(OSError), closing(FileBytes(path)) as file:
+        if file.size() < PAGE_BYTES or not any(file.read(0, PAGE_BYTES)):
+            return Tail(path, 0, file.size(), error.reason)
+    return None
