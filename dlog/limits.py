@@ -39,6 +39,9 @@ COMPRESSION_GAIN_MIN: Final = 0.03
 BLOCKS_PER_FILE_MAX: Final = 1_000_000
 RESERVE_BYTES_DEFAULT: Final = 64 * MIB
 
+# --- memory of a source: the largest event fits beside others
+SOURCE_QUEUE_BYTES_DEFAULT: Final = 128 * MIB
+
 # --- memory of the logger
 MEMORY_BYTES_DEFAULT: Final = 512 * MIB
 SYNC_BYTES_MAX: Final = 8 * MIB

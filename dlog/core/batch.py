@@ -7,11 +7,13 @@ nothing is copied: table and payload of a decoded batch are views of the message
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 from crc32c import crc32c
+from numpy.typing import NDArray
 
 from dlog.core.frame import FRAME_BYTES, MessageKind, check_frame, encode_frame
 from dlog.errors import MessageError
@@ -25,14 +27,17 @@ from dlog.limits import (
 from dlog.model.events import EVENT_BYTES, EVENT_DTYPE, EventTable, Payload
 from dlog.model.ids import Sequence, SessionId, StreamName, valid_stream_name
 
-# session, sequence, position_bytes, order_base, payload_bytes, events, streams, body_crc, flags
-_HEADER: Final = struct.Struct("<16sQQQQIIII48x")
+# session, sequence, position_bytes, order_base, payload_bytes, events, streams, body_crc, flags,
+# original bytes
+_HEADER: Final = struct.Struct("<16sQQQQIIIIQ40x")
 HEADER_BYTES: Final = _HEADER.size
 assert HEADER_BYTES == 112  # with the frame: 128, so that the table is 32-byte aligned in a message
 
 # The source resends a batch that was acknowledged above the cumulative acknowledgement as this
 # empty placeholder: its pieces are durable, and the sequence must have no gap.
 FLAG_SETTLED: Final = 1
+
+Buffer: TypeAlias = bytes | bytearray | memoryview | NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +47,8 @@ class Batch:
     position_bytes: bytes of all messages of the session before this one (not counting resends).
     order_base: added to each event's `order` it gives the event's position in the session.
     streams: the names that the bits of the table's `streams` column stand for.
-    message_bytes: length of the whole message.
+    message_bytes: length of the whole message; of a placeholder, of the message it stands for: what
+    counts for the positions in the session.
     """
 
     session: SessionId
@@ -68,31 +74,52 @@ def batch_bytes(events: int, streams: int, payload_bytes: int) -> int:
 
 
 def encode_batch(batch: Batch) -> bytearray:
-    """The message of a batch; `message_bytes` of the argument is not looked at."""
+    """The message of a batch; `message_bytes` is looked at for a placeholder alone."""
+    table = np.ascontiguousarray(batch.table).view(np.uint8)
+    return encode_pieces(batch, len(batch.table), [table], [batch.payload])
+
+
+def encode_pieces(
+    batch: Batch, events: int, table: Iterable[Buffer], payload: Iterable[Buffer]
+) -> bytearray:
+    """The message of a batch whose table and payload come in pieces, each copied once; those of
+    the argument are not looked at."""
     names = b"".join(name.encode().ljust(STREAM_NAME_BYTES_MAX, b"\0") for name in batch.streams)
-    size = batch_bytes(len(batch.table), len(batch.streams), len(batch.payload))
+    pieces = [*table, *payload]
+    payload_bytes = sum(map(len, pieces)) - events * EVENT_BYTES
+    size = batch_bytes(events, len(batch.streams), payload_bytes)
     message = bytearray(size)
     body_at = FRAME_BYTES + HEADER_BYTES
-    table_at = body_at + len(names)
-    payload_at = table_at + len(batch.table) * EVENT_BYTES
-    message[body_at:table_at] = names
-    out = np.frombuffer(message, np.uint8)
-    out[table_at:payload_at] = np.ascontiguousarray(batch.table).view(np.uint8)
-    out[payload_at:] = batch.payload
+    at = body_at + len(names)
+    message[body_at:at] = names
+    view = memoryview(message)
+    for piece in pieces:
+        view[at : at + len(piece)] = memoryview(piece)
+        at += len(piece)
     header = _HEADER.pack(
         batch.session,
         batch.sequence,
         batch.position_bytes,
         batch.order_base,
-        len(batch.payload),
-        len(batch.table),
+        payload_bytes,
+        events,
         len(batch.streams),
-        crc32c(out[body_at:].data),
+        crc32c(view[body_at:]),
         FLAG_SETTLED if batch.settled else 0,
+        batch.message_bytes if batch.settled else 0,
     )
     message[:FRAME_BYTES] = encode_frame(MessageKind.EVENTS, size - FRAME_BYTES, header)
     message[FRAME_BYTES:body_at] = header
     return message
+
+
+def number_batch(message: bytearray, sequence: Sequence, position_bytes: int) -> None:
+    """Give an encoded batch its place in the session: it is made before its turn comes."""
+    end = FRAME_BYTES + HEADER_BYTES
+    session, _, _, *rest = _HEADER.unpack_from(message, FRAME_BYTES)
+    header = _HEADER.pack(session, sequence, position_bytes, *rest)
+    message[:FRAME_BYTES] = encode_frame(MessageKind.EVENTS, len(message) - FRAME_BYTES, header)
+    message[FRAME_BYTES:end] = header
 
 
 def decode_batch(message: memoryview) -> Batch:
@@ -102,9 +129,9 @@ def decode_batch(message: memoryview) -> Batch:
         raise MessageError(
             "truncated", f"a batch of {len(message)} bytes has no room for its header"
         )
-    (session, sequence, position, order_base, payload_bytes, events, streams, body_crc, flags) = (
-        _HEADER.unpack_from(message, FRAME_BYTES)
-    )
+    header = _HEADER.unpack_from(message, FRAME_BYTES)
+    session, sequence, position, order_base, payload_bytes, events, streams = header[:7]
+    body_crc, flags, original = header[7:]
     if events > BATCH_EVENTS_MAX or streams > STREAMS_PER_BATCH_MAX:
         raise MessageError(
             "oversized",
@@ -132,7 +159,7 @@ def decode_batch(message: memoryview) -> Batch:
         names,
         table,
         np.frombuffer(message[payload_at:], np.uint8),
-        len(message),
+        original if flags & FLAG_SETTLED else len(message),
         bool(flags & FLAG_SETTLED),
     )
 

@@ -1,0 +1,746 @@
+"""`dlog.Source`: a Collector/Router's library. It sends events to a logger and keeps them until the
+logger has acknowledged them, that is, until they are durable.
+
+It composes the pure session (`core/source_session.py`) with the link's thread, one lock between
+them; it decides nothing of the protocol itself.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import os
+import secrets
+import socket as sockets
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dlog.adapters.source_link import SourceLink
+from dlog.core.packer import Packing, StreamSet, event_bytes
+from dlog.core.source_session import (
+    Phase,
+    Progress,
+    SourceSession,
+    StreamCount,
+    refused_reasons,
+)
+from dlog.errors import EventsRefused, NotAcknowledged, SourceError, WindowFull
+from dlog.limits import (
+    BATCH_BYTES_DEFAULT,
+    EVENT_BYTES_MAX,
+    MIB,
+    SOURCE_NAME_BYTES_MAX,
+    SOURCE_QUEUE_BYTES_DEFAULT,
+)
+from dlog.model.ids import (
+    EventNumber,
+    RunNumber,
+    SessionId,
+    StreamName,
+    valid_run_number,
+    valid_source_name,
+    valid_stream_name,
+)
+
+_LOG: Final = logging.getLogger("dlog.source")
+_TELL_SECONDS: Final = 10.0
+_NUMBER_MAX: Final = 2**64 - 1
+# How long `with` waits for acknowledgements when its body ended with an error.
+_ERROR_EXIT_SECONDS: Final = 5.0
+
+Buffer: TypeAlias = bytes | bytearray | memoryview | NDArray[Any]
+Streams: TypeAlias = str | Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamReport:
+    """(event, stream) pieces of a stream. sent = acknowledged + refused + run_ended + pending.
+
+    sent: accepted from the caller. acknowledged: durable. refused: settled without being stored, by
+    reason. run_ended: never left the source, because their run was over. pending: the rest.
+    """
+
+    sent: int
+    acknowledged: int
+    refused: dict[str, int]
+    run_ended: int
+    pending: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a source stands. `events` counts events, everything else (event, stream) pieces.
+
+    state: connecting, connected, leaving, closed, refused. waiting: why nothing moves, "" where it
+    does. active, held: runs as the logger last told.
+    """
+
+    name: str
+    session: str
+    logger: str
+    state: str
+    waiting: str
+    events: int
+    events_pending: int
+    sent: int
+    acknowledged: int
+    refused: dict[str, int]
+    pending: int
+    streams: dict[str, StreamReport]
+    active: tuple[int, ...]
+    held: tuple[int, ...]
+    queued_bytes: int
+    reconnects: int
+    batches_resent: int
+
+
+_STATES: Final = {
+    Phase.GREETING: "connecting",
+    Phase.OPEN: "connected",
+    Phase.LEAVING: "leaving",
+    Phase.OVER: "closed",
+    Phase.REFUSED: "refused",
+}
+
+
+class Source:
+    """A source of events. Its memory is bounded by `queue_bytes`; an event stays in it until it is
+    acknowledged, however often the logger or the network goes away and comes back.
+
+        with dlog.Source("tcp://127.0.0.1:5555", name="collector-1", run=7) as source:
+            source.send("photons", payload)
+
+    address: `tcp://HOST:PORT`, or the data directory of a logger on this machine. name: who sends;
+    one live session per name. run: the default of `send`. Events may be sent before the logger or
+    the run is there: they wait. Several threads may use one Source.
+    """
+
+    def __init__(
+        self,
+        address: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        run: int | None = None,
+        queue_bytes: int = SOURCE_QUEUE_BYTES_DEFAULT,
+        batch_bytes: int = BATCH_BYTES_DEFAULT,
+        linger_ms: float = 5.0,
+    ) -> None:
+        packing = Packing(
+            batch_bytes=batch_bytes,
+            linger_ns=int(linger_ms * 1e6),
+            open_bytes=min(16 * MIB, queue_bytes // 2),
+        )
+        self._begin(address, name, run, queue_bytes, packing, SessionId(secrets.token_bytes(16)))
+
+    @classmethod
+    def replay(
+        cls,
+        address: str | os.PathLike[str],
+        *,
+        name: str,
+        run: int,
+        session: bytes,
+        progress: Progress,
+        packing: Packing,
+        queue_bytes: int = SOURCE_QUEUE_BYTES_DEFAULT,
+    ) -> Source:
+        """A source that goes on with a session of an earlier process: all its events are sent again
+        from the first one, in the same order; what was acknowledged then is passed over."""
+        source = cls.__new__(cls)
+        source._begin(
+            address,
+            name,
+            run,
+            queue_bytes,
+            packing,
+            SessionId(session),
+            replay=True,
+            progress=progress,
+        )
+        return source
+
+    def _begin(
+        self,
+        address: str | os.PathLike[str],
+        name: str | None,
+        run: int | None,
+        queue_bytes: int,
+        packing: Packing,
+        session: SessionId,
+        *,
+        replay: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        name = _default_name() if name is None else name
+        if not valid_source_name(name):
+            raise ValueError(
+                f"{name!r} is no source name: letters, digits, _ . : @ -, "
+                f"{SOURCE_NAME_BYTES_MAX} at most"
+            )
+        if queue_bytes < packing.batch_bytes:
+            raise ValueError(f"queue_bytes {queue_bytes} is less than a batch")
+        self._run = None if run is None else _checked_run(run)
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._gate = threading.Lock()
+        self._link_waits = False
+        self._session = SourceSession(
+            session,
+            name=name,
+            host=sockets.gethostname(),
+            process=os.getpid(),
+            queue_bytes=queue_bytes,
+            packing=packing,
+            now_ns=time.monotonic_ns(),
+            replay=replay,
+            progress=progress,
+        )
+        self._stream_sets: dict[Streams, StreamSet] = {}
+        self._next_number: dict[RunNumber, int] = {}
+        self._reported: dict[str, int] = {}
+        self._link_detail = ""
+        self._death: BaseException | None = None
+        self._closed = False
+        self._last_words = False
+        self._link = SourceLink(
+            _Driver(self), name.encode() + b"/" + session, _address_finder(address)
+        )
+        self._link.start()
+        atexit.register(self._forgotten)
+
+    # --- sending ----------------------------------------------------------------------------------
+
+    def send(
+        self,
+        streams: Streams,
+        payload: Buffer,
+        *,
+        run: int | None = None,
+        number: int | None = None,
+        time_ns: int | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Send one event to a stream, or to several. `payload` may be used again after the call.
+
+        number: the event's number; one more than the run's last one where it is not given. time_ns:
+        since 1970; now where it is not given, 0 for unknown. Blocks while the queue is full: for
+        ever, or for `timeout` seconds, and then raises `WindowFull`; the event was not taken.
+        Raises `RunEnded` where the run is over, `SourceRefused` where the logger refuses the source
+        for good.
+        """
+        data = payload if type(payload) is bytes else _flat(payload)
+        number_of_run = self._run_of(run)
+        size_bytes = event_bytes(len(data))
+        self._give_way()
+        with self._lock:
+            stream_set = self._stream_sets.get(
+                streams if type(streams) is str else tuple(streams)
+            ) or self._new_stream_set(streams)
+            self._wait_for_room(number_of_run, size_bytes, timeout)
+            if len(data) > self._session.event_bytes_max:
+                raise ValueError(
+                    f"an event of {len(data)} B; {self._session.event_bytes_max} B is the limit"
+                )
+            if number is None:
+                number = self._next_number.get(number_of_run, 0)
+            if not 0 <= number <= _NUMBER_MAX:
+                raise ValueError(f"event number {number}: from 0 to {_NUMBER_MAX}")
+            session = self._session
+            was_open = session.packer.anything_open
+            closed_before = session.batches_closed
+            session.add(
+                number_of_run,
+                stream_set,
+                EventNumber(number),
+                time.time_ns() if time_ns is None else time_ns,
+                data,
+                time.monotonic_ns(),
+            )
+            self._next_number[number_of_run] = number + 1
+            wake = not was_open or session.batches_closed != closed_before
+        if wake:
+            self._link.wake()
+
+    def send_many(
+        self,
+        streams: Streams,
+        payload: Buffer,
+        *,
+        sizes: ArrayLike | None = None,
+        numbers: ArrayLike | None = None,
+        times_ns: ArrayLike | int | None = None,
+        run: int | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Send many events of the same stream(s), without any Python per event.
+
+        payload: an array whose first axis counts the events, or, with `sizes` (bytes of each
+        event), a flat buffer with all payloads behind each other. numbers, times_ns: one for each
+        event; `times_ns` also one for all. With `timeout` all of them are taken or (`WindowFull`)
+        none, and so they must fit into the queue.
+        """
+        data, size_array = _events_of(payload, sizes)
+        count = len(size_array)
+        number_of_run = self._run_of(run)
+        number_array = None if numbers is None else _unsigned(numbers, count, "numbers")
+        times: NDArray[np.uint64] | int
+        if times_ns is None or isinstance(times_ns, int):
+            times = time.time_ns() if times_ns is None else times_ns
+        else:
+            times = _unsigned(times_ns, count, "times_ns")
+        if count == 0:
+            return
+        with self._lock:
+            stream_set = self._new_stream_set(streams)
+            if int(size_array.max()) > self._session.event_bytes_max:
+                raise ValueError(f"an event of more than {self._session.event_bytes_max} B")
+            if number_array is None:
+                first = self._next_number.get(number_of_run, 0)
+                number_array = np.arange(first, first + count, dtype=np.uint64)
+            whole = event_bytes(0) * count + len(data)
+            if timeout is not None:
+                if whole > self._session.queue_bytes:
+                    raise ValueError("more than the queue holds: send less at once, or no timeout")
+                self._wait_for_room(number_of_run, whole, timeout)
+            self._add_in_parts(number_of_run, stream_set, number_array, times, size_array, data)
+            self._next_number[number_of_run] = int(number_array[-1]) + 1
+        self._link.wake()
+
+    def _give_way(self) -> None:
+        """Let the link's thread have the lock first, if it waits for it."""
+        if self._link_waits:
+            with self._gate:
+                return
+
+    def _add_in_parts(
+        self,
+        run: RunNumber,
+        streams: StreamSet,
+        numbers: NDArray[np.uint64],
+        times_ns: NDArray[np.uint64] | int,
+        sizes: NDArray[np.uint32],
+        data: NDArray[np.uint8],
+    ) -> None:
+        """Hand the events to the session, as many at a time as make about a batch."""
+        ends = np.cumsum(sizes, dtype=np.int64)
+        weights = ends + event_bytes(0) * np.arange(1, len(sizes) + 1)
+        begin = at = taken = 0
+        part_bytes = self._session.packer.packing.batch_bytes
+        while begin < len(sizes):
+            end = max(begin + 1, int(np.searchsorted(weights, taken + part_bytes, side="right")))
+            part = slice(begin, end)
+            size_bytes = int(weights[end - 1]) - taken
+            self._wait_for_room(run, size_bytes, None)
+            self._session.add_many(
+                run,
+                streams,
+                numbers[part],
+                times_ns if isinstance(times_ns, int) else times_ns[part],
+                sizes[part],
+                data[at : int(ends[end - 1])],
+                time.monotonic_ns(),
+            )
+            self._link.wake()
+            begin, at, taken = end, int(ends[end - 1]), int(weights[end - 1])
+
+    def _wait_for_room(self, run: RunNumber, size_bytes: int, timeout: float | None) -> None:
+        """With the lock: until the queue takes so many bytes; raises where sending is over."""
+        self._check_alive()
+        self._session.check_run(run)
+        if self._session.has_room(run, size_bytes):
+            return
+        self._link.wake()
+        if not self._wait(lambda: self._may_add(run, size_bytes), timeout):
+            raise WindowFull(
+                f"the queue stayed full for {timeout} s: {self._waiting() or 'acknowledgements'}"
+            )
+
+    def _may_add(self, run: RunNumber, size_bytes: int) -> bool:
+        self._session.check_run(run)
+        return self._session.has_room(run, size_bytes)
+
+    # --- waiting ----------------------------------------------------------------------------------
+
+    def flush(self, timeout: float | None = None) -> Report:
+        """Wait until every event that was sent is acknowledged, and say how it went.
+
+        Raises `EventsRefused` where some, since the last `flush`, were settled without being
+        stored, and `NotAcknowledged` when the time is over.
+        """
+        with self._lock:
+            self._check_alive()
+            self._session.flush()
+            self._link.wake()
+            self._await_settled(timeout)
+            self._raise_refusals()
+            return self._report()
+
+    def wait_for_run(self, run: int | None = None, timeout: float | None = None) -> bool:
+        """Wait until the run is active (or paused); False when the time is over.
+
+        Raises `RunEnded` where it is over already."""
+        number = self._run_of(run)
+
+        def known() -> bool:
+            self._session.check_run(number)
+            return number in self._session.active or number in self._session.held
+
+        with self._lock:
+            self._check_alive()
+            return self._wait(known, timeout)
+
+    def _await_settled(self, timeout: float | None) -> None:
+        if not self._wait(lambda: self._session.idle, timeout):
+            pending = self._report().pending
+            raise NotAcknowledged(
+                f"{pending} pieces of events are not acknowledged after {timeout} s: "
+                f"{self._waiting() or 'the logger is at it'}",
+                pending,
+            )
+
+    def _raise_refusals(self) -> None:
+        reasons = refused_reasons(self._session.counts)
+        fresh = {
+            reason: more
+            for reason, pieces in reasons.items()
+            if (more := pieces - self._reported.get(reason, 0)) > 0
+        }
+        self._reported = reasons
+        if fresh:
+            listed = ", ".join(f"{pieces} {reason}" for reason, pieces in sorted(fresh.items()))
+            raise EventsRefused(f"not stored: {listed}", fresh)
+
+    def _wait(self, holds: Callable[[], bool], timeout: float | None) -> bool:
+        """With the lock: until `holds`, telling the log now and then what is waited for."""
+        begin = time.monotonic()
+        told = begin
+        while not holds():
+            now = time.monotonic()
+            left = None if timeout is None else begin + timeout - now
+            if left is not None and left <= 0:
+                return False
+            if now - told >= _TELL_SECONDS:
+                told = now
+                _LOG.warning(
+                    "source %s waits: %s", self._session.name, self._waiting() or "for the logger"
+                )
+            self._changed.wait(1.0 if left is None else min(1.0, left))
+            self._check_alive()
+        return True
+
+    # --- what is known ----------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return self._session.name
+
+    @property
+    def session(self) -> bytes:
+        """The session's random id."""
+        return self._session.session
+
+    @property
+    def acknowledged(self) -> int:
+        """(event, stream) pieces that are durable."""
+        return self.report().acknowledged
+
+    def report(self) -> Report:
+        """How the source stands; at any time, also after `close`."""
+        with self._lock:
+            return self._report()
+
+    def progress(self) -> Progress:
+        """Of a replay: what must be durable before `progress_saved`."""
+        with self._lock:
+            return self._session.progress
+
+    def progress_saved(self, progress: Progress) -> None:
+        with self._lock:
+            self._session.progress_saved(progress)
+
+    def _report(self) -> Report:
+        session = self._session
+        open_pieces = session.packer.open_pieces()
+        streams = {
+            str(name): _stream_report(count, open_pieces.get(name, 0))
+            for name, count in session.counts.items()
+        }
+        return Report(
+            name=session.name,
+            session=session.session.hex(),
+            logger=session.logger_name,
+            state=_STATES[session.phase],
+            waiting=self._waiting(),
+            events=session.events_taken,
+            events_pending=session.events_pending,
+            sent=sum(stream.sent for stream in streams.values()),
+            acknowledged=sum(stream.acknowledged for stream in streams.values()),
+            refused=refused_reasons(session.counts),
+            pending=sum(stream.pending for stream in streams.values()),
+            streams=streams,
+            active=tuple(sorted(session.active)),
+            held=tuple(sorted(session.held)),
+            queued_bytes=session.queued_bytes,
+            reconnects=session.reconnects,
+            batches_resent=session.batches_resent,
+        )
+
+    def _waiting(self) -> str:
+        """Why nothing moves, in words; empty where it does."""
+        session = self._session
+        if session.phase is Phase.GREETING:
+            return session.detail or self._link_detail or "no logger has answered yet"
+        if session.phase is Phase.REFUSED:
+            return session.detail
+        if session.waiting:
+            return session.waiting
+        if session.held:
+            return "paused: run " + ", ".join(str(run) for run in sorted(session.held))
+        return ""
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def close(self, timeout: float | None = None) -> Report:
+        """Wait until everything is acknowledged, end the session, and say how it went.
+
+        When `timeout` seconds are over, the session is given up and `NotAcknowledged` is raised:
+        the pending events of an ordinary Source are lost, and whether they are stored is not known.
+        Raises `EventsRefused` as `flush` does. A second call only reports.
+        """
+        with self._lock:
+            if self._closed:
+                return self._report()
+        try:
+            self._leave(timeout)
+        finally:
+            with self._lock:
+                self._closed = True
+                # Nobody can go on with it: the logger need not wait for the session to come back.
+                self._last_words = not self._session.replay and self._session.phase is Phase.OPEN
+                self._changed.notify_all()
+            self._link.close()
+            atexit.unregister(self._forgotten)
+        with self._lock:
+            self._raise_refusals()
+            return self._report()
+
+    def _leave(self, timeout: float | None) -> None:
+        begin = time.monotonic()
+        with self._lock:
+            self._check_alive()
+            self._session.close()
+            self._link.wake()
+            self._await_settled(timeout)
+            left = None if timeout is None else max(1.0, begin + timeout - time.monotonic())
+            # The events are safe: what is missing is only that the logger knows that we left.
+            if not self._wait(lambda: self._session.phase is Phase.OVER, left):
+                _LOG.warning("source %s: the logger did not confirm the end", self.name)
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.close()
+            return
+        try:
+            self.close(timeout=_ERROR_EXIT_SECONDS)
+        except SourceError as second:
+            error.add_note(f"source {self.name} was closed with: {second}")
+
+    def _forgotten(self) -> None:
+        """At the end of the interpreter: the source was not closed."""
+        report = self.report()
+        if report.pending:
+            _LOG.error(
+                "source %s was never closed: %d pieces of events are not acknowledged",
+                report.name,
+                report.pending,
+            )
+
+    # --- checks -----------------------------------------------------------------------------------
+
+    def _check_alive(self) -> None:
+        if self._death is not None:
+            raise SourceError(f"the source's link died: {self._death!r}") from self._death
+        if self._session.failure is not None:
+            raise type(self._session.failure)(str(self._session.failure))
+        if self._closed:
+            raise SourceError(f"source {self._session.name} is closed")
+
+    def _run_of(self, run: int | None) -> RunNumber:
+        if run is not None:
+            return _checked_run(run)
+        if self._run is None:
+            raise ValueError("which run? give run= here or to the Source")
+        return self._run
+
+    def _new_stream_set(self, streams: Streams) -> StreamSet:
+        names = (streams,) if isinstance(streams, str) else tuple(streams)
+        for name in names:
+            if not valid_stream_name(name):
+                raise ValueError(f"{name!r} is no stream name")
+        if not names or len(set(names)) != len(names):
+            raise ValueError("an event is for one stream at least, and for each of them once")
+        # One spelling for a set, so that it makes one batch.
+        stream_set = tuple(StreamName(name) for name in sorted(names))
+        self._session.check_streams(stream_set)
+        if len(self._stream_sets) < 4096:
+            self._stream_sets[streams if isinstance(streams, str) else names] = stream_set
+        return stream_set
+
+
+class _Driver:
+    """What the link's thread calls: the session, under the source's lock."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    @contextmanager
+    def _turn(self) -> Iterator[SourceSession]:
+        """The lock, with precedence: a caller that sends and sends would take it again before the
+        link's thread even learns that it was free."""
+        source = self._source
+        with source._gate:
+            source._link_waits = True
+            with source._lock:
+                source._link_waits = False
+                yield source._session
+
+    def next_message(self, now_ns: int) -> bytes | bytearray | None:
+        with self._turn() as session:
+            phase = session.phase
+            message = session.next_message(now_ns)
+            if session.phase is not phase:
+                self._source._changed.notify_all()
+            return message
+
+    def due_ns(self) -> int | None:
+        with self._turn() as session:
+            return session.due_ns()
+
+    def receive(self, messages: list[bytes], now_ns: int) -> None:
+        with self._turn() as session:
+            for message in messages:
+                session.receive(message, now_ns)
+            self._source._changed.notify_all()
+
+    def connected(self, address: str) -> None:
+        with self._turn():
+            self._source._link_detail = f"connected to {address}, no answer yet"
+
+    def disconnected(self, now_ns: int, why: str) -> None:
+        with self._turn() as session:
+            self._source._link_detail = why
+            session.lost(now_ns)
+            self._source._changed.notify_all()
+
+    def last_words(self) -> bytes | None:
+        with self._turn() as session:
+            return session.last_words() if self._source._last_words else None
+
+    def died(self, error: BaseException) -> None:
+        with self._source._lock:
+            self._source._death = error
+            self._source._changed.notify_all()
+
+
+def _stream_report(count: StreamCount, open_pieces: int) -> StreamReport:
+    sent = count.taken + open_pieces
+    return StreamReport(
+        sent=sent,
+        acknowledged=count.settled - sum(count.refused.values()),
+        refused=dict(count.refused),
+        run_ended=count.run_ended,
+        pending=sent - count.settled - count.run_ended,
+    )
+
+
+def _default_name() -> str:
+    host = "".join(c if c.isalnum() or c in "_.-" else "-" for c in sockets.gethostname())
+    ascii_host = host.encode("ascii", "replace").decode().replace("?", "-").strip("-_.") or "host"
+    return f"{ascii_host[: SOURCE_NAME_BYTES_MAX - 12]}-{os.getpid()}"
+
+
+def _checked_run(run: int) -> RunNumber:
+    if not valid_run_number(run):
+        raise ValueError(f"run {run}: from 1 to {2**32 - 1}")
+    return RunNumber(run)
+
+
+def _flat(payload: Buffer) -> bytes | bytearray | memoryview:
+    """The payload as bytes, one behind the other; copied only where it does not lie like that."""
+    if isinstance(payload, bytearray):
+        return payload
+    view = payload.data if isinstance(payload, np.ndarray) else memoryview(payload)
+    return view.cast("B") if view.c_contiguous and view.nbytes else view.tobytes()
+
+
+def _events_of(
+    payload: Buffer, sizes: ArrayLike | None
+) -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
+    """The payloads behind each other, and the size of each."""
+    if sizes is not None:
+        flat = _flat(payload)
+        data = np.frombuffer(flat, np.uint8) if len(flat) else np.empty(0, np.uint8)
+        wide = np.asarray(sizes)
+        if wide.ndim != 1 or wide.dtype.kind not in "iu":
+            raise ValueError("sizes: a list of whole numbers")
+        if len(wide) and (int(wide.min()) < 0 or int(wide.max()) > EVENT_BYTES_MAX):
+            raise ValueError(f"sizes: from 0 to {EVENT_BYTES_MAX}")
+        if int(wide.sum(dtype=np.int64)) != len(data):
+            raise ValueError("the sizes do not add up to the payload")
+        return data, wide.astype(np.uint32)
+    array = np.ascontiguousarray(payload)
+    if array.ndim < 2:
+        raise ValueError("an array needs a first axis that counts the events; or give sizes")
+    data = array.reshape(-1).view(np.uint8)
+    size = data.size // max(1, len(array))
+    if size > EVENT_BYTES_MAX:
+        raise ValueError(f"an event of {size} B; {EVENT_BYTES_MAX} B is the limit")
+    return data, np.full(len(array), size, np.uint32)
+
+
+def _unsigned(values: ArrayLike, count: int, what: str) -> NDArray[np.uint64]:
+    array = np.asarray(values)
+    if array.shape != (count,) or array.dtype.kind not in "iu":
+        raise ValueError(f"{what}: {count} whole numbers, one for each event")
+    if array.dtype.kind == "i" and count and int(array.min()) < 0:
+        raise ValueError(f"{what}: none may be negative")
+    return array.astype(np.uint64)
+
+
+def _address_finder(address: str | os.PathLike[str]) -> Callable[[], str | None]:
+    """How to find the logger's address, now and again later."""
+    text = os.fspath(address)
+    if "://" in text:
+        return lambda: text
+    directory = Path(text)
+    if not directory.is_dir():
+        raise ValueError(f"{text!r} is neither an address (tcp://HOST:PORT) nor a data directory")
+    return lambda: _address_in(directory / "logger.json")
+
+
+def _address_in(path: Path) -> str | None:
+    """The event address that a logger wrote down; None where none has, yet."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    address = found.get("event_address") if isinstance(found, dict) else None
+    return address if isinstance(address, str) and address else None
