@@ -318,7 +318,7 @@ class DataDirectory:
                 return False
         return True
 
-    def list(self, folder: str) -> list[str]:
+    def names(self, folder: str) -> list[str]:
         parts = path_parts(folder) if folder else ()
         with _errors_of(self._shown(folder)):
             try:

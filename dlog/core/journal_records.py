@@ -133,6 +133,8 @@ class JournalMeta(_Record, frozen=True, kw_only=True):
     name: str
     data: tuple[str, ...]  # data directories, as absolute paths
     created_ns: int
+    coor_listen: str = ""  # the COOR link, for `dlog resume`
+    coor_connect: str = ""
     rebuilt_ns: int = 0  # when `dlog journal rebuild` made this journal from the files
 
 

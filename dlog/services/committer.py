@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -42,6 +43,7 @@ from dlog.ports import Change, Clock, Journal
 log = logging.getLogger("dlog.committer")
 
 JOURNAL_FULL_RETRY_SECONDS = 0.1
+LATENCY_SAMPLES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +186,7 @@ class Committer:
         self._stuck: _Group | None = None
         self.full_since_ns: int | None = None
         self.commits = 0
-        self.ack_latency_ns = 0  # of the slowest piece in the last commit with settlements
+        self._latency_ns: deque[int] = deque(maxlen=LATENCY_SAMPLES)
 
     # --- handing in (any thread) -------------------------------------------------------------
 
@@ -363,8 +365,6 @@ class Committer:
                     f"durable, block {expected} was expected"
                 )
             self._next_block[stream.run, stream.stream] = progress.last_block + 1
-        if progress.received_ns:
-            self.ack_latency_ns = self._clock.monotonic_ns() - progress.received_ns
         changes = [_put(records.stream_key(_stream_key(stream)), stream)]
         for file in progress.files:
             changes.append(_put(records.file_key(file_record_key(file)), file))
@@ -437,7 +437,10 @@ class Committer:
         self, group: Sequence[_Changes | Progress | Settlement], touched: set[SessionId]
     ) -> None:
         """Tell everyone, after the commit and never before."""
+        now = self._clock.monotonic_ns()
         for item in group:
+            if isinstance(item, Progress) and item.received_ns:
+                self._latency_ns.append(now - item.received_ns)
             if isinstance(item, _Changes):
                 item.ticket.resolve(None)
                 if item.then is not None:
@@ -506,6 +509,10 @@ class Committer:
                 )
         ended = msgspec.structs.replace(record, counts=counts)
         return [*changes, _put(records.ended_run_key(run), ended)]
+
+    def latency(self) -> list[int]:
+        """From taking up a stream's oldest piece to its commit, of the last syncs; nanoseconds."""
+        return list(self._latency_ns)
 
     def counts_now(self) -> dict[tuple[str, RunNumber, StreamName], CountRecord]:
         """A copy, for status; may be called from any thread."""

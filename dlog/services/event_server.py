@@ -193,6 +193,7 @@ class EventServer:
         self._draining: dict[RunNumber, set[SessionId]] = {}
         self._next_tick_ns = 0
         self._stopping = False
+        self._quiet = False
         self.strangers: Counter[str] = Counter()  # what came outside any session, by reason
         committer.listen(self)
 
@@ -219,8 +220,16 @@ class EventServer:
         """Ask every session for the end of the run; `drained` is called when all are through."""
         self._post(lambda: self._start_draining(run))
 
+    def quiesce(self) -> None:
+        """Take nothing any more, but go on acknowledging. What comes is sent again later."""
+
+        def quiesce() -> None:
+            self._quiet = True
+
+        self._post(quiesce)
+
     def stop(self) -> None:
-        """Take nothing any more."""
+        """Make `run` return."""
 
         def stop() -> None:
             self._stopping = True
@@ -259,7 +268,8 @@ class EventServer:
 
     def step(self, timeout_ms: int = 0) -> None:
         for peer, message, address in self._link.receive(timeout_ms):
-            self.receive(peer, message, address)
+            if not self._quiet:
+                self.receive(peer, message, address)
         self.work()
 
     def work(self) -> None:

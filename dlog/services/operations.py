@@ -7,6 +7,7 @@ from __future__ import annotations
 import threading
 
 from dlog.core.journal_records import (
+    DONE_OPERATIONS,
     OPERATIONS,
     OperationKind,
     OperationRecord,
@@ -30,13 +31,23 @@ class Operations:
         self._clock = clock
         self._open: dict[int, OperationRecord] = {}
 
-    @staticmethod
-    def announced(journal: Journal) -> dict[int, OperationRecord]:
-        """What was announced and not done when the journal was last written."""
-        return {
+    @classmethod
+    def load(cls, journal: Journal, boot: BootNumber, clock: Clock) -> Operations:
+        """With what an earlier boot announced and did not do, for the restart to settle."""
+        left = {
             int(key[len(OPERATIONS) :]): decode_record(key, value, OperationRecord)
             for key, value in journal.scan(OPERATIONS)
         }
+        # The done log is bounded, so that this takes no longer the older the journal is.
+        done = [int(key[len(DONE_OPERATIONS) :]) for key, _ in journal.scan(DONE_OPERATIONS)]
+        operations = cls(max([0, *done, *left]) + 1, boot, clock)
+        operations._open.update(left)
+        return operations
+
+    def open_numbers(self) -> list[int]:
+        """Announced and not done."""
+        with self._lock:
+            return sorted(self._open)
 
     def announce(self, kind: OperationKind, path: str, detail: str = "") -> tuple[int, Change]:
         """The operation's number, and the change that announces it."""
@@ -49,11 +60,6 @@ class Operations:
             self._open[number] = record
         key = operation_key(number)
         return number, (key, encode_record(key, record))
-
-    def adopt(self, number: int, record: OperationRecord) -> None:
-        """An operation of an earlier boot, to be told done by this one."""
-        with self._lock:
-            self._open[number] = record
 
     def done(self, number: int, outcome: str = "") -> list[Change]:
         """The changes that tell the operation done; the done log keeps its last entries."""

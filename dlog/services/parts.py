@@ -212,6 +212,10 @@ class Part:
         log.info("%s created", directory.name + "/" + record.path)
         return cls(storage, config, record, file)
 
+    def use(self, storage: Storage) -> None:
+        """From the restart's commits to the committer's."""
+        self._storage = storage
+
     # --- writing -----------------------------------------------------------------------------
 
     @property
@@ -338,7 +342,7 @@ class Part:
         commits.submit(
             [
                 (file_key(self.key), None),
-                _put_closed(closed),
+                put_closed(closed),
                 *self._storage.operations.done(number),
             ],
             use_ballast=use_ballast,
@@ -484,7 +488,7 @@ def put_file(record: FileRecord) -> Change:
     return key, encode_record(key, record)
 
 
-def _put_closed(record: ClosedFileRecord) -> Change:
+def put_closed(record: ClosedFileRecord) -> Change:
     key = closed_file_key(
         FileKey(
             RunNumber(record.run), StreamName(record.stream), FileKind(record.kind),

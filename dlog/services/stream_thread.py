@@ -136,6 +136,7 @@ class StreamWriter:
         self._intake: deque[Piece] = deque()
         self.ending = Ending.NOT
         self.over = False
+        self._seal_wanted = False
         # As of the last sync; working numbers run ahead of it.
         self._stream = stream
         self._next_block = stream.next_block
@@ -166,19 +167,35 @@ class StreamWriter:
 
     def _adopt(self, parts: Sequence[Part]) -> None:
         """The open parts that a restart settled."""
+        opened: list[_Slot] = []
         for part in sorted(parts, key=lambda p: p.key.part):
             record = part.record
             slot = _Slot(part.key.kind, low=record.low, part=part)
             if part.key.kind is FileKind.GARBAGE:
                 self._garbage = slot
             elif record.state is FileState.END:
-                slot.ended = Range(record.low, record.high)
-                slot.ended_ns = self._clock.monotonic_ns()
-                self._ends.append(slot)
-                self._low = max(self._low, record.high)
+                self._adopt_end(slot, record.high)
             else:
-                self._now = slot
-        self._now.low = max(self._now.low, self._low)
+                opened.append(slot)
+        # A crash between the creation of a part and the commit that ENDs the one before it leaves
+        # two OPEN: the older one ends where the newer one begins.
+        for older, newer in zip(opened[:-1], opened[1:], strict=True):
+            assert older.part is not None
+            if self._config.ranges and older.kind is FileKind.EVENTS:
+                older.part.ended(newer.low)
+                self._adopt_end(older, newer.low)
+            else:
+                self._closing.append(older)
+        if opened:
+            self._now = opened[-1]
+        self._low = max(self._low, self._now.low)
+        self._now.low = self._low
+
+    def _adopt_end(self, slot: _Slot, high: int) -> None:
+        slot.ended = Range(slot.low, high)
+        slot.ended_ns = self._clock.monotonic_ns()
+        self._ends.append(slot)
+        self._low = max(self._low, high)
 
     # --- from any thread ---------------------------------------------------------------------
 
@@ -193,6 +210,11 @@ class StreamWriter:
     def nudge(self) -> None:
         """Space may be back: try now."""
         self._retry_ns = 0
+        self._inbox.put(None)
+
+    def seal(self) -> None:
+        """Close the current part once what was handed in is stored; the next one opens by itself."""
+        self._seal_wanted = True
         self._inbox.put(None)
 
     def file_records(self) -> list[FileRecord]:
@@ -582,8 +604,10 @@ class StreamWriter:
     # --- time, and the end -------------------------------------------------------------------
 
     def _look_at_time(self, now_ns: int) -> None:
-        if self._is_full():
-            self._roll()
+        if self._is_full() or (self._seal_wanted and self._inbox.empty()):
+            if self._fill(self._now).events:
+                self._roll()
+            self._seal_wanted = False
         over_ns = int(self._config.late_seconds * 1e9)
         late = [s for s in self._ends if now_ns - s.ended_ns >= over_ns and not s.staged_events]
         unsynced = {id(b.slot) for b in self._blocks}

@@ -409,7 +409,7 @@ class SimulatedDirectory:
     def exists(self, path: str) -> bool:
         return self._disk.named(self._on_disk(path)) is not None
 
-    def list(self, folder: str) -> list[str]:
+    def names(self, folder: str) -> list[str]:
         return self._disk.names_below(self._on_disk(folder) if folder else self._checked_root())
 
     def rename(self, old: str, new: str) -> None:

@@ -139,7 +139,7 @@ def test_a_closed_file_is_not_used(file: DataFile) -> None:
 def test_it_behaves_as_an_array_of_bytes(
     directory: Directory, writes: list[tuple[int, int, int]], reads: list[tuple[int, int]]
 ) -> None:
-    path = f"f{len(directory.list(''))}"
+    path = f"f{len(directory.names(''))}"
     file = directory.create(path)
     model = bytearray()
     for page, count, fill in writes:

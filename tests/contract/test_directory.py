@@ -17,8 +17,8 @@ def test_a_created_file_is_empty_and_has_its_name(directory: Directory) -> None:
     assert file.path == "runs/7/photons_0001.dlog.part"
     assert file.size() == 0
     assert directory.exists("runs/7/photons_0001.dlog.part")
-    assert directory.list("runs/7") == ["photons_0001.dlog.part"]
-    assert directory.list("runs") == ["7"]
+    assert directory.names("runs/7") == ["photons_0001.dlog.part"]
+    assert directory.names("runs") == ["7"]
 
 
 def test_a_name_is_given_once(directory: Directory) -> None:
@@ -55,21 +55,21 @@ def test_a_file_opened_to_read_is_not_written(directory: Directory) -> None:
 
 
 def test_a_missing_folder_lists_nothing(directory: Directory) -> None:
-    assert directory.list("runs/9") == []
-    assert directory.list("") == []
+    assert directory.names("runs/9") == []
+    assert directory.names("") == []
 
 
 def test_names_are_listed_sorted(directory: Directory) -> None:
     for name in ("b", "a", "c/d"):
         directory.write_new(name, b"")
-    assert directory.list("") == ["a", "b", "c"]
+    assert directory.names("") == ["a", "b", "c"]
 
 
 def test_rename_moves_the_file_also_into_a_new_folder(directory: Directory) -> None:
     directory.write_new("runs/1/a.part", b"content")
     directory.rename("runs/1/a.part", "runs/1/a")
     directory.rename("runs/1/a", "quarantine/1/a")
-    assert directory.list("runs/1") == []
+    assert directory.names("runs/1") == []
     assert directory.read_all("quarantine/1/a", 100) == b"content"
 
 
@@ -85,7 +85,7 @@ def test_rename_never_replaces(directory: Directory) -> None:
 def test_renaming_what_is_not_there_fails_and_makes_nothing(directory: Directory) -> None:
     with pytest.raises(StorageError, match="No such file"):
         directory.rename("a", "b")
-    assert directory.list("") == []
+    assert directory.names("") == []
 
 
 def test_a_file_stays_open_through_its_renaming(directory: Directory) -> None:
@@ -99,7 +99,7 @@ def test_a_file_stays_open_through_its_renaming(directory: Directory) -> None:
 def test_a_small_file_is_written_whole(directory: Directory) -> None:
     content = bytes(range(256)) * 100
     directory.write_new("runs/1/sidecar.json", content)
-    assert directory.list("runs/1") == ["sidecar.json"]
+    assert directory.names("runs/1") == ["sidecar.json"]
     assert directory.read_all("runs/1/sidecar.json", len(content)) == content
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -88,26 +87,6 @@ def test_a_change_beyond_the_limits_is_refused_with_its_whole_group(
     assert journal.get(b"good") is None
     journal.commit([(b"good", b"2")])
     assert journal.get(b"good") == b"2"
-
-
-def test_another_thread_reads_whole_commits_while_they_are_made(journal: Journal) -> None:
-    journal.commit([(b"a", b"0"), (b"b", b"0")])
-    done = threading.Event()
-    seen: list[tuple[bytes, bytes]] = []
-
-    def read() -> None:
-        while not done.is_set():
-            pairs = dict(journal.scan(b""))
-            seen.append((pairs[b"a"], pairs[b"b"]))
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    for n in range(200):
-        journal.commit([(b"a", b"%d" % n), (b"b", b"%d" % n)])
-    done.set()
-    reader.join()
-    assert seen
-    assert all(a == b for a, b in seen)
 
 
 def test_it_says_what_it_takes_on_its_disk(journal: Journal) -> None:

@@ -1,0 +1,115 @@
+"""The event server's socket: a ROUTER that the sources' DEALERs connect to.
+
+It moves whole messages and knows nothing of what is in them. docs/PROTOCOL.md, "Transport".
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Final
+
+import zmq
+
+from dlog.errors import Error
+from dlog.limits import HEARTBEAT_MS, HEARTBEATS_MISSED_MAX, MESSAGE_BYTES_MAX
+
+_Context = zmq.Context[zmq.Socket[bytes]]
+
+# High-water marks count messages: the window bounds bytes, this bounds what ignores the window.
+RECEIVE_MESSAGES_MAX: Final = 64
+SEND_MESSAGES_MAX: Final = 256
+MESSAGES_PER_RECEIVE: Final = 32
+HELD_DURING_CHANGE_MS: Final = 200
+
+
+class EventSocket:
+    """`ports.EventLink` on ZeroMQ; bound when made. Raises `Error` where the address is taken."""
+
+    def __init__(self, address: str) -> None:
+        self._lock = threading.Lock()  # of the wake descriptor alone
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._context: _Context = zmq.Context()
+        # Gigabytes a second go through here, and one I/O thread moves about two of them.
+        socket = self._context.socket(zmq.ROUTER)
+        self._socket = socket
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
+        socket.setsockopt(zmq.RCVHWM, RECEIVE_MESSAGES_MAX)
+        socket.setsockopt(zmq.SNDHWM, SEND_MESSAGES_MAX)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.HANDSHAKE_IVL, HEARTBEAT_MS * HEARTBEATS_MISSED_MAX)
+        socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_MS * HEARTBEATS_MISSED_MAX)
+        try:
+            socket.bind(address)
+        except zmq.ZMQError as error:
+            self.close()
+            raise Error(f"event_address {address}: {error}") from error
+        self._address = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self._poller = zmq.Poller()
+        self._poller.register(socket, zmq.POLLIN)
+        self._poller.register(self._wake, zmq.POLLIN)
+
+    @property
+    def address(self) -> str:
+        return self._address
+
+    def receive(self, timeout_ms: int) -> list[tuple[bytes, memoryview, str]]:
+        messages = self._drain()
+        if messages:
+            return messages
+        self._poller.poll(timeout_ms)
+        try:
+            os.eventfd_read(self._wake)
+        except BlockingIOError:
+            pass
+        return self._drain()
+
+    def _drain(self) -> list[tuple[bytes, memoryview, str]]:
+        messages: list[tuple[bytes, memoryview, str]] = []
+        for _ in range(MESSAGES_PER_RECEIVE):
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                break
+            # The view keeps the frame, and so the memory, alive.
+            last = frames[-1]
+            if len(frames) == 2:
+                messages.append((frames[0].bytes, last.buffer, _address_of(last)))
+            else:
+                # Messages have one frame: what comes in several is told as one that is malformed.
+                messages.append((frames[0].bytes, memoryview(b""), _address_of(last)))
+        return messages
+
+    def wake(self) -> None:
+        with self._lock:
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
+
+    def send(self, peer: bytes, message: bytes) -> bool:
+        try:
+            self._socket.send_multipart((peer, message), zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            # EHOSTUNREACH: not connected now; EAGAIN: it does not read. The next heartbeat's
+            # acknowledgement says all of it again.
+            if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                return False
+            raise
+        return True
+
+    def close(self) -> None:
+        with self._lock:
+            wake, self._wake = self._wake, -1
+        if wake >= 0:
+            os.close(wake)
+        self._socket.close(0)
+        self._context.term()
+
+
+def _address_of(frame: zmq.Frame) -> str:
+    try:
+        return str(frame.get("Peer-Address"))
+    except zmq.ZMQError:
+        return "?"

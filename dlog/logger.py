@@ -1,0 +1,607 @@
+"""The logger as one process: puts services and adapters together, starts the threads, ends them.
+
+It decides nothing about events, runs or files. Only here do services and adapters meet.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from dlog.adapters.buffers import BufferPool
+from dlog.adapters.clock import SystemClock
+from dlog.adapters.coor_link import CoorSockets, control_address
+from dlog.adapters.data_files import DataDirectory
+from dlog.adapters.directory_lock import DirectoryLock
+from dlog.adapters.event_link import EventSocket
+from dlog.adapters.journal import LmdbJournal
+from dlog.adapters.logs import set_level, start_logging
+from dlog.adapters.notice_links import NoticeLinks
+from dlog.core import journal_records as records
+from dlog.core.journal_records import (
+    BootRecord,
+    EndedRunRecord,
+    FileRecord,
+    JournalMeta,
+    LoggerRecord,
+    MarkRecord,
+    RunRecord,
+    SessionRecord,
+    StreamRecord,
+)
+from dlog.core.states import LoggerState, RunState
+from dlog.errors import (
+    ConfigurationError,
+    DataDirectoryGone,
+    DlogError,
+    Error,
+    Failure,
+    InvariantBroken,
+    JournalFailed,
+    JournalUnreadable,
+    NothingToResume,
+)
+from dlog.limits import MEMORY_BYTES_DEFAULT, THREAD_SWITCH_SECONDS
+from dlog.model.config import Configuration, InitConfig, StreamConfig
+from dlog.model.ids import (
+    NO_RUN,
+    ORPHAN_STREAM,
+    BootNumber,
+    MarkKey,
+    RunNumber,
+    SessionId,
+    StreamKey,
+    StreamName,
+)
+from dlog.model.status import Whereabouts, status_data, within
+from dlog.ports import Severity
+from dlog.services.alarms import AlarmBoard
+from dlog.services.commander import Commander
+from dlog.services.committer import Committer
+from dlog.services.event_server import EventServer, Identity
+from dlog.services.operations import Operations
+from dlog.services.parts import Part, Storage
+from dlog.services.restart import DirectCommits, Restart
+from dlog.services.status import Facts, status_of
+from dlog.services.stream_thread import StreamWriter
+
+log = logging.getLogger("dlog.logger")
+
+JOURNAL_FOLDER: Final = "journal"
+WHEREABOUTS_FILE: Final = "logger.json"
+FAILURE_WORDS_SECONDS: Final = 0.5
+FALL_BACK_SECONDS: Final = 5.0
+ORPHAN_CONFIG: Final = StreamConfig(ranges=False)
+
+
+def run_logger(
+    config: Configuration | None, data: Path, *, auto: bool = False, log_json: bool = False
+) -> int:
+    """Run the logger in the foreground until STOP, SIGTERM or a FAILURE; the exit code.
+
+    config None: go on from the journal alone; raises `NothingToResume` where nothing was running.
+    data: the first data directory, where the journal is.
+    """
+    output = start_logging("info", as_json=log_json)
+    try:
+        if config is None and not LmdbJournal.exists(data / JOURNAL_FOLDER):
+            raise NothingToResume(f"{data}: there is no journal to resume from")
+        data.mkdir(parents=True, exist_ok=True)
+        lock = DirectoryLock.acquire(data)
+        try:
+            return Logger(config, data).run(auto=auto)
+        finally:
+            lock.release()
+    finally:
+        output.close()
+
+
+class Logger:
+    """One start of the logger: everything that lives as long as the process."""
+
+    def __init__(self, config: Configuration | None, data: Path) -> None:
+        sys.setswitchinterval(THREAD_SWITCH_SECONDS)
+        self._config = config
+        self._data = data
+        self._clock = SystemClock()
+        self._started_ns = self._clock.wall_ns()
+        self._alarms = AlarmBoard(self._clock)
+        self._journal, self._meta = self._open_journal()
+        self.boot = self._next_boot()
+        self._directories = [DataDirectory(data), *(DataDirectory(Path(p)) for p in self._others())]
+        self._committer = Committer(self._journal, self._clock)
+        self._storage = Storage(
+            self._meta.name,
+            self._meta.logger_uuid,
+            self.boot,
+            self._directories,
+            BufferPool(),
+            self._committer,
+            Operations.load(self._journal, self.boot, self._clock),
+            self._clock,
+            self._alarms,
+        )
+        self._threads: list[threading.Thread] = []
+        self._socket: EventSocket | None = None
+        self._events: EventServer | None = None
+        self._events_thread: threading.Thread | None = None
+        self._notices: NoticeLinks | None = None
+        self._asked_to_end = False
+        logger = config.logger if config is not None else None
+        self._link = CoorSockets(
+            control_address(data),
+            listen=logger.coor_listen if logger else self._meta.coor_listen,
+            connect=logger.coor_connect if logger else self._meta.coor_connect,
+            identification=lambda: self._commander.identification(),
+        )
+        self._commander = Commander(
+            name=self._meta.name,
+            uuid=self._meta.logger_uuid,
+            boot=self.boot,
+            host=socket.gethostname(),
+            process=os.getpid(),
+            link=self._link,
+            machinery=self,
+            journal=self._journal,
+            committer=self._committer,
+            directories=self._directories,
+            clock=self._clock,
+            alarms=self._alarms,
+            status=lambda _: self._status(),
+        )
+
+    # --- the journal -------------------------------------------------------------------------
+
+    def _open_journal(self) -> tuple[LmdbJournal, JournalMeta]:
+        path = self._data / JOURNAL_FOLDER
+        if not LmdbJournal.exists(path):
+            journal = LmdbJournal.create(path)
+        else:
+            journal = LmdbJournal.open(path, live_prefixes=records.LIVE_PREFIXES)
+        value = journal.get(records.META)
+        if value is None:
+            meta = self._new_meta()
+        else:
+            meta = records.decode_record(records.META, value, JournalMeta)
+            if meta.schema != records.SCHEMA_VERSION:
+                raise JournalUnreadable(
+                    f"{path}: journal schema {meta.schema}, this program knows "
+                    f"{records.SCHEMA_VERSION}"
+                )
+            meta = self._with_config(journal, meta)
+        journal.commit([(records.META, records.encode_record(records.META, meta))])
+        return journal, meta
+
+    def _new_meta(self) -> JournalMeta:
+        assert self._config is not None
+        logger = self._config.logger
+        return JournalMeta(
+            logger_uuid=uuid.uuid4().bytes,
+            name=logger.name,
+            data=tuple(str(Path(p).resolve()) for p in logger.data),
+            created_ns=self._clock.wall_ns(),
+            coor_listen=logger.coor_listen,
+            coor_connect=logger.coor_connect,
+        )
+
+    def _with_config(self, journal: LmdbJournal, meta: JournalMeta) -> JournalMeta:
+        """The configuration's data directories; others are an error while a run is live."""
+        if self._config is None:
+            return msgspec.structs.replace(
+                meta, data=(str(self._data.resolve()), *meta.data[1:])
+            )
+        logger = self._config.logger
+        data = tuple(str(Path(p).resolve()) for p in logger.data)
+        live = [int(key[len(records.RUNS) :]) for key, _ in journal.scan(records.RUNS)]
+        if live and data[1:] != meta.data[1:]:
+            raise ConfigurationError(
+                [
+                    f"logger.data: run {', '.join(map(str, live))} is active with the data "
+                    f"directories {', '.join(meta.data)}; the configuration has {', '.join(data)}"
+                ]
+            )
+        return msgspec.structs.replace(
+            meta,
+            name=logger.name,
+            data=data,
+            coor_listen=logger.coor_listen,
+            coor_connect=logger.coor_connect,
+        )
+
+    def _others(self) -> Sequence[str]:
+        others = self._meta.data[1:]
+        for path in others:
+            Path(path).mkdir(parents=True, exist_ok=True)
+        return others
+
+    def _next_boot(self) -> BootNumber:
+        value = self._journal.get(records.BOOT)
+        before = records.decode_record(records.BOOT, value, BootRecord).boot if value else 0
+        record = BootRecord(boot=before + 1)
+        self._journal.commit([(records.BOOT, records.encode_record(records.BOOT, record))])
+        return BootNumber(before + 1)
+
+    # --- from start to end -------------------------------------------------------------------
+
+    def run(self, *, auto: bool) -> int:
+        """Until the end; the exit code."""
+        try:
+            self._resume()
+        except BaseException:
+            self._link.close(0)
+            self._journal.close()
+            raise
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        try:
+            self._serve(auto)
+        except Failure as error:
+            return self._fail(error)
+        except Error:
+            self._settle()
+            raise
+        # Whatever killed a thread, or this one, is a FAILURE: nothing of it may be passed over.
+        except Exception as error:
+            log.critical("unexpected", exc_info=error)
+            return self._fail(InvariantBroken(f"{type(error).__name__}: {error}"))
+        self._settle()
+        return 0
+
+    def _serve(self, auto: bool) -> None:
+        log.info(
+            "logger %s, boot %d, data in %s, control at %s",
+            self._meta.name, self.boot, self._data, self._link.control_address,
+        )
+        if auto:
+            self._give_itself_commands()
+        while not self._commander.over and not self._asked_to_end:
+            self._commander.step(100)
+
+    def _give_itself_commands(self) -> None:
+        """`--auto`: INIT (not under running runs) and CONFIGURE, from the file."""
+        assert self._config is not None
+        session = os.urandom(16)
+        state = self._commander.record.state
+        if state is not LoggerState.RUNNING:
+            init = msgspec.to_builtins(self._config.init)
+            self._commander.command_itself("INIT", init, session)
+        streams = {n: msgspec.to_builtins(s) for n, s in self._config.streams.items()}
+        self._commander.command_itself("CONFIGURE", {"streams": streams}, session)
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        log.info("%s: settling; the runs stay active", signal.Signals(number).name)
+        self._asked_to_end = True
+        self._link.wake()
+
+    def _resume(self) -> None:
+        """Settle what the last boot left, then start everything that goes on."""
+        begin = time.monotonic_ns()
+        record = self._logger_record()
+        runs = [
+            records.decode_record(key, value, RunRecord)
+            for key, value in self._journal.scan(records.RUNS)
+        ]
+        if self._config is None and not runs:
+            raise NothingToResume(f"{self._data}: no run was active")
+        streams = [
+            records.decode_record(key, value, StreamRecord)
+            for key, value in self._journal.scan(records.STREAMS)
+        ]
+        parts = self._settle_files(runs)
+        self._committer.load()
+        self._start("committer", self._committer.run)
+        self._notices = NoticeLinks(
+            self._alarms, self._status, logger=self._meta.name, uuid=self._meta.logger_uuid.hex()
+        )
+        self._notices.start()
+        orphan_key = StreamKey(NO_RUN, ORPHAN_STREAM)
+        orphan = next(
+            (s for s in streams if s.run == NO_RUN),
+            StreamRecord(run=NO_RUN, stream=ORPHAN_STREAM),
+        )
+        orphans = self.make_writer(
+            ORPHAN_CONFIG, orphan, parts.get(orphan_key, []), run_started_ns=0, streams=()
+        )
+        self._commander.resume(
+            record,
+            [(run, [(s, parts.get(_key(s), [])) for s in streams if s.run == run.run])
+             for run in runs],
+            orphans,
+        )
+        self.start_writer(orphans)
+        self.address_changed(record.event_address if record.init else "")
+        if runs:
+            log.info(
+                "resumed %s in %.0f ms",
+                ", ".join(f"run {run.run} ({run.state})" for run in runs),
+                (time.monotonic_ns() - begin) / 1e6,
+            )
+
+    def _logger_record(self) -> LoggerRecord:
+        value = self._journal.get(records.LOGGER)
+        if value is None:
+            return LoggerRecord(state=LoggerState.PREINITIALIZED)
+        record = records.decode_record(records.LOGGER, value, LoggerRecord)
+        if record.state in (LoggerState.STOPPED, LoggerState.FAILED):
+            # The number of the next command goes on, so that recorded answers are dropped in turn.
+            return LoggerRecord(
+                state=LoggerState.PREINITIALIZED, next_command_order=record.next_command_order
+            )
+        return record
+
+    def _settle_files(self, runs: Sequence[RunRecord]) -> dict[StreamKey, list[Part]]:
+        live = {run.run: run for run in runs}
+        files = []
+        for key, value in self._journal.scan(records.FILES):
+            record = records.decode_record(key, value, FileRecord)
+            if record.run == NO_RUN:
+                files.append((record, ORPHAN_CONFIG, True))
+            elif record.run in live:
+                files.append((record, live[record.run].streams[record.stream], True))
+            else:
+                files.append((record, self._config_of_ended(record), False))
+        storage = replace(self._storage, commits=DirectCommits(self._journal))
+        found = Restart(storage).settle(files)
+        parts: dict[StreamKey, list[Part]] = {}
+        for part in found.parts:
+            part.use(self._storage)
+            parts.setdefault(part.key.stream_key, []).append(part)
+        return parts
+
+    def _config_of_ended(self, record: FileRecord) -> StreamConfig:
+        value = self._journal.get(records.ended_run_key(RunNumber(record.run)))
+        if value is None:
+            return StreamConfig()
+        ended = records.decode_record(
+            records.ended_run_key(RunNumber(record.run)), value, EndedRunRecord
+        )
+        return ended.streams.get(record.stream, StreamConfig())
+
+    def _settle(self) -> None:
+        """The orderly end: store what was taken, tell who waits, and close. Bounded in time."""
+        init = self._commander.record.init
+        seconds = init.settle_seconds if init is not None else 1.0
+        deadline = time.monotonic() + seconds
+        if self._events is not None:
+            self._events.quiesce()
+        self._commander.settle()
+        for thread in [t for t in self._threads if t.name.startswith("stream ")]:
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                log.warning("%s could not store what it has; its sources send it again", thread.name)
+        clean = BootRecord(boot=self.boot, clean=True)
+        self._committer.submit([(records.BOOT, records.encode_record(records.BOOT, clean))])
+        self._committer.stop()
+        committer = next(t for t in self._threads if t.name == "committer")
+        committer.join(max(0.5, deadline - time.monotonic()))
+        if self._events is not None and self._events_thread is not None:
+            self._events.stop()
+            self._events_thread.join(1.0)
+        if self._notices is not None:
+            self._notices.close()
+        self._link.close()
+        if committer.is_alive():
+            log.warning("the journal did not take the last commit; the next start settles it")
+            self._end_at_once(0)
+        if self._socket is not None and not (self._events_thread and self._events_thread.is_alive()):
+            self._socket.close()
+        if any(t.is_alive() for t in self._threads if t.name.startswith("stream ")):
+            self._end_at_once(0)
+        self._journal.close()
+        log.info("ended")
+
+    def _fail(self, error: Failure) -> int:
+        """FAILURE: say so everywhere, and exit; nothing is closed that could say "done"."""
+        log.critical("FAILURE: %s", error)
+        self._alarms.raise_alarm("failure", Severity.FAILURE, str(error))
+        if self._notices is not None:
+            self._notices.close()
+        fall_back = self._config.logger.on_failure if self._config is not None else "exit"
+        if fall_back != "exit" and not isinstance(error, (JournalFailed, DataDirectoryGone)):
+            self._fall_back(fall_back, str(error))
+        self._end_at_once(error.exit_code)
+        return error.exit_code
+
+    def _fall_back(self, where: str, reason: str) -> None:
+        """`on_failure`: the runs fail, and the program begins anew as INITIALIZED or CONFIGURED."""
+        state = LoggerState[where.upper()]
+        record = msgspec.structs.replace(self._commander.record, state=state)
+        now = self._clock.wall_ns()
+        ended = [
+            EndedRunRecord(
+                run=run.record.run, state=RunState.FAILED, started_ns=run.record.started_ns,
+                ended_ns=now, comment=run.record.comment, reason=reason,
+                streams=run.record.streams,
+            )
+            for run in self._commander.runs.values()
+        ]
+        done = threading.Event()
+        self._committer.submit_made(
+            lambda c: [
+                (records.LOGGER, records.encode_record(records.LOGGER, record)),
+                *(change for run in ended for change in c.end_run(run)),
+            ],
+            use_ballast=True,
+            then=done.set,
+        )
+        if not done.wait(FALL_BACK_SECONDS):
+            log.critical("the journal does not commit: exit")
+            return
+        log.critical("on_failure: begin anew, %s", state)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+    @staticmethod
+    def _end_at_once(code: int) -> None:
+        """Threads that hang in a system call would keep an ordinary exit from happening."""
+        time.sleep(FAILURE_WORDS_SECONDS)  # for the log's own thread
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+    def _start(self, name: str, target: Callable[[], None]) -> threading.Thread:
+        def run() -> None:
+            try:
+                target()
+            # A thread that dies ends the logger: its error is raised in the main thread.
+            except BaseException as error:
+                if not isinstance(error, DlogError):
+                    log.critical("thread %s died", name, exc_info=error)
+                self._commander.fail(error)
+
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        self._threads = [t for t in self._threads if t.is_alive()] + [thread]
+        thread.start()
+        return thread
+
+    # --- what the commander asks for (services.commander.Machinery) --------------------------
+
+    def open_events(self, init: InitConfig, address: str) -> str:
+        if self._socket is not None and address == self._socket.address:
+            return address
+        fresh = EventSocket(address)
+        self._stop_events()
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = fresh
+        return fresh.address
+
+    def _stop_events(self) -> None:
+        if self._events is not None and self._events_thread is not None:
+            self._events.stop()
+            self._events_thread.join()
+            self._events = self._events_thread = None
+
+    def start_events(self) -> EventServer:
+        self._stop_events()
+        init = self._commander.record.init
+        assert init is not None
+        if self._socket is None:
+            self._socket = EventSocket(self._commander.record.event_address)
+        events = EventServer(
+            Identity(self._meta.name, self._meta.logger_uuid, self.boot),
+            self._socket,
+            self._committer,
+            self._clock,
+            self._alarms,
+            # Half of the memory is for messages, half for the blocks that are made of them.
+            memory_bytes=init.memory_bytes // 2,
+            expiry_seconds=init.session_expiry_seconds,
+            finished_run=self._finished_run,
+            drained=self._commander.drained,
+        )
+        sessions = [
+            records.decode_record(key, value, SessionRecord)
+            for key, value in self._journal.scan(records.SESSIONS)
+        ]
+        events.load(sessions, dict(self._marks()))
+        self._events = events
+        self._events_thread = self._start("event server", events.run)
+        return events
+
+    def _marks(self) -> list[tuple[MarkKey, int]]:
+        found = []
+        for key, value in self._journal.scan(records.MARKS):
+            session, run, stream = key[len(records.MARKS) :].decode().split("/")
+            mark = MarkKey(
+                SessionId(bytes.fromhex(session)), RunNumber(int(run)), StreamName(stream)
+            )
+            found.append((mark, records.decode_record(key, value, MarkRecord).sequence))
+        return found
+
+    def _finished_run(self, run: RunNumber) -> RunState | None:
+        """How a run that is not live ended, None for one that never was."""
+        value = self._journal.get(records.ended_run_key(run))
+        if value is None:
+            return None
+        return records.decode_record(records.ended_run_key(run), value, EndedRunRecord).state
+
+    def notices(self, init: InitConfig) -> None:
+        assert self._notices is not None
+        self._notices.use(
+            alarm_server=init.alarm_server,
+            monitor=init.monitor,
+            monitor_interval_ms=init.monitor_interval_ms,
+        )
+
+    def make_writer(
+        self,
+        config: StreamConfig,
+        stream: StreamRecord,
+        parts: Sequence[Part],
+        *,
+        run_started_ns: int,
+        streams: tuple[str, ...],
+    ) -> StreamWriter:
+        return StreamWriter(
+            self._storage, self._committer, config, stream, parts,
+            run_started_ns=run_started_ns, streams=streams,
+            finished=self._commander.writer_finished, ready=self._commander.writer_ready,
+        )
+
+    def start_writer(self, writer: StreamWriter) -> None:
+        self._start(f"stream {writer.key.run}/{writer.key.stream}", writer.run)
+
+    def set_debug(self, level: str) -> None:
+        set_level(level)
+
+    def address_changed(self, event_address: str) -> None:
+        """Write DATA/logger.json, by which command lines and sources find this logger."""
+        whereabouts = Whereabouts(
+            name=self._meta.name, uuid=self._meta.logger_uuid.hex(), pid=os.getpid(),
+            boot=self.boot, control=self._link.control_address,
+            coor_listen=self._link.listen_address, event_address=event_address,
+        )
+        path = self._data / WHEREABOUTS_FILE
+        fresh = path.with_suffix(".json.new")
+        try:
+            fresh.write_text(json.dumps(msgspec.to_builtins(whereabouts), indent=2) + "\n")
+            os.replace(fresh, path)
+        except OSError as error:
+            # A full disk must not keep the logger from going on; who has the old one still reaches it.
+            log.error("%s: %s", path, error)
+
+    def _status(self) -> dict[str, Any]:
+        init = self._commander.record.init
+        connections = [
+            *(self._events.connections() if self._events is not None else []),
+            *self._link.connections(),
+            *(self._notices.connections() if self._notices is not None else []),
+        ]
+        status = status_of(
+            self._commander, self._committer, self._journal, self._clock,
+            Facts(
+                self._started_ns, os.getpid(), socket.gethostname(), _version(),
+                [d.name for d in self._directories],
+                {"control": self._link.control_address, "coor_listen": self._link.listen_address},
+                init.memory_bytes if init is not None else MEMORY_BYTES_DEFAULT,
+            ),
+            connections, self._alarms.raised(),
+        )
+        return status_data(within(status))
+
+
+def _key(stream: StreamRecord) -> StreamKey:
+    return StreamKey(RunNumber(stream.run), StreamName(stream.stream))
+
+
+def _version() -> str:
+    try:
+        return version("dlog")
+    except PackageNotFoundError:
+        return "0"

@@ -1,0 +1,379 @@
+"""The restart: settles every file that is not CLOSED, before any thread runs.
+
+What is to be done stands in core/replay.py; each step is announced in the journal first, so that a
+crash in here changes nothing. It never looks at closed files.
+"""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from dlog.core.block import HEADER_BYTES, decode_header
+from dlog.core.event_file import decode_file_header, sidecar_path
+from dlog.core.journal_records import (
+    FileRecord,
+    OperationKind,
+    QuarantineRecord,
+    encode_record,
+    file_key,
+    quarantine_key,
+)
+from dlog.core.replay import Action, decide, on_disk
+from dlog.core.scan import Depth, SpanKind, scan
+from dlog.core.states import FILE, FileEvent, FileState
+from dlog.errors import DiskFull, Error, FormatError, StorageError
+from dlog.limits import MIB, PAGE_BYTES
+from dlog.model.config import StreamConfig
+from dlog.model.ids import FileKind, Offset
+from dlog.ports import Change, DataFile, Journal, Severity
+from dlog.services.parts import (
+    OPEN_SUFFIX,
+    Part,
+    Storage,
+    finish_file,
+    key_of,
+    move_aside,
+    put_closed,
+    put_file,
+)
+
+log = logging.getLogger("dlog.restart")
+
+COPY_BYTES = 4 * MIB
+
+
+class DirectCommits:
+    """Commits of the restart, while there is no committer yet."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def submit(self, changes: Sequence[Change], *, use_ballast: bool = False) -> DirectCommits:
+        self._journal.commit(changes, use_ballast=use_ballast)
+        return self
+
+    def wait(self) -> None:
+        """It is committed already."""
+
+
+@dataclass(slots=True)
+class Settlement:
+    """What a restart found: parts to go on with, and how many bytes were saved aside or lost."""
+
+    parts: list[Part] = field(default_factory=list)
+    saved_bytes: int = 0
+    lost: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tail:
+    """[D, end) of a file, not all zeros. foreign: it holds what cannot be of this file."""
+
+    begin: int
+    end: int
+    needed: tuple[tuple[bytes, int, str, int], ...]
+    readable: bool
+    foreign: str
+
+
+class Restart:
+    """`storage.commits` commits at once here; see `DirectCommits`."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._found = Settlement()
+
+    def settle(self, records: Sequence[tuple[FileRecord, StreamConfig, bool]]) -> Settlement:
+        """Settle the files. Each comes with its frozen configuration and whether its run goes on."""
+        for record, config, live in records:
+            self._settle(record, config, live)
+        self._finish_operations()
+        return self._found
+
+    def _finish_operations(self) -> None:
+        """What was announced and not done is settled with its file: the log says so."""
+        for number in self._storage.operations.open_numbers():
+            self._commit(self._storage.operations.done(number, "settled by the restart"))
+
+    # --- one file ----------------------------------------------------------------------------
+
+    def _settle(self, record: FileRecord, config: StreamConfig, live: bool) -> None:
+        directory = self._storage.directories[record.directory]
+        disk = on_disk(
+            directory.exists(record.path + OPEN_SUFFIX),
+            directory.exists(record.path),
+            directory.exists(sidecar_path(record.path)),
+        )
+        action = decide(record.state, disk, record.durable)
+        log.info("%s: %s, on disk %s: %s", record.path, record.state, disk.value, action.value)
+        try:
+            self._do(action, record, config, live)
+        except StorageError as error:
+            # The others are settled all the same; this one is tried again at the next start.
+            log.error("%s stays as it is: %s", record.path, error)
+            self._alarm(record, f"could not be settled: {error}")
+            if record.state in (FileState.OPEN, FileState.END):
+                self._seal(record, str(error))
+
+    def _do(self, action: Action, record: FileRecord, config: StreamConfig, live: bool) -> None:
+        match action:
+            case Action.FORGET:
+                self._commit([(file_key(key_of(record)), None)])
+            case Action.MOVE_ASIDE:
+                move_aside(self._storage, record.directory, record.path + OPEN_SUFFIX)
+                self._commit([(file_key(key_of(record)), None)])
+            case Action.REOPEN:
+                part = self._reopen(record, config)
+                if part is not None and live:
+                    self._found.parts.append(part)
+                elif part is not None:
+                    part.close()
+            case Action.RESEAL:
+                # As if it were still open: the footer is written again from the blocks.
+                opened = msgspec.structs.replace(record, state=FileState.END)
+                part = self._reopen(opened, config)
+                if part is not None:
+                    part.close()
+            case Action.SETTLE_SEALED:
+                self._settle_sealed(record, config)
+            case Action.FINISH:
+                self._finish(record, config)
+            case Action.LOST:
+                self._lost(record, "the file is gone, or stands under another name")
+
+    def _reopen(self, record: FileRecord, config: StreamConfig) -> Part | None:
+        directory = self._storage.directories[record.directory]
+        file = directory.open(record.path + OPEN_SUFFIX, writable=True)
+        problem = _problem_below_durable(file, record)
+        if problem:
+            file.close()
+            self._lost(record, problem)
+            return None
+        try:
+            foreign = self._cut_tail(file, record)
+        except DiskFull as error:
+            file.close()
+            self._seal(record, f"no space to save its tail aside: {error}")
+            return None
+        if foreign:
+            file.close()
+            self._alarm(record, foreign)
+            self._seal(record, foreign)
+            return None
+        settled = msgspec.structs.replace(record, reserved=record.durable)
+        self._commit([put_file(settled)])
+        return Part(self._storage, config, settled, file)
+
+    def _settle_sealed(self, record: FileRecord, config: StreamConfig) -> None:
+        directory = self._storage.directories[record.directory]
+        file = directory.open(record.path + OPEN_SUFFIX, writable=True)
+        try:
+            problem = _problem_below_durable(file, record)
+            if not problem:
+                self._cut_tail(file, record)
+        finally:
+            file.close()
+        if problem:
+            self._lost(record, problem)
+            return
+        closed = finish_file(
+            self._storage, config, record, record.durable, record.adler32, sealed=True
+        )
+        self._commit([(file_key(key_of(record)), None), put_closed(closed)])
+
+    def _finish(self, record: FileRecord, config: StreamConfig) -> None:
+        """The name is final, so footer and sidecar were durable before: only the catalogue lacks.
+
+        The size is what is on disk, and the sidecar says the checksum; where that is not so, the
+        file is not ours to tell of."""
+        sealed = record.state is FileState.ERROR
+        directory = self._storage.directories[record.directory]
+        file = directory.open(record.path, writable=False)
+        try:
+            problem = _problem_below_durable(file, record)
+            size = record.durable if sealed else file.size()
+            adler32 = _adler32_on(file, record.adler32, record.durable, size)
+        finally:
+            file.close()
+        if problem:
+            self._lost(record, problem)
+            return
+        closed = finish_file(self._storage, config, record, size, adler32, sealed=sealed)
+        self._commit([(file_key(key_of(record)), None), put_closed(closed)])
+
+    # --- the tail ----------------------------------------------------------------------------
+
+    def _cut_tail(self, file: DataFile, record: FileRecord) -> str:
+        """Save aside what is behind D and not zeros, then cut. What must not be there, if any."""
+        size = file.size()
+        if size <= record.durable:
+            return ""
+        tail = _look_at_tail(file, record, size)
+        if tail is not None:
+            self._save_aside(file, record, tail)
+            self._found.saved_bytes += tail.end - tail.begin
+        number, announced = self._storage.operations.announce(
+            OperationKind.CUT, record.path, f"from {size} to {record.durable}"
+        )
+        self._commit([announced])
+        file.cut(Offset(record.durable))
+        self._commit(self._storage.operations.done(number))
+        return tail.foreign if tail is not None else ""
+
+    def _save_aside(self, file: DataFile, record: FileRecord, tail: _Tail) -> None:
+        """A sparse copy: the header page at 0, the tail at its own offsets."""
+        kind = FileKind(record.kind).name.lower()
+        path = (
+            f"quarantine/{record.run}_{record.stream}_{kind}_{record.part:04d}_{tail.begin}"
+            f"_{self._storage.boot}.tail"
+        )
+        saved = QuarantineRecord(
+            path=path, directory=record.directory, run=record.run, stream=record.stream,
+            kind=record.kind, part=record.part, begin=tail.begin, end=tail.end,
+            saved_ns=self._storage.clock.wall_ns(), needed=list(tail.needed),
+            readable=tail.readable,
+        )
+        number, announced = self._storage.operations.announce(
+            OperationKind.SAVE_ASIDE, record.path, f"[{tail.begin}..{tail.end}) to {path}"
+        )
+        key = quarantine_key(path)
+        self._commit([announced, (key, encode_record(key, saved))])
+        directory = self._storage.directories[record.directory]
+        if directory.exists(path):
+            raise StorageError("a tail of this boot is there already", path=path)
+        copy = directory.create(path)
+        try:
+            self._copy(file, copy, 0, PAGE_BYTES)
+            for begin, end in file.data_extents(Offset(tail.begin), Offset(tail.end)):
+                self._copy(file, copy, begin // PAGE_BYTES * PAGE_BYTES, end)
+            copy.sync()
+        finally:
+            copy.close()
+        directory.make_read_only(path)
+        self._commit(self._storage.operations.done(number))
+        log.warning("%s: [%d..%d) saved aside to %s", record.path, tail.begin, tail.end, path)
+
+    def _copy(self, source: DataFile, copy: DataFile, begin: int, end: int) -> None:
+        buffer = self._storage.buffers.take(COPY_BYTES)
+        try:
+            for at in range(begin, end, COPY_BYTES):
+                data = source.read(Offset(at), min(COPY_BYTES, end - at))
+                pages = -(-len(data) // PAGE_BYTES) * PAGE_BYTES
+                buffer.view[: len(data)] = data
+                buffer.view[len(data) : pages] = bytes(pages - len(data))
+                copy.write(Offset(at), buffer.view[:pages])
+        finally:
+            buffer.release()
+
+    # --- what went wrong ---------------------------------------------------------------------
+
+    def _seal(self, record: FileRecord, reason: str) -> None:
+        sealed = msgspec.structs.replace(
+            record, state=FILE.next(record.state, FileEvent.FAULT), sealed=True, reason=reason
+        )
+        number, announced = self._storage.operations.announce(
+            OperationKind.SEAL, record.path, f"at {record.durable}: {reason}"
+        )
+        self._commit([announced, put_file(sealed), *self._storage.operations.done(number)])
+
+    def _lost(self, record: FileRecord, problem: str) -> None:
+        """Acknowledged bytes are not there: nothing is touched, everyone is told."""
+        state = record.state
+        if state is not FileState.ERROR:
+            state = FILE.next(state, FileEvent.FAULT)
+        text = f"acknowledged events may be lost: {problem}; see `dlog verify`"
+        self._commit(
+            [put_file(msgspec.structs.replace(record, state=state, sealed=False, reason=text))]
+        )
+        self._found.lost.append(f"{record.path}: {text}")
+        self._alarm(record, text)
+
+    def _alarm(self, record: FileRecord, text: str) -> None:
+        log.error("%s: %s", record.path, text)
+        self._storage.alarms.raise_alarm(
+            f"file {record.path}", Severity.ERROR, f"{record.path}: {text}"
+        )
+
+    def _commit(self, changes: Sequence[Change]) -> None:
+        self._storage.commits.submit(changes).wait()
+
+
+def _problem_below_durable(file: DataFile, record: FileRecord) -> str:
+    """Why [0, D) is not what the journal says, or "". Bounded: header page and last block."""
+    size = file.size()
+    if size < record.durable:
+        return f"it has {size} bytes, {record.durable} were acknowledged"
+    try:
+        header = decode_file_header(file.read(Offset(0), PAGE_BYTES), path=record.path)
+        if header.file_uuid != record.file_uuid or header.salt != record.salt:
+            return "its header page is that of another file"
+        if record.totals.blocks == 0:
+            return ""
+        at = record.last_header_offset
+        block = decode_header(
+            file.read(Offset(at), HEADER_BYTES), salt=record.salt, offset=at, path=record.path
+        )
+    except Error as error:
+        return str(error)
+    if block.crc != record.chain or at + block.block_bytes != record.durable:
+        return f"its last acknowledged block, at byte {at}, is not the one of the journal"
+    return ""
+
+
+class _Bytes:
+    """A data file as a `ByteSource` for the scan."""
+
+    def __init__(self, file: DataFile) -> None:
+        self._file = file
+
+    def size(self) -> int:
+        return self._file.size()
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        data = self._file.read(Offset(offset), len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def next_data(self, offset: int) -> int:
+        size = self._file.size()
+        extents = self._file.data_extents(Offset(offset), Offset(size))
+        return extents[0][0] if extents else size
+
+
+def _look_at_tail(file: DataFile, record: FileRecord, size: int) -> _Tail | None:
+    """What lies in [D, size), or None for nothing but zeros."""
+    needed: list[tuple[bytes, int, str, int]] = []
+    end, readable, foreign = 0, True, ""
+    for span in scan(
+        _Bytes(file), salt=record.salt, path=record.path, begin=record.durable, end=size,
+        chain=record.chain, depth=Depth.STORED,
+    ):
+        if span.kind is SpanKind.ZEROS:
+            continue
+        end = span.end
+        readable = readable and span.kind in (SpanKind.BLOCK, SpanKind.INDEX, SpanKind.CLOSING)
+        if "salt" in span.reason:
+            foreign = f"[{span.begin}..{span.end}) holds blocks of another file"
+        if span.begin >= max(record.reserved, record.durable):
+            foreign = foreign or f"[{span.begin}..{span.end}) lies beyond what was reserved"
+        needed += [
+            (f.session, int(f.run), str(f.stream), int(f.sequence))
+            for f in span.fragments
+            if f.last
+        ]
+    if end == 0:
+        return None
+    return _Tail(record.durable, end, tuple(needed), readable, foreign)
+
+
+def _adler32_on(file: DataFile, adler32: int, begin: int, end: int) -> int:
+    """The checksum carried on over [begin, end)."""
+    for at in range(begin, end, COPY_BYTES):
+        adler32 = zlib.adler32(file.read(Offset(at), min(COPY_BYTES, end - at)), adler32)
+    return adler32
+
