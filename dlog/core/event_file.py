@@ -125,11 +125,11 @@ def decode_file_header(page: bytes | memoryview, *, path: str) -> FileHeader:
     """The header page. Raises `FormatVersionError` for a newer format, else `FormatError`."""
     if len(page) == 0:
         raise FormatError("the file is empty", path=path)
+    page = bytes(page[:PAGE_BYTES])
+    if page[:7] != MAGIC[: min(7, len(page))]:
+        raise FormatError("not a dlog event file (magic)", path=path)
     if len(page) < PAGE_BYTES:
         raise FormatError(f"the file ends in its header page ({len(page)} bytes)", path=path)
-    page = bytes(page[:PAGE_BYTES])
-    if page[:7] != MAGIC[:7]:
-        raise FormatError("not a dlog event file (magic)", path=path)
     (crc,) = _CRC.unpack_from(page, PAGE_BYTES - _CRC.size)
     if crc32c(page[: PAGE_BYTES - _CRC.size]) != crc:
         raise FormatError("file header checksum does not hold", path=path)

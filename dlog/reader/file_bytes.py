@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -15,21 +16,27 @@ from dlog.limits import PAGE_BYTES
 
 # Behind the name of a file that still takes events, or whose logger died.
 PART_SUFFIX: Final = ".part"
+# Without O_NONBLOCK the open of a pipe would wait for its other end.
+_READ_ONLY: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class FileBytes:
     """An open file descriptor; `dlog.core.scan` reads from it too."""
 
     def __init__(self, path: Path) -> None:
+        """Raises `OSError`, and `StorageError` where it is no regular file."""
         self.path = path
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = os.open(path, _READ_ONLY)
         except FileNotFoundError:
             # It may have been closed meanwhile, and so renamed.
             if path.suffix != PART_SUFFIX:
                 raise
             self.path = path.with_suffix("")
-            self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = os.open(self.path, _READ_ONLY)
+        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+            os.close(self._fd)
+            raise StorageError("is not a regular file", path=str(path))
 
     def size(self) -> int:
         return os.fstat(self._fd).st_size

@@ -1,0 +1,133 @@
+"""`dlog ls`: the catalogue, a run to a block and a file to a line."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.output import console, count, duration, json_out, plain, size, table, words
+from cli.target import DEFAULT_DATA, DataOption
+
+if TYPE_CHECKING:
+    from recovery.catalogue import Catalogue, FileEntry, RunEntry
+
+
+def command(
+    path: Annotated[
+        Path | None,
+        typer.Argument(metavar="[PATH]", help="A data directory, or a folder with event files."),
+    ] = None,
+    data: DataOption = None,
+    runs: Annotated[
+        list[int] | None, typer.Option("--run", "-r", metavar="N", help="These runs alone.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """List runs and their files, as the journal says, also while a logger runs; without a journal,
+    as the files and their sidecars say."""
+    from recovery.catalogue import catalogue, run_entry
+    from recovery.facts import is_data_directory
+
+    where = _place(path, data)
+    if not where.is_dir():
+        raise typer.BadParameter(f"{where} is not a directory")
+    if not is_data_directory(where):
+        _show_folder(where, run_entry(where), as_json)
+        return
+    found = catalogue(where)
+    if runs:
+        from msgspec.structs import replace
+
+        found = replace(found, runs=[run for run in found.runs if run.run in runs])
+    if as_json:
+        json_out(found)
+        return
+    if found.journal_problem:
+        words(f"dlog: {found.journal_problem}")
+    _show(found)
+
+
+def _place(path: Path | None, data: Path | None) -> Path:
+    if path is not None and data is not None:
+        raise typer.BadParameter("give a PATH or --data, not both")
+    place = path or data
+    if place is None:
+        if not DEFAULT_DATA.is_dir():
+            raise typer.BadParameter("which one? a PATH or -d DATA")
+        return DEFAULT_DATA
+    return place
+
+
+def _show_folder(folder: Path, run: RunEntry, as_json: bool) -> None:
+    if as_json:
+        json_out(run)
+    elif run.files:
+        _show_files(run.files)
+    else:
+        words(f"{folder}: no event files")
+
+
+def _show(found: Catalogue) -> None:
+    out = console()
+    if not found.runs:
+        words("no runs")
+    for run in found.runs:
+        out.print(plain(_title(run)), style="bold")
+        if run.files:
+            _show_files(run.files)
+        out.print()
+    if found.orphans:
+        out.print("orphans: events of no run or stream that was known", style="bold")
+        _show_files(found.orphans)
+        out.print()
+    if found.quarantine:
+        out.print("saved aside: never acknowledged", style="bold")
+        shown = table("run", "stream", "from byte", "to byte", "saved", "file",
+                      numbers=("run", "from byte", "to byte"))  # fmt: skip
+        for tail in found.quarantine:
+            shown.add_row(
+                str(tail.run), tail.stream, count(tail.begin), count(tail.end),
+                _time(tail.saved_ns), plain(tail.path),
+            )  # fmt: skip
+        out.print(shown)
+
+
+def _title(run: RunEntry) -> str:
+    """`run 7  ENDED  2026-11-22 07:31:10  for 12 s  1,325 events  33.1 MiB  a comment`"""
+    parts = [f"run {run.run}", run.state]
+    if run.started_ns:
+        parts.append(_time(run.started_ns))
+    if run.ended_ns > run.started_ns:
+        parts.append(f"for {duration((run.ended_ns - run.started_ns) / 1e9)}")
+    parts += [f"{count(run.events)} events", size(run.payload_bytes), run.reason, run.comment]
+    return "  ".join(part for part in parts if part)
+
+
+def _show_files(files: list[FileEntry]) -> None:
+    shown = table(
+        "stream", "part", "kind", "state", "events", "numbers", "size", "created", "file", "",
+        numbers=("part", "events", "size"),
+    )  # fmt: skip
+    for file in files:
+        totals = file.totals
+        numbers = f"{totals.first_event}–{totals.last_event}" if totals and totals.events else ""
+        remarks = [
+            "" if file.status in ("", "good") else file.status,
+            f"sealed: {file.sealed}" if file.sealed else "",
+            file.problem,
+        ]
+        shown.add_row(
+            plain(file.stream), str(file.part), file.kind, file.state,
+            "?" if totals is None else count(totals.events), numbers, size(file.size_bytes),
+            _time(file.created_ns), plain(file.path), plain(", ".join(r for r in remarks if r)),
+        )  # fmt: skip
+    console().print(shown)
+
+
+def _time(time_ns: int) -> str:
+    if time_ns <= 0:
+        return ""
+    return datetime.fromtimestamp(time_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S")
