@@ -169,6 +169,7 @@ class CoorSockets:
                 socket.connect(address)
         except zmq.ZMQError as error:
             socket.disable_monitor()
+            monitor.close(0)
             socket.close(0)
             raise Error(f"{address}: {error}") from error
         facts = ConnectionFacts(kind, address)
@@ -704,18 +705,24 @@ def read_whereabouts(data: Path) -> Whereabouts | None:
 
 
 def bounded(socket: Socket, message_bytes_max: int) -> Socket:
-    """Every bound that ZeroMQ has, and its heartbeats, which find a peer that vanished."""
+    """Every bound that ZeroMQ has; a peer that vanished is found within a few heartbeats."""
     socket.setsockopt(zmq.MAXMSGSIZE, message_bytes_max)
     socket.setsockopt(zmq.SNDHWM, QUEUED_MESSAGES_MAX)
     socket.setsockopt(zmq.RCVHWM, QUEUED_MESSAGES_MAX)
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.BACKLOG, PEERS_MAX)
     socket.setsockopt(zmq.HANDSHAKE_IVL, HEARTBEAT_MS * HEARTBEATS_MISSED_MAX)
-    socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
-    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_MS * HEARTBEATS_MISSED_MAX)
+    # Not ZeroMQ's own heartbeats: with a full queue they abort the process when the peer goes away,
+    # see docs/decisions/0010-no-zeromq-heartbeats.md. The kernel finds a peer that vanished.
+    silent_ms = HEARTBEAT_MS * HEARTBEATS_MISSED_MAX
+    socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, max(1, silent_ms // 1000))
+    socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, 1)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
+    socket.setsockopt(zmq.TCP_MAXRT, silent_ms)
     socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MS_MAX)
-    if socket.socket_type == zmq.ROUTER:
+    if socket.type == zmq.ROUTER:
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
     else:
