@@ -27,13 +27,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from dlog.adapters.source_link import SourceLink
 from dlog.core.packer import Packing, StreamSet, event_bytes
-from dlog.core.source_session import (
-    Phase,
-    Progress,
-    SourceSession,
-    StreamCount,
-    refused_reasons,
-)
+from dlog.core.source_counts import StreamReport
+from dlog.core.source_session import Phase, Progress, SourceSession
 from dlog.errors import EventsRefused, NotAcknowledged, SourceError, WindowFull
 from dlog.limits import (
     BATCH_BYTES_DEFAULT,
@@ -60,21 +55,6 @@ _ERROR_EXIT_SECONDS: Final = 5.0
 
 Buffer: TypeAlias = bytes | bytearray | memoryview | NDArray[Any]
 Streams: TypeAlias = str | Sequence[str]
-
-
-@dataclass(frozen=True, slots=True)
-class StreamReport:
-    """(event, stream) pieces of a stream. sent = acknowledged + refused + run_ended + pending.
-
-    sent: accepted from the caller. acknowledged: durable. refused: settled without being stored, by
-    reason. run_ended: never left the source, because their run was over. pending: the rest.
-    """
-
-    sent: int
-    acknowledged: int
-    refused: dict[str, int]
-    run_ended: int
-    pending: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,7 +373,7 @@ class Source:
 
         def known() -> bool:
             self._session.check_run(number)
-            return number in self._session.active or number in self._session.held
+            return number in self._session.runs.active or number in self._session.runs.held
 
         with self._lock:
             self._check_alive()
@@ -409,7 +389,7 @@ class Source:
             )
 
     def _raise_refusals(self) -> None:
-        reasons = refused_reasons(self._session.counts)
+        reasons = self._session.counts.reasons()
         fresh = {
             reason: more
             for reason, pieces in reasons.items()
@@ -470,11 +450,7 @@ class Source:
 
     def _report(self) -> Report:
         session = self._session
-        open_pieces = session.packer.open_pieces()
-        streams = {
-            str(name): _stream_report(count, open_pieces.get(name, 0))
-            for name, count in session.counts.items()
-        }
+        streams = session.counts.report(session.packer.open_pieces())
         return Report(
             name=session.name,
             session=session.session.hex(),
@@ -485,11 +461,11 @@ class Source:
             events_pending=session.events_pending,
             sent=sum(stream.sent for stream in streams.values()),
             acknowledged=sum(stream.acknowledged for stream in streams.values()),
-            refused=refused_reasons(session.counts),
+            refused=session.counts.reasons(),
             pending=sum(stream.pending for stream in streams.values()),
             streams=streams,
-            active=tuple(sorted(session.active)),
-            held=tuple(sorted(session.held)),
+            active=tuple(sorted(session.runs.active)),
+            held=tuple(sorted(session.runs.held)),
             queued_bytes=session.queued_bytes,
             reconnects=session.reconnects,
             batches_resent=session.batches_resent,
@@ -504,8 +480,8 @@ class Source:
             return session.detail
         if session.waiting:
             return session.waiting
-        if session.held:
-            return "paused: run " + ", ".join(str(run) for run in sorted(session.held))
+        if session.runs.held:
+            return "paused: run " + ", ".join(str(run) for run in sorted(session.runs.held))
         return ""
 
     # --- the end ----------------------------------------------------------------------------------
@@ -658,17 +634,6 @@ class _Driver:
         with self._source._lock:
             self._source._death = error
             self._source._changed.notify_all()
-
-
-def _stream_report(count: StreamCount, open_pieces: int) -> StreamReport:
-    sent = count.taken + open_pieces
-    return StreamReport(
-        sent=sent,
-        acknowledged=count.settled - sum(count.refused.values()),
-        refused=dict(count.refused),
-        run_ended=count.run_ended,
-        pending=sent - count.settled - count.run_ended,
-    )
 
 
 def _default_name() -> str:

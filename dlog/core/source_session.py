@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -26,8 +25,10 @@ from numpy.typing import NDArray
 from dlog.core.batch import Batch, encode_batch, number_batch
 from dlog.core.frame import MessageKind, check_frame, control_body, encode_control
 from dlog.core.packer import PackedBatch, Packer, Packing, StreamSet, event_bytes
+from dlog.core.source_counts import SourceCounts
+from dlog.core.source_runs import RunsTold
 from dlog.core.states import Machine
-from dlog.errors import MessageError, RunEnded, SourceError, SourceRefused
+from dlog.errors import MessageError, SourceError, SourceRefused
 from dlog.limits import (
     CONTROL_MESSAGE_BYTES_MAX,
     EVENT_BYTES_MAX,
@@ -35,7 +36,6 @@ from dlog.limits import (
     HEARTBEATS_MISSED_MAX,
     MESSAGE_BYTES_MAX,
     STREAMS_PER_BATCH_MAX,
-    WATERMARKS_PER_SESSION_MAX,
 )
 from dlog.model.events import EVENT_DTYPE, Payload
 from dlog.model.ids import EventNumber, RunNumber, Sequence, SessionId, StreamName
@@ -47,7 +47,6 @@ from dlog.model.messages import (
     Heartbeat,
     Hello,
     Refused,
-    RefusedRange,
     Resend,
     Welcome,
     decode_body,
@@ -55,13 +54,12 @@ from dlog.model.messages import (
 )
 
 _MS: Final = 1_000_000
-# Runs whose end is remembered, so that `send` for them raises; older ones end as orphans at worst.
-_ENDED_RUNS_KEPT: Final = 4096
+# Runs for which the last batch's number is kept.
+_LAST_OF_RUN_MAX: Final = 4096
 # Heartbeats without progress before what was sent is sent again; doubled each time in vain.
 _PATIENCE_HEARTBEATS: Final = 3
 _PATIENCE_HEARTBEATS_MAX: Final = 48
 _DETAIL_LETTERS_MAX: Final = 300
-RUN_ENDED: Final = "run-ended"
 
 
 class Phase(enum.StrEnum):
@@ -75,7 +73,9 @@ class Phase(enum.StrEnum):
 class Happening(enum.StrEnum):
     WELCOMED = "WELCOME"
     SILENCE = "connection or heartbeats lost, or another boot"
+    REFUSED_FOR_NOW = "REFUSED, retry = true"
     REFUSED_FOR_GOOD = "REFUSED, retry = false"
+    REFUSED_AFTER_BYE = "REFUSED, retry = false, after BYE"
     ALL_DONE = "close asked for and everything acknowledged"
     BYE_DONE = "BYE-DONE"
 
@@ -85,16 +85,21 @@ PHASES: Final = Machine(
     {
         (Phase.GREETING, Happening.WELCOMED): Phase.OPEN,
         (Phase.GREETING, Happening.SILENCE): Phase.GREETING,
+        (Phase.GREETING, Happening.REFUSED_FOR_NOW): Phase.GREETING,
         (Phase.GREETING, Happening.REFUSED_FOR_GOOD): Phase.REFUSED,
+        (Phase.GREETING, Happening.REFUSED_AFTER_BYE): Phase.OVER,
         # A second HELLO, sent for want of an answer, is answered as well.
         (Phase.OPEN, Happening.WELCOMED): Phase.OPEN,
         (Phase.OPEN, Happening.SILENCE): Phase.GREETING,
+        (Phase.OPEN, Happening.REFUSED_FOR_NOW): Phase.GREETING,
         (Phase.OPEN, Happening.REFUSED_FOR_GOOD): Phase.REFUSED,
+        (Phase.OPEN, Happening.REFUSED_AFTER_BYE): Phase.OVER,
         (Phase.OPEN, Happening.ALL_DONE): Phase.LEAVING,
         (Phase.LEAVING, Happening.WELCOMED): Phase.LEAVING,
-        # BYE needs no HELLO: a logger that has forgotten the session says BYE-DONE at once.
+        # A logger that was not started again needs no HELLO before BYE; one that was says so.
         (Phase.LEAVING, Happening.SILENCE): Phase.LEAVING,
-        (Phase.LEAVING, Happening.REFUSED_FOR_GOOD): Phase.OVER,
+        (Phase.LEAVING, Happening.REFUSED_FOR_NOW): Phase.GREETING,
+        (Phase.LEAVING, Happening.REFUSED_AFTER_BYE): Phase.OVER,
         (Phase.LEAVING, Happening.BYE_DONE): Phase.OVER,
     },
 )
@@ -135,17 +140,6 @@ def _placeholder(session: SessionId, batch: NumberedBatch) -> bytearray:
             settled=True,
         )
     )
-
-
-@dataclass(slots=True)
-class StreamCount:
-    """(event, stream) pieces of a stream. taken: accepted from the caller, in closed batches.
-    settled: answered for by the logger, refused ones too. run_ended: never left the source."""
-
-    taken: int = 0
-    settled: int = 0
-    run_ended: int = 0
-    refused: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,12 +211,8 @@ class SourceSession:
         self._selective: list[tuple[int, int]] = []
         self._limit_bytes = 0
         self._next = 1
-        self._refusals_seen = self._progress.refusals_seen
         self._refusals_saved = self._progress.refusals_seen
-        self.active: frozenset[int] = frozenset()
-        self.held: frozenset[int] = frozenset()
-        self.ending: frozenset[int] = frozenset()
-        self._ended: dict[int, None] = {}
+        self.runs = RunsTold()
         self._to_answer: set[RunNumber] = set()
         self._answered_ns: dict[RunNumber, int] = {}
         # --- times
@@ -233,6 +223,7 @@ class SourceSession:
         self._hello_at_ns = now_ns
         self._heartbeat_at_ns = now_ns
         self._bye_at_ns = now_ns
+        self._bye_said = False
         self._heard_ns = now_ns
         self._moved_ns = now_ns  # when `next` last went forward, or we went back
         self._patience = _PATIENCE_HEARTBEATS
@@ -240,7 +231,7 @@ class SourceSession:
         self._wanted_bytes = 0
         self._wanted_told = 0
         # --- counts
-        self.counts: dict[StreamName, StreamCount] = {}
+        self.counts = SourceCounts(self._progress.refusals_seen)
         self.events_settled = 0
         self.events_run_ended = 0
 
@@ -248,8 +239,8 @@ class SourceSession:
 
     def check_run(self, run: RunNumber) -> None:
         """Raises `RunEnded` where the run takes no events any more."""
-        if (run in self._ended or run in self.ending) and not self._repeating:
-            raise RunEnded(f"run {run} is over: it takes no more events")
+        if not self._repeating:
+            self.runs.check(run)
 
     def has_room(self, run: RunNumber, size_bytes: int) -> bool:
         """Whether so much of the queue may be taken. Something that is larger than the queue may be
@@ -257,7 +248,9 @@ class SourceSession:
         if self._queued_bytes and self._queued_bytes + size_bytes > self.queue_bytes:
             return False
         waiting = self._run_bytes.get(run, 0)
-        return run not in self.held or not waiting or waiting + size_bytes <= self.queue_bytes // 2
+        if run not in self.runs.held or not waiting:
+            return True
+        return waiting + size_bytes <= self.queue_bytes // 2
 
     def add(
         self,
@@ -269,7 +262,7 @@ class SourceSession:
         now_ns: int,
     ) -> None:
         """Take one event. Raises `RunEnded`; the caller has asked `has_room`."""
-        if run in self._ended or run in self.ending:
+        if not self.runs.takes_events(run):
             self.check_run(run)
         self._take(run, event_bytes(len(payload)))
         self.packer.add(run, streams, number, time_ns, payload, now_ns)
@@ -300,16 +293,13 @@ class SourceSession:
                 f"an event for {len(streams)} streams; at most {STREAMS_PER_BATCH_MAX}"
             )
         for name in streams:
-            if name not in self.counts:
-                if len(self.counts) >= WATERMARKS_PER_SESSION_MAX:
-                    raise SourceError(f"more than {WATERMARKS_PER_SESSION_MAX} streams")
-                self.counts[name] = StreamCount()
+            self.counts.open_stream(name)
 
     def flush(self) -> None:
         """Close the open batches now."""
         if self.replay and not self._repeating:
-            for run in self.ending | self._ended.keys():
-                self._drop_open(RunNumber(run))
+            for run in self.runs.closing():
+                self._drop_open(run)
         self.packer.close_all()
         self._enqueue()
         self._complete = True
@@ -327,11 +317,10 @@ class SourceSession:
     def _enqueue(self) -> None:
         """Closed batches go to their run's queue, in the order in which they were closed."""
         for batch in self.packer.taken():
-            for name, pieces in batch.pieces.items():
-                self.counts.setdefault(name, StreamCount()).taken += pieces
+            self.counts.taken(batch.pieces)
             self._queues.setdefault(batch.run, deque()).append((self.batches_closed, batch))
             self.batches_closed += 1
-            if self.is_over(batch.run) and not self._repeating:
+            if self.runs.is_over(batch.run) and not self._repeating:
                 self._drop_run(batch.run)
 
     # --- what is known ----------------------------------------------------------------------------
@@ -361,10 +350,6 @@ class SourceSession:
     def idle(self) -> bool:
         """Everything that was taken is settled."""
         return not (self.packer.anything_open or self._queues or self._numbered or self._repeating)
-
-    def is_over(self, run: RunNumber) -> bool:
-        """Whether the run's end was answered for: it was told, and is over."""
-        return run in self._ended
 
     @property
     def progress(self) -> Progress:
@@ -513,8 +498,8 @@ class SourceSession:
             MessageKind.HEARTBEAT,
             Heartbeat(
                 session=self.session,
-                sent=self._cursor - 1,
-                refusals_seen=self._refusals_saved if self.replay else self._refusals_seen,
+                sent=0 if self._first_ack_to_come else self._cursor - 1,
+                refusals_seen=self._refusals_saved if self.replay else self.counts.refusals_seen,
                 wanted_bytes=self._wanted_bytes,
             ),
         )
@@ -523,6 +508,7 @@ class SourceSession:
         if now_ns < self._bye_at_ns:
             return None
         self._bye_at_ns = now_ns + self._heartbeat_ns
+        self._bye_said = True
         return self._control(MessageKind.BYE, Bye(session=self.session))
 
     def last_words(self) -> bytes:
@@ -542,6 +528,14 @@ class SourceSession:
     def _next_batch(self, now_ns: int) -> NumberedBatch | None:
         """The next batch that the window allows, given its number where it has none."""
         if self._first_ack_to_come:
+            return None
+        if self._next <= self._acknowledged:
+            # HELLO named a batch that was acknowledged meanwhile, and the logger waits for it.
+            while self._last < self._acknowledged and self._number_next():
+                pass
+            if self._last >= self._acknowledged:
+                self._step(Happening.SILENCE)
+                self._greet(now_ns)
             return None
         self._wanted_bytes = 0
         while True:
@@ -566,7 +560,7 @@ class SourceSession:
         chosen = self._choose()
         if chosen is None:
             return False
-        if self.is_over(chosen) and not self._repeating:
+        if self.runs.is_over(chosen) and not self._repeating:
             self._drop_run(chosen)
             return bool(self._queues)
         packed = self._queues[chosen][0][1]
@@ -595,7 +589,7 @@ class SourceSession:
         )
         self._last_end_bytes += len(packed.message)
         self._last_of_run[packed.run] = self._last
-        if len(self._last_of_run) > _ENDED_RUNS_KEPT:
+        if len(self._last_of_run) > _LAST_OF_RUN_MAX:
             self._forget_runs()
         self._numbered[self._last] = batch
         if not fresh:
@@ -620,7 +614,7 @@ class SourceSession:
             self._progress = Progress(
                 max(batch.sequence, resume.acknowledged),
                 max(self._last_end_bytes, resume.position_bytes),
-                self._refusals_seen,
+                self.counts.refusals_seen,
             )
         elif any(first <= batch.sequence <= last for first, last in self._selective):
             self._settle(batch)
@@ -632,11 +626,11 @@ class SourceSession:
         """The run whose oldest batch is the next one to go out."""
         heads = [(queue[0][0], run) for run, queue in self._queues.items()]
         if not self.replay:
-            heads = [head for head in heads if head[1] not in self.held]
+            heads = [head for head in heads if head[1] not in self.runs.held]
         if not heads:
             return None
         run = min(heads)[1]
-        return None if run in self.held and not self._repeating else run
+        return None if run in self.runs.held and not self._repeating else run
 
     def _dequeue(self, run: RunNumber) -> PackedBatch:
         queue = self._queues[run]
@@ -704,12 +698,14 @@ class SourceSession:
             return
         self._step(Happening.WELCOMED)
         self._first_ack_to_come = True
+        self._heartbeat_ns = max(10, welcome.heartbeat_ms) * _MS
+        if self.boot not in (0, welcome.boot):
+            self.runs.logger_restarted(now_ns + HEARTBEATS_MISSED_MAX * self._heartbeat_ns)
         self.boot = welcome.boot
         self.logger_name = welcome.logger
         self.detail = ""
         self.event_bytes_max = min(EVENT_BYTES_MAX, welcome.event_bytes_max)
         self._message_bytes_max = welcome.message_bytes_max
-        self._heartbeat_ns = max(10, welcome.heartbeat_ms) * _MS
         self._heartbeat_at_ns = now_ns
         self._patience = _PATIENCE_HEARTBEATS
         self._answered_ns.clear()
@@ -758,7 +754,7 @@ class SourceSession:
         return True
 
     def _acknowledge(self, ack: Acknowledgement) -> None:
-        self._count_refusals(ack)
+        self.counts.refusals(ack)
         self._acknowledged = max(self._acknowledged, ack.acknowledged)
         self._selective = [(a, b) for a, b in ack.selective if b > self._acknowledged]
         end_bytes = None
@@ -773,10 +769,12 @@ class SourceSession:
             for sequence in range(max(first, self._acknowledged + 1), min(last, self._last) + 1):
                 self._settle(self._numbered[sequence])
         if end_bytes is not None and self._acknowledged <= self._last:
-            self._progress = Progress(self._acknowledged, end_bytes, self._refusals_seen)
-        elif self._refusals_seen != self._progress.refusals_seen:
+            self._progress = Progress(self._acknowledged, end_bytes, self.counts.refusals_seen)
+        elif self.counts.refusals_seen != self._progress.refusals_seen:
             self._progress = Progress(
-                self._progress.acknowledged, self._progress.position_bytes, self._refusals_seen
+                self._progress.acknowledged,
+                self._progress.position_bytes,
+                self.counts.refusals_seen,
             )
 
     def _settle(self, batch: NumberedBatch) -> None:
@@ -785,27 +783,7 @@ class SourceSession:
         batch.settle(self.session)
         self._queued_bytes -= batch.queue_bytes
         self.events_settled += batch.events
-        for name, pieces in batch.pieces.items():
-            self.counts[name].settled += pieces
-
-    def _count_refusals(self, ack: Acknowledgement) -> None:
-        for number, refusal in enumerate(ack.refusals, ack.refusals_from):
-            if number < self._refusals_seen:
-                continue
-            self._refusals_seen = number + 1
-            self._count_refusal(refusal)
-
-    def _count_refusal(self, refusal: RefusedRange) -> None:
-        stream = StreamName(refusal.stream)
-        if stream not in self.counts and len(self.counts) >= WATERMARKS_PER_SESSION_MAX:
-            self._skip("refusal-of-unknown-stream")
-            return
-        # Of a replay, a refusal may come before its events were given again.
-        count = self.counts.setdefault(stream, StreamCount())
-        reason = refusal.reason
-        if reason not in count.refused and len(count.refused) >= 32:
-            reason = "other"
-        count.refused[reason] = count.refused.get(reason, 0) + refusal.events
+        self.counts.settled(batch.pieces)
 
     def _on_resend(self, resend: Resend, now_ns: int) -> None:
         if self.phase is not Phase.OPEN or resend.boot != self.boot or self._first_ack_to_come:
@@ -821,14 +799,18 @@ class SourceSession:
 
     def _on_refused(self, refused: Refused, now_ns: int) -> None:
         self.detail = f"{refused.code}: {refused.detail}"[:_DETAIL_LETTERS_MAX]
-        if self.phase is Phase.LEAVING:
-            # Nothing is left that could be lost: the session is over either way.
-            self._step(Happening.REFUSED_FOR_GOOD)
-        elif self.phase in (Phase.GREETING, Phase.OPEN):
-            if not refused.retry:
-                self._fail(self.detail)
-            elif self.phase is Phase.OPEN:
-                self.lost(now_ns)
+        if self.phase in (Phase.REFUSED, Phase.OVER):
+            return
+        if refused.retry:
+            again = self.phase is not Phase.GREETING
+            self._step(Happening.REFUSED_FOR_NOW)
+            if again:
+                self._greet(now_ns)
+        elif self._bye_said:
+            # Nothing is left that could be lost: BYE was carried out, only its answer was not heard.
+            self._step(Happening.REFUSED_AFTER_BYE)
+        else:
+            self._fail(self.detail)
 
     def _fail(self, detail: str) -> None:
         """The session cannot go on; nothing that it holds will be acknowledged."""
@@ -839,20 +821,15 @@ class SourceSession:
     # --- runs -------------------------------------------------------------------------------------
 
     def _learn_runs(self, ack: Acknowledgement, now_ns: int) -> None:
-        before = self.active | self.held | self.ending
-        self.active = frozenset(ack.active)
-        self.held = frozenset(ack.held)
-        now = self.active | self.held | frozenset(ack.ending)
-        over = (frozenset(ack.ended) | (before - now)) - self._ended.keys()
-        for run in sorted(frozenset(ack.ending) - self.ending):
-            self._begin_end(RunNumber(run))
-        self.ending = frozenset(ack.ending)
-        for run in sorted(over):
-            self._end_run(RunNumber(run))
-        for run in ack.ending:
-            answered_ns = self._answered_ns.get(RunNumber(run))
+        news = self.runs.learn(ack, now_ns)
+        for run in news.ending:
+            self._begin_end(run)
+        for run in news.over:
+            self._end_run(run)
+        for run in map(RunNumber, ack.ending):
+            answered_ns = self._answered_ns.get(run)
             if answered_ns is None or now_ns - answered_ns >= self._heartbeat_ns:
-                self._to_answer.add(RunNumber(run))
+                self._to_answer.add(run)
 
     def _begin_end(self, run: RunNumber) -> None:
         """The run ends: what was taken for it goes out, nothing more is taken."""
@@ -873,9 +850,6 @@ class SourceSession:
             self._queues[run] = kept
 
     def _end_run(self, run: RunNumber) -> None:
-        self._ended[run] = None
-        while len(self._ended) > _ENDED_RUNS_KEPT:
-            del self._ended[next(iter(self._ended))]
         self._to_answer.discard(run)
         self._answered_ns.pop(run, None)
         if not self._repeating:
@@ -890,20 +864,4 @@ class SourceSession:
             packed = self._dequeue(run)
             self._queued_bytes -= packed.queue_bytes
             self.events_run_ended += packed.events
-            for name, pieces in packed.pieces.items():
-                self.counts[name].run_ended += pieces
-
-
-def refused_reasons(counts: Mapping[StreamName, StreamCount]) -> dict[str, int]:
-    """Pieces that were settled without being stored, by reason, over all streams."""
-    reasons: dict[str, int] = {}
-    for count in counts.values():
-        for reason, pieces in _reasons(count):
-            reasons[reason] = reasons.get(reason, 0) + pieces
-    return reasons
-
-
-def _reasons(count: StreamCount) -> Iterable[tuple[str, int]]:
-    yield from count.refused.items()
-    if count.run_ended:
-        yield RUN_ENDED, count.run_ended
+            self.counts.run_ended(packed.pieces)

@@ -1,0 +1,120 @@
+"""A source's accounts: (event, stream) pieces by stream, from the caller's hand to their end.
+
+It only counts. sent = acknowledged + refused + run_ended + pending, at any moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from dlog.errors import SourceError
+from dlog.limits import WATERMARKS_PER_SESSION_MAX
+from dlog.model.ids import StreamName
+from dlog.model.messages import Acknowledgement, RefusedRange
+
+RUN_ENDED: Final = "run-ended"
+# A logger that makes up reasons must not grow the table.
+_REASONS_MAX: Final = 32
+_OTHER: Final = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamReport:
+    """(event, stream) pieces of a stream. sent = acknowledged + refused + run_ended + pending.
+
+    sent: accepted from the caller. acknowledged: durable. refused: settled without being stored, by
+    reason. run_ended: never left the source, because their run was over. pending: the rest.
+    """
+
+    sent: int
+    acknowledged: int
+    refused: dict[str, int]
+    run_ended: int
+    pending: int
+
+
+@dataclass(slots=True)
+class _Count:
+    """taken: accepted from the caller, in closed batches. settled: answered for by the logger, the
+    refused ones too."""
+
+    taken: int = 0
+    settled: int = 0
+    run_ended: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+
+
+class SourceCounts:
+    """The accounts of a session. refusals_seen: how many refusals were taken, from the first."""
+
+    def __init__(self, refusals_seen: int) -> None:
+        self.refusals_seen = refusals_seen
+        self._streams: dict[StreamName, _Count] = {}
+
+    def open_stream(self, name: StreamName) -> None:
+        """Raises `SourceError` where there are too many streams."""
+        if name in self._streams:
+            return
+        if len(self._streams) >= WATERMARKS_PER_SESSION_MAX:
+            raise SourceError(f"more than {WATERMARKS_PER_SESSION_MAX} streams")
+        self._streams[name] = _Count()
+
+    def taken(self, pieces: Mapping[StreamName, int]) -> None:
+        for name, number in pieces.items():
+            self._streams.setdefault(name, _Count()).taken += number
+
+    def settled(self, pieces: Mapping[StreamName, int]) -> None:
+        for name, number in pieces.items():
+            self._streams[name].settled += number
+
+    def run_ended(self, pieces: Mapping[StreamName, int]) -> None:
+        for name, number in pieces.items():
+            self._streams[name].run_ended += number
+
+    def refusals(self, ack: Acknowledgement) -> None:
+        """Count those that were not counted before: they are repeated until they are confirmed."""
+        for number, refusal in enumerate(ack.refusals, ack.refusals_from):
+            if number >= self.refusals_seen:
+                self.refusals_seen = number + 1
+                self._refused(refusal)
+
+    def _refused(self, refusal: RefusedRange) -> None:
+        name = StreamName(refusal.stream)
+        # Of a replay, a refusal may come before its events were given again.
+        if name not in self._streams and len(self._streams) >= WATERMARKS_PER_SESSION_MAX:
+            name = next(iter(self._streams))
+        refused = self._streams.setdefault(name, _Count()).refused
+        reason = refusal.reason
+        if reason not in refused and len(refused) >= _REASONS_MAX:
+            reason = _OTHER
+        refused[reason] = refused.get(reason, 0) + refusal.events
+
+    def reasons(self) -> dict[str, int]:
+        """Pieces that were settled without being stored, by reason, over all streams."""
+        reasons: dict[str, int] = {}
+        for count in self._streams.values():
+            lost = [*count.refused.items(), (RUN_ENDED, count.run_ended)]
+            for reason, pieces in lost:
+                if pieces:
+                    reasons[reason] = reasons.get(reason, 0) + pieces
+        return reasons
+
+    def report(self, open_pieces: Mapping[StreamName, int]) -> dict[str, StreamReport]:
+        """By stream; `open_pieces` are those in batches that are not closed yet."""
+        return {
+            str(name): _stream_report(count, open_pieces.get(name, 0))
+            for name, count in {**{n: _Count() for n in open_pieces}, **self._streams}.items()
+        }
+
+
+def _stream_report(count: _Count, open_pieces: int) -> StreamReport:
+    sent = count.taken + open_pieces
+    return StreamReport(
+        sent=sent,
+        acknowledged=count.settled - sum(count.refused.values()),
+        refused=dict(count.refused),
+        run_ended=count.run_ended,
+        pending=sent - count.settled - count.run_ended,
+    )
