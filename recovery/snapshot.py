@@ -7,6 +7,7 @@ journal grow: so this process never opens it. The file is also the child's progr
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -46,7 +47,7 @@ from dlog.core.journal_records import (
     StreamRecord,
     decode_record,
 )
-from dlog.errors import JournalUnreadable
+from dlog.errors import DlogError, JournalUnreadable
 from dlog.limits import JOURNAL_VALUE_BYTES_MAX
 from dlog.model.ids import (
     FileKey,
@@ -262,5 +263,14 @@ def dump_journal(folder: Path, out: IO[bytes]) -> None:
         journal.close()
 
 
+def _child() -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        dump_journal(Path(sys.argv[1]), sys.stdout.buffer)
+    except DlogError as error:
+        # The parent names the remedy itself.
+        sys.exit(str(error).partition("; `dlog journal")[0])
+
+
 if __name__ == "__main__":
-    dump_journal(Path(sys.argv[1]), sys.stdout.buffer)
+    _child()

@@ -1,0 +1,346 @@
+"""What the event files of a data directory testify when there is no journal: per file its blocks,
+per stream which of them can be trusted. It reads and decides; it writes nothing.
+
+Trusted means: surely committed, or in the consecutive prefix of block numbers. All numbers up to a
+closed file's last block were committed before it was closed; so were those below the end of a
+sealed file, and those below the first block of a later boot, since a restart cuts what was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlog.core.block import FLAG_GROUP_END, FragmentEntry
+from dlog.core.event_file import FileHeader, Sidecar, Totals
+from dlog.core.scan import Depth, Span, SpanKind, payload_bytes, scan
+from dlog.errors import DlogError, FormatError
+from dlog.limits import PAGE_BYTES
+from dlog.model.ids import BlockNumber, FileKey, FileKind, MarkKey, PartNumber, SessionId
+from recovery.facts import (
+    DataDirectory,
+    FileSource,
+    FileStage,
+    Place,
+    is_event_file_name,
+    known_of,
+    read_sidecar,
+)
+from recovery.judge import Progress, no_progress, open_header
+
+ROW_DTYPE: Final = np.dtype(
+    [
+        ("number", "<u8"), ("offset", "<u8"), ("end", "<u8"), ("first_event", "<u8"),
+        ("last_event", "<u8"), ("payload_bytes", "<u8"), ("crc", "<u4"), ("boot", "<u4"),
+        ("events", "<u4"), ("group_end", "?"),
+    ]
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Testimony:
+    """One event file. rows: its whole event blocks, shape (blocks,), dtype ROW_DTYPE.
+
+    sealed_at: where a fault ended it, None for no fault. has_footer: its index is whole, so that
+    all its blocks had been committed. pieces: for an open file, the block in which each piece ends,
+    with its watermark; for a closed one `marks` alone. adler32: of the whole file, if closed.
+    """
+
+    place: Place
+    directory: int
+    size: int
+    header: FileHeader | None
+    sidecar: Sidecar | None
+    sealed_at: int | None
+    seal_reason: str
+    rows: NDArray[Any]
+    totals: Totals
+    told_totals: Totals | None
+    has_footer: bool
+    adler32: int
+    marks: dict[MarkKey, int]
+    pieces: list[tuple[int, MarkKey, int]]
+    sessions: dict[SessionId, int]
+    problems: list[str]
+
+    @property
+    def is_open(self) -> bool:
+        return self.place.is_part
+
+    @property
+    def key(self) -> FileKey | None:
+        return self.header.key if self.header is not None else self.place.key
+
+    @property
+    def last_number(self) -> int:
+        """The highest block number that it is known to have held."""
+        told = self.told_totals.last_block if self.told_totals is not None else 0
+        return max(told, int(self.rows["number"].max()) if len(self.rows) else 0)
+
+
+class _Gatherer:
+    """Takes the spans of one file."""
+
+    def __init__(self, keep_pieces: bool) -> None:
+        self._keep_pieces = keep_pieces
+        self._rows: list[tuple[Any, ...]] = []
+        self.totals = Totals()
+        self.marks: dict[MarkKey, int] = {}
+        self.pieces: list[tuple[int, MarkKey, int]] = []
+        self.sessions: dict[SessionId, int] = {}
+        self.damage: list[str] = []
+        self.has_footer = False
+        self.tail: str | None = None
+
+    def take(self, span: Span) -> None:
+        if span.kind is SpanKind.INDEX:
+            self.has_footer = True
+        if span.kind is SpanKind.BLOCK:
+            if self.tail is not None:
+                self.damage.append(self.tail)
+                self.tail = None
+            self._block(span)
+        elif span.lost_bytes:
+            self.tail = self.tail or f"bytes [{span.begin}..{span.end}): {span.reason}"
+
+    def _block(self, span: Span) -> None:
+        header = span.header
+        assert header is not None
+        payload = payload_bytes(header)
+        self._rows.append((
+            header.number, span.begin, span.end, header.first_event, header.last_event, payload,
+            header.crc, header.boot, header.events, bool(header.flags & FLAG_GROUP_END),
+        ))  # fmt: skip
+        self.totals = self.totals.plus(header, payload)
+        for entry in span.fragments:
+            self._piece(entry, header.number, header.time_ns)
+
+    def _piece(self, entry: FragmentEntry, number: BlockNumber, time_ns: int) -> None:
+        self.sessions[entry.session] = max(self.sessions.get(entry.session, 0), time_ns)
+        if not entry.last:
+            return
+        if self._keep_pieces:
+            self.pieces.append((number, entry.mark, entry.sequence))
+        else:
+            self.marks[entry.mark] = max(self.marks.get(entry.mark, 0), entry.sequence)
+
+    def rows(self) -> NDArray[Any]:
+        return np.array(self._rows, ROW_DTYPE)
+
+
+def hear(
+    place: Place, directory: int, old: DataDirectory | None, progress: Progress = no_progress
+) -> Testimony:
+    """Read one event file through. Raises `OSError` or `DlogError` where it cannot be opened."""
+    with FileSource(place.path) as source:
+        opened = open_header(source, is_event_file_name(place.path.name))
+        known = known_of(place, opened.header, old)
+        size = source.size()
+        sealed_at = known.durable if known.stage is FileStage.SEALED else None
+        end = size if sealed_at is None else min(size, sealed_at)
+        problems = []
+        if opened.problem is not None:
+            problems.append(f"header page: {opened.problem.reason}")
+        page = source.header_page()
+        adler32 = zlib.adler32(page)
+
+        def observe(view: memoryview) -> None:
+            nonlocal adler32
+            adler32 = zlib.adler32(view, adler32)
+            progress(len(view))
+
+        gathered = _Gatherer(keep_pieces=place.is_part)
+        if opened.salt is not None:
+            for span in scan(
+                source, salt=opened.salt, path=str(place.path), end=end, chain=opened.chain,
+                depth=Depth.FULL, observe=observe,
+            ):  # fmt: skip
+                gathered.take(span)
+    sidecar = None
+    with contextlib.suppress(DlogError, OSError):
+        sidecar = read_sidecar(place.final_path)
+    if gathered.tail is not None and not place.is_part:
+        gathered.damage.append(gathered.tail)
+    told = sidecar.totals if sidecar is not None and not place.is_part else None
+    return Testimony(
+        place, directory, size, opened.header, sidecar, sealed_at,
+        known.witness if sealed_at is not None else "", gathered.rows(), gathered.totals, told,
+        gathered.has_footer, adler32, gathered.marks, gathered.pieces, gathered.sessions,
+        [*problems, *gathered.damage],
+    )  # fmt: skip
+
+
+# --- what can be trusted ----------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Trust:
+    """The last block number of a stream that surely, or as far as the numbers tell, is committed.
+
+    base: surely committed. problems: numbers that are missing or doubled above it.
+    """
+
+    base: int = 0
+    last: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def trust(files: Sequence[Testimony], old_durable: Iterable[tuple[Testimony, int]] = ()) -> Trust:
+    """How far the blocks of one stream go. files: all of its files, of every kind.
+
+    old_durable: durable offsets that an old journal still tells of.
+    """
+    found = Trust()
+    for file in files:
+        if not file.is_open or file.sealed_at is not None or file.has_footer:
+            found.base = max(found.base, file.last_number)
+    for file, durable in old_durable:
+        below = file.rows[file.rows["end"] <= durable]
+        if len(below):
+            found.base = max(found.base, int(below["number"].max()))
+    rows = _all_rows(files)
+    if len(rows):
+        found.base = max(found.base, _before_last_boot(rows))
+    numbers, counts = np.unique(rows["number"], return_counts=True)
+    doubled = numbers[counts > 1]
+    if len(doubled):
+        found.problems.append(
+            f"block numbers stand in two files: {int(doubled[0])} to {int(doubled[-1])}"
+        )
+    found.last = _consecutive(found, rows)
+    return found
+
+
+def _all_rows(files: Sequence[Testimony]) -> NDArray[Any]:
+    parts = [file.rows for file in files]
+    rows = np.concatenate(parts) if parts else np.empty(0, ROW_DTYPE)
+    return rows[np.argsort(rows["number"], kind="stable")]
+
+
+def _before_last_boot(rows: NDArray[Any]) -> int:
+    """The last number below the first block of the highest boot, if there was an earlier boot."""
+    highest = rows["boot"].max()
+    if (rows["boot"] == highest).all():
+        return 0
+    return int(rows["number"][rows["boot"] == highest].min()) - 1
+
+
+def _consecutive(found: Trust, rows: NDArray[Any]) -> int:
+    """The last number above the base that ends a group, with every number before it there."""
+    above = rows[rows["number"] > found.base]
+    last, expected = found.base, found.base + 1
+    for row in above:
+        number = int(row["number"])
+        if number == expected - 1:
+            break  # doubled: nothing tells which of the two counts
+        if number != expected:
+            found.problems.append(
+                f"block numbers {expected} to {number - 1} are missing; {len(above)} blocks from "
+                f"{number} on are not trusted and stay in their files"
+            )
+            break
+        if row["group_end"]:
+            last = number
+        expected = number + 1
+    return last
+
+
+# --- where files end --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DurableEnd:
+    """The end D of a file that is not closed, and what lies below it."""
+
+    durable: int
+    last_header_offset: int
+    chain: int
+    adler32: int
+    totals: Totals
+
+
+def durable_end(file: Testimony, last_number: int) -> DurableEnd:
+    """D is the end of the last trusted block; where the file was sealed, what its witness said."""
+    rows = file.rows[file.rows["number"] <= last_number]
+    totals = Totals()
+    for row in rows:
+        totals = totals.plus_block(
+            int(row["events"]), int(row["payload_bytes"]), int(row["first_event"]),
+            int(row["last_event"]), int(row["number"]),
+        )  # fmt: skip
+    durable, offset = PAGE_BYTES, 0
+    chain = file.header.crc if file.header is not None else 0
+    if len(rows):
+        durable, offset = int(rows["end"][-1]), int(rows["offset"][-1])
+        chain = int(rows["crc"][-1])
+    if file.sealed_at is not None:
+        durable = file.sealed_at
+    durable = min(durable, file.size) if file.header is None else durable
+    return DurableEnd(durable, offset, chain, adler32_of(file.place.path, durable), totals)
+
+
+def adler32_of(path: Path, end: int) -> int:
+    """The adler32 of the first `end` bytes."""
+    adler32 = 1
+    with FileSource(path) as source:
+        buffer = memoryview(bytearray(1 << 20))
+        at = 0
+        while at < end:
+            got = source.read_into(at, buffer[: min(len(buffer), end - at)])
+            if got == 0:
+                raise FormatError("ends below its durable offset", path=str(path), offset_bytes=at)
+            adler32 = zlib.adler32(buffer[:got], adler32)
+            at += got
+    return adler32
+
+
+# --- ranges -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The range of event numbers of a part; low exclusive, high inclusive, -1 for open."""
+
+    low: int
+    high: int
+    newest: bool  # it is the part that takes what is above all others
+
+
+def ranges(files: Sequence[Testimony], last_number: int) -> dict[int, Range]:
+    """The range of each EVENTS part of a stream, by part number.
+
+    A part that goes on for a sealed one takes over its range. A range ends at the highest event
+    number that the stream had seen when the next part was begun: that is, in the blocks before it.
+    """
+    headers = {
+        f.header.key.part: f.header
+        for f in files
+        if f.header is not None and f.header.key.kind is FileKind.EVENTS
+    }
+    roots: dict[PartNumber, PartNumber] = {}
+    for part in sorted(headers):
+        before = headers[part].predecessor_part
+        roots[part] = roots.get(before, part) if before else part
+    firsts = sorted(set(roots.values()))
+    rows = _all_rows(files)
+    rows = rows[rows["number"] <= last_number]
+    found: dict[int, Range] = {}
+    low = -1
+    for position, root in enumerate(firsts):
+        newest = position == len(firsts) - 1
+        high = -1
+        if not newest:
+            seen = rows[rows["number"] < headers[firsts[position + 1]].first_block]
+            high = max(low, int(seen["last_event"].max()) if len(seen) else low)
+        for part, its_root in roots.items():
+            if its_root == root:
+                found[part] = Range(low, high, newest)
+        low = high
+    return found

@@ -1,0 +1,229 @@
+"""Checks a journal read-only: every record's checksum and shape, and whether the records agree with
+each other and with the names and sizes of the files. It opens no event file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from dlog.core.journal_records import (
+    COMMAND_ORDER,
+    COMMANDS,
+    COUNTS,
+    DONE_OPERATIONS,
+    OPERATIONS,
+    SCHEMA_VERSION,
+    ClosedFileRecord,
+    CommandRecord,
+    CountRecord,
+    FileRecord,
+    OperationRecord,
+    StreamRecord,
+    decode_record,
+)
+from dlog.core.states import RUN_LIVE, FileState, LoggerState
+from dlog.errors import JournalUnreadable
+from dlog.limits import PAGE_BYTES
+from dlog.model.ids import FileKey, FileKind, PartNumber, StreamKey, file_path
+from recovery.facts import DataDirectory, look_at
+from recovery.report import FileReport, Finding, FindingKind, Verdict, shown
+from recovery.snapshot import Snapshot
+
+
+def check(root: Path) -> FileReport:
+    """The verdict on the journal of a data directory: good, 5 for what disagrees or cannot be read,
+    6 for a schema of another version, 1 where there is no journal."""
+    report = FileReport(path=shown(root / "journal"), state="journal", findings=[], notes=[])
+    if not (root / "journal").is_dir():
+        report.add(Finding(
+            kind=FindingKind.JOURNAL, verdict=Verdict.CANNOT_RUN,
+            reason=f"there is no journal; dlog journal rebuild {shown(root)} makes one from the "
+            "event files",
+        ))  # fmt: skip
+        return report
+    data = look_at(root)
+    if data.snapshot is None:
+        report.add(Finding(
+            kind=FindingKind.JOURNAL, verdict=Verdict.DISAGREE, reason=data.journal_problem
+        ))  # fmt: skip
+        return report
+    snapshot = data.snapshot
+    if data.running:
+        report.note("a logger runs: records may have changed between two reads")
+    if snapshot.meta is not None and snapshot.meta.schema != SCHEMA_VERSION:
+        report.add(Finding(
+            kind=FindingKind.VERSION, verdict=Verdict.UNSUPPORTED,
+            reason=f"journal schema {snapshot.meta.schema}; this program reads {SCHEMA_VERSION}",
+        ))  # fmt: skip
+        return report
+    for problem in _problems(data, snapshot):
+        report.add(Finding(
+            kind=FindingKind.JOURNAL, verdict=Verdict.DISAGREE, reason=problem
+        ))  # fmt: skip
+    _note_counts(report, snapshot)
+    return report
+
+
+def _problems(data: DataDirectory, snapshot: Snapshot) -> Iterator[str]:
+    yield from data.problems
+    yield from snapshot.problems
+    yield from _other_records(snapshot)
+    yield from _singles(snapshot)
+    for key, record in snapshot.files.items():
+        yield from _file(snapshot, key, record)
+    for stream, stream_record in snapshot.streams.items():
+        yield from _stream(snapshot, stream, stream_record)
+    yield from _marks(snapshot)
+    yield from _disk(data, snapshot)
+
+
+def _other_records(snapshot: Snapshot) -> Iterator[str]:
+    for key, value in snapshot.others.items():
+        try:
+            if key.startswith(COMMANDS):
+                decode_record(key, value, CommandRecord)
+            elif key.startswith(COUNTS):
+                decode_record(key, value, CountRecord)
+            elif key.startswith((OPERATIONS, DONE_OPERATIONS)):
+                decode_record(key, value, OperationRecord)
+            elif not key.startswith(COMMAND_ORDER):
+                yield f"record {key!r} is of no known kind"
+        except JournalUnreadable as error:
+            yield str(error)
+
+
+def _singles(snapshot: Snapshot) -> Iterator[str]:
+    for name, record in (("meta", snapshot.meta), ("boot", snapshot.boot)):
+        if record is None:
+            yield f"there is no {name} record"
+    logger = snapshot.logger
+    live = [run for run, record in snapshot.runs.items() if record.state in RUN_LIVE]
+    if logger is not None and live and logger.state in (
+        LoggerState.PREINITIALIZED, LoggerState.INITIALIZED, LoggerState.CONFIGURED,
+    ):  # fmt: skip
+        yield f"the logger is {logger.state}, and run {live[0]} is live"
+    for run in snapshot.runs.keys() & snapshot.ended.keys():
+        yield f"run {run} is both live and ended"
+
+
+def _file(snapshot: Snapshot, key: FileKey, record: FileRecord) -> Iterator[str]:
+    name = str(key)
+    if record.path != file_path(key):
+        yield f"{name}: its path is {record.path}, and should be {file_path(key)}"
+    if key in snapshot.closed:
+        yield f"{name} is both open and in the catalogue of closed files"
+    if snapshot.meta is not None and not 0 <= record.directory < len(snapshot.meta.data):
+        yield f"{name}: there is no data directory {record.directory}"
+    if key.kind is not FileKind.ORPHAN and key.run not in snapshot.runs:
+        yield f"{name}: its run is not live"
+    if key.stream_key not in snapshot.streams:
+        yield f"{name}: its stream has no record"
+    if record.state is FileState.CREATING:
+        return
+    if record.durable % PAGE_BYTES or (record.durable < PAGE_BYTES and not record.sealed):
+        yield f"{name}: durable offset {record.durable} is not the end of a block"
+    if record.durable > record.reserved and not record.sealed:
+        yield f"{name}: durable offset {record.durable} is behind what is reserved"
+    if not record.last_header_offset <= record.durable:
+        yield f"{name}: its last block begins behind its durable offset"
+    if snapshot.boot is not None and record.boot > snapshot.boot.boot:
+        yield f"{name}: made by boot {record.boot}, and the last one is {snapshot.boot.boot}"
+    if record.predecessor_part:
+        before = FileKey(key.run, key.stream, key.kind, PartNumber(record.predecessor_part))
+        yield from _predecessor(name, record, snapshot.files.get(before) or
+                                snapshot.closed.get(before))  # fmt: skip
+
+
+def _predecessor(
+    name: str, record: FileRecord, before: FileRecord | ClosedFileRecord | None
+) -> Iterator[str]:
+    if before is None:
+        yield f"{name}: it goes on for part {record.predecessor_part}, which nothing tells of"
+        return
+    end = before.size_bytes if isinstance(before, ClosedFileRecord) else before.durable
+    if not before.sealed:
+        yield f"{name}: it goes on for part {record.predecessor_part}, which is not sealed"
+    elif end != record.predecessor_sealed:
+        yield (
+            f"{name}: it goes on from byte {record.predecessor_sealed} of part "
+            f"{record.predecessor_part}, which was sealed at {end}"
+        )
+
+
+def _stream(snapshot: Snapshot, key: StreamKey, record: StreamRecord) -> Iterator[str]:
+    files: dict[FileKey, FileRecord | ClosedFileRecord] = {}
+    files |= {k: r for k, r in snapshot.files.items() if k.stream_key == key}
+    files |= {k: r for k, r in snapshot.closed.items() if k.stream_key == key}
+    for file, its in files.items():
+        if file.part >= record.next_part.get(file.kind, 1):
+            yield f"{file}: the stream's next part is {record.next_part.get(file.kind, 1)}"
+        if its.totals.last_block >= record.next_block:
+            yield (
+                f"{file}: holds block {its.totals.last_block}, and the stream's next block is "
+                f"{record.next_block}"
+            )
+        if its.totals.events and its.totals.last_event > record.highest_event and (
+            file.kind is FileKind.EVENTS
+        ):  # fmt: skip
+            yield (
+                f"{file}: holds event {its.totals.last_event}, and the stream's highest event is "
+                f"{record.highest_event}"
+            )
+    opened = [
+        str(k) for k, r in files.items()
+        if isinstance(r, FileRecord) and r.state is FileState.OPEN and k.kind is FileKind.EVENTS
+    ]  # fmt: skip
+    if len(opened) > 1:
+        yield f"{key}: several parts are OPEN: {', '.join(sorted(opened))}"
+    run = snapshot.runs.get(key.run)
+    if run is not None and key.stream not in run.streams:
+        yield f"{key}: the run's configuration does not name it"
+
+
+def _marks(snapshot: Snapshot) -> Iterator[str]:
+    orphaned = {mark.session for mark in snapshot.marks} - set(snapshot.sessions)
+    for session in sorted(orphaned):
+        yield f"watermarks of session {session.hex()}, which has no record"
+
+
+def _disk(data: DataDirectory, snapshot: Snapshot) -> Iterator[str]:
+    """Names and sizes alone; `dlog verify` looks inside."""
+    for key, record in snapshot.files.items():
+        if record.state is FileState.CREATING or key in snapshot.closed:
+            continue
+        if not 0 <= record.directory < len(data.folders):
+            continue
+        path = data.folders[record.directory] / record.path
+        size = max(_size(path), _size(path.with_name(path.name + ".part")))
+        if size < 0:
+            yield f"{record.path} is not there; {record.durable} bytes of it were acknowledged"
+        elif size < record.durable:
+            yield f"{record.path} has {size} bytes; {record.durable} were acknowledged"
+    for closed in snapshot.closed.values():
+        if 0 <= closed.directory < len(data.folders):
+            size = _size(data.folders[closed.directory] / closed.path)
+            if size != closed.size_bytes:
+                there = "is not there" if size < 0 else f"has {size} bytes"
+                yield f"{closed.path} {there}; the catalogue says {closed.size_bytes} bytes"
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _note_counts(report: FileReport, snapshot: Snapshot) -> None:
+    held: tuple[tuple[str, Callable[[], int]], ...] = (
+        ("live runs", lambda: len(snapshot.runs)),
+        ("ended runs", lambda: len(snapshot.ended)),
+        ("open files", lambda: len(snapshot.files)),
+        ("closed files", lambda: len(snapshot.closed)),
+        ("sessions", lambda: len(snapshot.sessions)),
+        ("watermarks", lambda: len(snapshot.marks)),
+    )
+    report.note(", ".join(f"{count()} {name}" for name, count in held))
+    if snapshot.meta is not None and snapshot.meta.rebuilt_ns:
+        report.note("rebuilt from the event files")
