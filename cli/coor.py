@@ -224,11 +224,15 @@ def _carry_out(
 
         show(answer.data)
     else:
-        said = ", ".join(f"{key} {value}" for key, value in answer.data.items())
+        said = ", ".join(f"{key} {_said(value)}" for key, value in answer.data.items())
         again = " (the recorded answer)" if answer.repeated else ""
         words(f"{command} done, logger {answer.state}{again}{': ' if said else ''}{said}")
     if not answer.ok:
         raise typer.Exit(1)
+
+
+def _said(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _parse_id(text: str) -> tuple[str, int] | None:

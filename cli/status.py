@@ -172,7 +172,7 @@ def _head(status: Status) -> RenderableType:
     line.append(f" for {since(logger.since_ns, status.time_ns)}")
     where = f"   {logger.host} pid {logger.pid}, boot {logger.boot}, dlog {logger.version}"
     line.append(plain(where), "dim")
-    if "events" in logger.addresses:
+    if logger.addresses.get("events"):
         line.append(plain(f"   events {logger.addresses['events']}"), "dim")
     return line
 

@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import socket as system_socket
+import struct
 import threading
 import time
 from collections import OrderedDict, deque
@@ -21,7 +22,6 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from dlog.adapters.connection_facts import ConnectionFacts
 from dlog.core.states import ConnectionEvent, ConnectionState
@@ -53,6 +53,8 @@ RECONNECT_MS: Final = 50
 RECONNECT_MS_MAX: Final = 1000
 RESEND_SECONDS: Final = 0.5
 LINGER_MS: Final = 500  # for the answer to STOP; a peer that is gone is not waited for
+
+_MONITOR_EVENT: Final = struct.Struct("=Hi")  # see zmq_socket_monitor(3)
 
 UP: Final = zmq.EVENT_HANDSHAKE_SUCCEEDED
 DOWN: Final = zmq.EVENT_DISCONNECTED
@@ -121,7 +123,7 @@ class _Schedule:
 
 
 class CoorSockets:
-    """The logger's end, for one thread: `receive`, `send`, `tell`, `connections`; `wake` for any.
+    """The logger's end, for one thread; `wake` and `connections` are for any.
 
     control: where it always listens, for command lines on this machine (`control_address`).
     listen: where it waits for COOR. connect: the COOR that it connects to, identifies itself to
@@ -143,7 +145,7 @@ class CoorSockets:
         self._peers: OrderedDict[bytes, _Peer] = OrderedDict()  # by name in the port, oldest first
         self._ways: dict[bytes, _Way] = {}
         self._schedule = _Schedule(heartbeat_ms * 1_000_000)
-        self._lock = threading.Lock()  # of the wake descriptor alone
+        self._lock = threading.Lock()  # of the wake descriptor and the table of peers
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._context: Context = zmq.Context()
         self._poller = zmq.Poller()
@@ -189,9 +191,10 @@ class CoorSockets:
         return self._ways[b"l"].address if b"l" in self._ways else ""
 
     def connections(self) -> list[ConnectionStatus]:
-        """Each COOR with what is known of it; all command lines together as one."""
-        self._watch()
-        peers = [peer.facts.status() for peer in self._peers.values() if peer.way.prefix == b"l"]
+        """Each COOR with what is known of it; all command lines together as one. For any thread."""
+        with self._lock:
+            known = list(self._peers.values())
+        peers = [peer.facts.status() for peer in known if peer.way.prefix == b"l"]
         listening = {way.prefix for way in self._ways.values() if way.prefix != b"l" or not peers}
         return [self._ways[prefix].facts.status() for prefix in sorted(listening)] + peers
 
@@ -299,20 +302,21 @@ class CoorSockets:
         """Remember the peer that wrote, the latest last; forget the one silent for longest."""
         key = way.prefix + routing
         peer = self._peers.get(key)
-        descriptor = int(frame.get(zmq.SRCFD))
+        new = peer is None
         if peer is None:
-            if way.prefix == b"c":
-                facts = way.facts
-            else:
+            facts = way.facts
+            if way.prefix == b"l":
                 host = str(frame.get("Peer-Address"))
                 facts = ConnectionFacts("coor", way.address, host=host)
-            peer = self._peers[key] = _Peer(way, routing, facts)
-            while len(self._peers) > self._peers_max:
+            peer = _Peer(way, routing, facts)
+        peer.descriptor = int(frame.get(zmq.SRCFD))
+        with self._lock:
+            self._peers[key] = peer
+            self._peers.move_to_end(key)
+            if len(self._peers) > self._peers_max:
                 self._peers.popitem(last=False)
-            if way.prefix == b"l":
-                self._put(way, routing, encode_json(self._identification()), facts)
-        peer.descriptor = descriptor
-        self._peers.move_to_end(key)
+        if new and way.prefix == b"l":
+            self._put(way, routing, encode_json(self._identification()), peer.facts)
         return peer.facts
 
     def _introduced(self, way: _Way, routing: bytes, facts: ConnectionFacts, text: bytes) -> None:
@@ -329,7 +333,8 @@ class CoorSockets:
                 lost = other.facts.state is ConnectionState.LOST
                 if lost and other.way is way and other.facts.name == facts.name:
                     facts.connects += other.facts.connects
-                    del self._peers[key]
+                    with self._lock:
+                        del self._peers[key]
 
     def _put(self, way: _Way, routing: bytes, message: bytes, facts: ConnectionFacts) -> bool:
         frames = [message] if way.prefix == b"d" else [routing, message]
@@ -401,7 +406,8 @@ class CoorSockets:
         if peer is None:
             return
         if peer.way.prefix == b"c":
-            del self._peers[key]
+            with self._lock:
+                del self._peers[key]
             return
         peer.descriptor = -1
         if peer.facts.happened(ConnectionEvent.DROPPED):
@@ -736,10 +742,12 @@ def monitored(monitor: Socket) -> list[tuple[int, int]]:
     events: list[tuple[int, int]] = []
     while len(events) < 4 * PEERS_MAX:
         try:
-            message = parse_monitor_message(monitor.recv_multipart(zmq.NOBLOCK))
+            said = monitor.recv_multipart(zmq.NOBLOCK)
         except zmq.Again:
             break
-        events.append((int(message["event"]), int(message["value"])))
+        # Read here, since zmq.utils.monitor brings all of asyncio with it.
+        event, value = _MONITOR_EVENT.unpack_from(said[0])
+        events.append((event, value))
     return events
 
 
