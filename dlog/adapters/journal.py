@@ -228,7 +228,8 @@ class LmdbJournal:
         self._fence(allocation.ordinary_end)
         while not self._try(changes):
             # Nothing was written: the map ended before the pages did.
-            self._env.reader_check()
+            if self._env.reader_check():
+                continue  # pages that processes now dead were reading
             if allocation.extend():
                 self._fence(allocation.ordinary_end)
             elif use_ballast and self._map_bytes < allocation.end:
