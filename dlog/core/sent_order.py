@@ -7,7 +7,8 @@ sending".
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,20 +20,31 @@ from dlog.model.events import EventTable
 
 @dataclass(frozen=True, slots=True)
 class SentPiece:
-    """Events of one session in one stream, by position, not one of them below those of the piece
-    before it in that stream.
+    """Events of one session in one stream, by position; none lies below those of the piece before.
 
-    positions: shape (events,), dtype uint64, the order base added. begins: where in `payload` each
-    event begins; its size stands in the table. path: of its file, for errors. source: what the
-    caller wants to know it by; the merge does not look at it.
+    positions: in the session, shape (events,), dtype uint64. sequences: the batches. begins: where
+    in `payload` each event begins; its size stands in the table. block_ns: when the block was
+    closed in which the first of them lies. path: of its file, for errors.
     """
 
     positions: NDArray[Any]
+    sequences: NDArray[Any]
     table: EventTable
     begins: NDArray[Any]
     payload: memoryview
+    block_ns: int
     path: str
-    source: Any
+
+    def in_order(self) -> SentPiece:
+        """Itself, sorted by position where it is not."""
+        positions = self.positions
+        if bool((positions[1:] >= positions[:-1]).all()):
+            return self
+        rows = np.argsort(positions, kind="stable")
+        return replace(
+            self, positions=positions[rows], sequences=self.sequences[rows],
+            table=self.table[rows], begins=self.begins[rows],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +59,27 @@ class SentRows:
     also: tuple[int, ...] = ()
 
 
-def sent_piece(
-    order_base: int,
-    table: EventTable,
-    begins: NDArray[Any],
-    payload: memoryview,
-    *,
-    path: str,
-    source: Any,
-) -> SentPiece:
-    """A piece of these events, put in order where it was split over files and is not."""
-    positions = table["order"].astype(np.uint64) + np.uint64(order_base)
-    if len(positions) > 1 and bool((positions[1:] < positions[:-1]).any()):
-        rows = np.argsort(positions, kind="stable")
-        positions, table, begins = positions[rows], table[rows], begins[rows]
-    return SentPiece(positions, table, begins, payload, path, source)
+def ordered(group: Sequence[SentPiece]) -> list[SentPiece]:
+    """The events of a group of blocks, by position: as they are where the pieces follow each other,
+    else as one piece, which holds copies."""
+    pieces = sorted(
+        (piece.in_order() for piece in group if len(piece.positions)),
+        key=lambda piece: int(piece.positions[0]),
+    )
+    if all(before.positions[-1] <= after.positions[0] for before, after in pairwise(pieces)):
+        return pieces
+    shifts = np.cumsum([0, *(len(piece.payload) for piece in pieces)])
+    return [
+        SentPiece(
+            np.concatenate([piece.positions for piece in pieces]),
+            np.concatenate([piece.sequences for piece in pieces]),
+            np.concatenate([piece.table for piece in pieces]),
+            np.concatenate([p.begins + shift for p, shift in zip(pieces, shifts, strict=False)]),
+            memoryview(b"".join(piece.payload for piece in pieces)),
+            pieces[0].block_ns,
+            pieces[0].path,
+        ).in_order()
+    ]
 
 
 class _Cursor:

@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 
 from dlog.core.block import BlockHeader
 from dlog.model.events import EventTable, Payload
-from dlog.model.ids import EventNumber, FileKind, RunNumber, Sequence, SessionId, StreamName
+from dlog.model.ids import (
+    EventNumber,
+    FileKind,
+    RunNumber,
+    Sequence,
+    SessionId,
+    StreamName,
+    valid_stream_name,
+)
 
 
 class Event(NamedTuple):
@@ -122,6 +130,9 @@ def content_problem(block: Block) -> str:
     ends = np.cumsum(pieces["events"], dtype=np.int64)
     if (int(ends[-1]) if len(ends) else 0) != len(table):
         return "fragment table does not add up to the block"
+    for name in set(pieces["stream"].tolist()):
+        if not valid_stream_name(name.decode("ascii", "replace")):
+            return f"fragment of a stream called {name!r}"
     if len(table) == 0:
         return ""
     numbers = table["number"]

@@ -9,21 +9,23 @@ from array import array
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dlog.core.sent_order import SentPiece, SentRows, sent_piece
+from dlog.core.block import FLAG_GROUP_END
+from dlog.core.sent_order import SentPiece, SentRows, ordered
 from dlog.errors import FormatError
 from dlog.limits import MESSAGE_BYTES_MAX
 from dlog.model.ids import EventNumber, FileKind, RunNumber, Sequence, SessionId, StreamName
-from dlog.reader.block import Block, Event, stream_of
+from dlog.reader.block import Block, Event
 from dlog.reader.event_file import EventFile
 from dlog.reader.file_bytes import FileBytes
 
-# Of a batch that straddles blocks: none holds more, whatever a file says.
-_HELD_BYTES_MAX: Final = MESSAGE_BYTES_MAX
+# Of a group that lies in several blocks: none holds more, whatever a file says.
+_HELD_BYTES_MAX: Final = 2 * MESSAGE_BYTES_MAX
 
 
 class FeedKey(NamedTuple):
@@ -52,8 +54,10 @@ class Numbering:
         self._files: list[EventFile] = []
         self._numbers, self._offsets = array("Q"), array("Q")
         self._sizes, self._file_of = array("I"), array("I")
-        # Of each block, its place in the order of numbers; made by `finish`.
+        self._ends_group = array("B")
+        # Of each block, its place in the order of numbers, and its group; made by `finish`.
         self._rank: NDArray[np.intp] = np.empty(0, np.intp)
+        self._group: NDArray[np.intp] = np.empty(0, np.intp)
 
     def add(self, file: EventFile, feeds: dict[FeedKey, Feed]) -> None:
         """Read the outline of a file, and note in `feeds` what lies where."""
@@ -65,6 +69,7 @@ class Numbering:
                 self._offsets.append(header.offset)
                 self._sizes.append(header.block_bytes)
                 self._file_of.append(len(self._files) - 1)
+                self._ends_group.append(header.flags & FLAG_GROUP_END)
                 columns = (pieces[name].tolist() for name in ("run", "session", "stream"))
                 for run, session, stream in set(zip(*columns, strict=True)):
                     name = StreamName(stream.decode("ascii", "replace"))
@@ -78,6 +83,9 @@ class Numbering:
         order = np.argsort(numbers, kind="stable")
         self._rank = np.empty_like(order)
         self._rank[order] = np.arange(len(order))
+        ends = np.frombuffer(self._ends_group, np.uint8)[order].astype(np.intp)
+        self._group = np.empty_like(order)
+        self._group[order] = np.cumsum(ends) - ends
         numbers = np.concatenate([np.zeros(1, np.uint64), numbers[order]])
         steps = np.diff(numbers)
         twice = np.flatnonzero(steps == 0)
@@ -93,11 +101,12 @@ class Numbering:
         gaps = np.flatnonzero(steps > 1).tolist()
         return [(int(numbers[i]) + 1, int(numbers[i + 1]) - 1) for i in gaps]
 
-    def by_number(self, blocks: array[int]) -> list[int]:
-        """These blocks in the order of their numbers."""
+    def groups(self, blocks: array[int]) -> list[list[int]]:
+        """These blocks in the order of their numbers, by group."""
         rows = np.frombuffer(blocks, np.uint32)
-        in_order: list[int] = rows[np.argsort(self._rank[rows])].tolist()
-        return in_order
+        rows = rows[np.argsort(self._rank[rows])]
+        borders = np.flatnonzero(np.diff(self._group[rows])) + 1
+        return [part.tolist() for part in np.split(rows, borders)]
 
     def read(self, blocks: Iterable[int]) -> Generator[Block, None, None]:
         opened: tuple[EventFile, FileBytes] | None = None
@@ -129,66 +138,39 @@ class Feed:
         """Position and time of the first event; the block's time where the event has none."""
         with closing(self.pieces(key)) as pieces:
             for piece in pieces:
-                _, block_ns = piece.source
-                return int(piece.positions[0]), int(piece.table["time_ns"][0]) or block_ns
+                return int(piece.positions[0]), int(piece.table["time_ns"][0]) or piece.block_ns
         return 0, 0
 
     def pieces(self, key: FeedKey) -> Generator[SentPiece, None, None]:
-        """Batch by batch, from however many blocks and files each straddles."""
-        held: list[_Part] = []
-        with closing(self.numbering.read(self.numbering.by_number(self.blocks))) as blocks:
-            for part in (part for block in blocks for part in _parts(block, key)):
-                if held and (part.batch != held[0].batch or _bytes(held) > _HELD_BYTES_MAX):
-                    yield _joined(held)
-                    held = []
-                held.append(part)
-                if sum(p.end - p.begin for p in held) >= part.piece_events:
-                    yield _joined(held)
-                    held = []
-        if held:
-            yield _joined(held)
+        """Group by group: within a group the blocks of different files hold what lies between."""
+        groups = self.numbering.groups(self.blocks)
+        with closing(self.numbering.read(row for group in groups for row in group)) as blocks:
+            for group in groups:
+                held: list[SentPiece] = []
+                for block in islice(blocks, len(group)):
+                    held.append(_piece(block, key))
+                    if sum(len(piece.payload) for piece in held) > _HELD_BYTES_MAX:
+                        yield from ordered(held)
+                        held = []
+                yield from ordered(held)
 
 
-class _Part(NamedTuple):
-    """Rows of a block that are a piece, or a part of one."""
-
-    block: Block
-    begin: int
-    end: int
-    batch: tuple[int, int]  # sequence, order base
-    piece_events: int
-
-
-def _parts(block: Block, key: FeedKey) -> Iterator[_Part]:
-    row = 0
-    for piece in block.pieces:
-        begin, row = row, row + int(piece["events"])
-        if (
-            piece["session"].tobytes() == key.session
-            and int(piece["run"]) == key.run
-            and stream_of(piece) == key.stream
-        ):
-            batch = int(piece["sequence"]), int(piece["order_base"])
-            yield _Part(block, begin, row, batch, int(piece["piece_events"]))
-
-
-def _bytes(parts: list[_Part]) -> int:
-    return sum(int(p.block.offsets[p.end] - p.block.offsets[p.begin]) for p in parts)
-
-
-def _joined(parts: list[_Part]) -> SentPiece:
-    block, begin, end = parts[0][:3]
-    sequence, order_base = parts[0].batch
-    table, begins, payload = block.table[begin:end], block.offsets[begin:end], block.raw_payload
-    if len(parts) > 1:
-        table = np.concatenate([p.block.table[p.begin : p.end] for p in parts])
-        begins = np.cumsum(table["size"], dtype=np.int64) - table["size"]
-        views = (
-            p.block.raw_payload[p.block.offsets[p.begin] : p.block.offsets[p.end]] for p in parts
-        )
-        payload = memoryview(b"".join(views))
-    source = Sequence(sequence), block.header.time_ns
-    return sent_piece(order_base, table, begins, payload, path=block.path, source=source)
+def _piece(block: Block, key: FeedKey) -> SentPiece:
+    """What of a block belongs to the feed; views where that is all of it."""
+    pieces, table, begins = block.pieces, block.table, block.offsets[:-1]
+    mine = (
+        (pieces["session"] == np.void(key.session))
+        & (pieces["run"] == key.run)
+        & (pieces["stream"] == key.stream.encode())
+    )
+    if not bool(mine.all()):
+        rows = np.repeat(mine, pieces["events"])
+        pieces, table, begins = pieces[mine], table[rows], begins[rows]
+    positions = table["order"] + np.repeat(pieces["order_base"], pieces["events"])
+    sequences = np.repeat(pieces["sequence"], pieces["events"])
+    return SentPiece(
+        positions, sequences, table, begins, block.raw_payload, block.header.time_ns, block.path
+    )
 
 
 def in_order_of_time(feeds: dict[FeedKey, Feed]) -> list[list[FeedKey]]:
@@ -205,15 +187,15 @@ def in_order_of_time(feeds: dict[FeedKey, Feed]) -> list[list[FeedKey]]:
 
 def events_of(sent: Sent) -> Iterator[Event]:
     key, piece = sent.key, sent.rows.piece
-    sequence: Sequence = piece.source[0]
     rows = slice(sent.rows.begin, sent.rows.end)
     numbers: list[EventNumber] = piece.table["number"][rows].tolist()
     times = piece.table["time_ns"][rows].tolist()
     begins = piece.begins[rows].tolist()
     sizes = piece.table["size"][rows].tolist()
     positions = piece.positions[rows].tolist()
-    for number, time_ns, begin, size, position in zip(
-        numbers, times, begins, sizes, positions, strict=True
+    sequences: list[Sequence] = piece.sequences[rows].tolist()
+    for number, time_ns, begin, size, position, sequence in zip(
+        numbers, times, begins, sizes, positions, sequences, strict=True
     ):
         yield Event(
             number, time_ns, key.run, key.stream, piece.payload[begin : begin + size], key.kind,
