@@ -41,6 +41,8 @@ _PROBE_PROGRAM: Final = Path(__file__).with_name("journal_probe.py")
 _LOCK_BYTES: Final = 8 * KIB
 # A multiple of every page size that Linux has.
 _STEP_BYTES_MIN: Final = 64 * KIB
+# A large journal grows by no more than this at a time: the disk is for the events.
+_STEP_BYTES_MAX: Final = 64 * MIB
 
 # A meta page of LMDB 0.9 (lmdb's mdb.c: MDB_page, MDB_meta, MDB_db), in the machine's byte order.
 # Page number, pad, flags, two unused; magic, version, address, map size.
@@ -96,7 +98,8 @@ class Allocation:
 
     def extend(self, *, at_least: int = 0) -> bool:
         """Allocate more, as far as disk and limit allow; whether it is any more than before."""
-        wanted = max(self.end // 8, self.space.ahead_bytes, _STEP_BYTES_MIN)
+        growth = min(max(self.end // 8, _STEP_BYTES_MIN), _STEP_BYTES_MAX)
+        wanted = max(growth, self.space.ahead_bytes)
         end = max(self.end + wanted, at_least + self.space.ballast_bytes)
         step = min(end, self.space.map_bytes_max) - self.end
         # Asked first, since an allocation that fails may leave its first part allocated.
