@@ -111,7 +111,8 @@ class _Window:
         self._observed = begin
         self._begin = begin
         self._filled = 0
-        self._buffer = memoryview(bytearray(2 * WINDOW_BYTES))
+        # No larger than what there is to read.
+        self._buffer = memoryview(bytearray(min(2 * WINDOW_BYTES, max(0, end - begin))))
 
     def view(self, offset: int, size: int) -> memoryview:
         """Bytes from `offset` on: `size` of them, fewer only at the end."""
