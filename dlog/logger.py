@@ -73,6 +73,7 @@ from dlog.services.alarms import AlarmBoard
 from dlog.services.commander import Commander
 from dlog.services.committer import Committer
 from dlog.services.event_server import EventServer, Identity
+from dlog.services.housekeeper import Housekeeper
 from dlog.services.operations import Operations
 from dlog.services.parts import Part, Storage
 from dlog.services.restart import DirectCommits, Restart
@@ -140,6 +141,7 @@ class Logger:
         self._events: EventServer | None = None
         self._events_thread: threading.Thread | None = None
         self._notices: NoticeLinks | None = None
+        self._housekeeper: Housekeeper | None = None
         self._asked_to_end = False
         logger = config.logger if config is not None else None
         self._link = CoorSockets(
@@ -323,6 +325,8 @@ class Logger:
             orphans,
         )
         self.start_writer(orphans)
+        self._housekeeper = Housekeeper(self._journal, self._storage, self._config_of_ended)
+        self._start("housekeeper", self._housekeeper.run)
         self.address_changed(record.event_address if record.init else "")
         if runs:
             log.info(
@@ -355,7 +359,9 @@ class Logger:
             else:
                 files.append((record, self._config_of_ended(record), False))
         storage = replace(self._storage, commits=DirectCommits(self._journal))
-        found = Restart(storage).settle(files)
+        restart = Restart(storage)
+        found = restart.settle(files)
+        restart.finish_operations()
         parts: dict[StreamKey, list[Part]] = {}
         for part in found.parts:
             part.use(self._storage)
@@ -383,6 +389,8 @@ class Logger:
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
                 log.warning("%s could not store what it has; its sources send it again", thread.name)
+        if self._housekeeper is not None:
+            self._housekeeper.stop()
         clean = BootRecord(boot=self.boot, clean=True)
         self._committer.submit([(records.BOOT, records.encode_record(records.BOOT, clean))])
         self._committer.stop()
@@ -399,7 +407,7 @@ class Logger:
             self._end_at_once(0)
         if self._socket is not None and not (self._events_thread and self._events_thread.is_alive()):
             self._socket.close()
-        if any(t.is_alive() for t in self._threads if t.name.startswith("stream ")):
+        if any(t.is_alive() for t in self._threads):
             self._end_at_once(0)
         self._journal.close()
         log.info("ended")

@@ -161,6 +161,11 @@ class NoticeLinks:
     def connections(self) -> list[ConnectionStatus]:
         return [link.facts.status() for link in list(self._links.values())]
 
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
     def close(self) -> None:
         """Send the last reports, for a bounded time, and end the thread."""
         with self._lock:

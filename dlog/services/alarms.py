@@ -9,6 +9,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from dlog.model.messages import AlarmState
@@ -20,6 +21,8 @@ ALARMS_MAX: Final = 256
 CLEARED_KEPT_MAX: Final = 256
 NAME_LETTERS_MAX: Final = 200
 TEXT_LETTERS_MAX: Final = 1000
+FLUTTER_LINES_MAX: Final = 20
+FLUTTER_NS: Final = 10_000_000_000
 OVERFLOW: Final = "too-many-alarms"
 
 _LEVELS: Final = {
@@ -38,6 +41,14 @@ class AlarmView(NamedTuple):
     cleared: list[str]
 
 
+@dataclass(slots=True)
+class _Flutter:
+    """How much was logged of an alarm lately."""
+
+    begin_ns: int
+    lines: int = 0
+
+
 class AlarmBoard:
     """All alarms that are raised. At most `alarms_max`; what comes beyond is counted under
     `too-many-alarms`, which stands until every alarm is cleared."""
@@ -49,6 +60,7 @@ class AlarmBoard:
         self._raised: dict[str, AlarmState] = {}
         self._cleared: deque[tuple[int, str]] = deque(maxlen=CLEARED_KEPT_MAX)
         self._moment = 0
+        self._flutters: dict[str, _Flutter] = {}
         self._listeners: list[Callable[[], None]] = []
 
     def listen(self, wake: Callable[[], None]) -> None:
@@ -72,7 +84,7 @@ class AlarmBoard:
         # An alarm that comes a million times is logged twenty times.
         if changed or count & (count - 1) == 0:
             times = f" ({count} times)" if count > 1 else ""
-            _log.log(_LEVELS[severity], "alarm %s: %s%s", name, text, times)
+            self._say(_LEVELS[severity], name, f"alarm {name}: {text}{times}")
         for wake in listeners:
             wake()
 
@@ -87,7 +99,7 @@ class AlarmBoard:
             listeners = self._changed()
             self._cleared.extend((self._moment, each) for each in gone)
         for each in gone:
-            _log.info("alarm %s cleared", each)
+            self._say(logging.INFO, each, f"alarm {each} cleared")
         for wake in listeners:
             wake()
 
@@ -107,6 +119,23 @@ class AlarmBoard:
                 if moment > since and name not in self._raised
             ]
             return AlarmView(self._moment, raised, list(dict.fromkeys(cleared)))
+
+    def _say(self, level: int, name: str, line: str) -> None:
+        """Log it, unless the alarm comes and goes so fast that it would fill the log."""
+        now_ns = self._clock.monotonic_ns()
+        with self._lock:
+            flutter = self._flutters.get(name)
+            if flutter is None or now_ns - flutter.begin_ns > FLUTTER_NS:
+                if len(self._flutters) >= 2 * self._alarms_max:
+                    self._flutters.clear()
+                flutter = self._flutters[name] = _Flutter(now_ns)
+            flutter.lines += 1
+            lines = flutter.lines
+        if lines <= FLUTTER_LINES_MAX:
+            _log.log(level, "%s", line)
+        elif lines == FLUTTER_LINES_MAX + 1:
+            seconds = FLUTTER_NS // 1_000_000_000
+            _log.warning("alarm %s flutters: for up to %d s not all is logged", name, seconds)
 
     def _changed(self) -> list[Callable[[], None]]:
         self._moment += 1

@@ -22,6 +22,7 @@ from dlog.core.journal_records import (
     EndedRunRecord,
     FileRecord,
     MarkRecord,
+    QuarantineRecord,
     Refusal,
     SessionRecord,
     StreamRecord,
@@ -52,7 +53,6 @@ class Settlement:
 
     mark: its watermark, None for a placeholder. count_run, count_stream: what it is counted under.
     shares: settlements that the whole batch needs; 0 where it was admitted before and only counts.
-    completes: the piece ends here: it is one of the batch's shares and moves the watermark.
     """
 
     session: SessionId
@@ -70,7 +70,6 @@ class Settlement:
     refused: int = 0
     reason: str = ""
     payload_bytes: int = 0
-    completes: bool = True
 
     @property
     def events(self) -> int:
@@ -383,7 +382,7 @@ class Committer:
             self._count(settlement)
             counted.add((settlement.source, settlement.count_run, settlement.count_stream))
         ledger = self._ledgers.get(settlement.session)
-        if ledger is None or not settlement.completes or settlement.shares == 0:
+        if ledger is None or ledger.record.closed or settlement.shares == 0:
             return
         n = settlement.sequence
         if settlement.mark is not None:
@@ -471,17 +470,30 @@ class Committer:
         return [_put(records.session_key(session), record)]
 
     def close_session(self, session: SessionId, *, forget: bool) -> list[Change]:
-        """BYE or expiry forget it and its watermarks; a newer one of its name closes it."""
+        """BYE or expiry forget it; a newer one of its name closes it: it is remembered, so that it
+        is refused should it come back, but its watermarks are of no use any more."""
         ledger = self._ledgers.get(session)
         if ledger is None:
             return []
         key = records.session_key(session)
+        marks: list[Change] = [
+            (mark, None) for mark, _ in self._journal.scan(records.session_marks(session))
+        ]
         if not forget:
-            ledger.record = msgspec.structs.replace(ledger.record, closed=True)
-            return [_put(key, ledger.record)]
+            ledger.record = msgspec.structs.replace(ledger.record, closed=True, refused=[])
+            return [_put(key, ledger.record), *marks]
         del self._ledgers[session]
-        marks = [k for k, _ in self._journal.scan(records.session_marks(session))]
-        return [(key, None), *((mark, None) for mark in marks)]
+        return [(key, None), *marks, *self._needed_no_more(session, ledger.record.acknowledged)]
+
+    def _needed_no_more(self, session: SessionId, acknowledged: int) -> list[Change]:
+        """Tails in quarantine need no watermark to know what was settled before a BYE."""
+        changes = []
+        for key, value in self._journal.scan(records.QUARANTINE):
+            record = records.decode_record(key, value, QuarantineRecord)
+            left = [n for n in record.needed if n[0] != session or n[3] > acknowledged]
+            if len(left) != len(record.needed):
+                changes.append(_put(key, msgspec.structs.replace(record, needed=left)))
+        return changes
 
     def refusals_seen(self, session: SessionId, seen: int) -> list[Change]:
         """Refusals numbered below `seen` reached the source."""

@@ -28,6 +28,7 @@ from dlog.core.window import Account, grant
 from dlog.errors import MessageError, TransitionRefused
 from dlog.limits import (
     EVENT_BYTES_MAX,
+    CLOSED_SESSIONS_MAX,
     HEARTBEAT_MS,
     HEARTBEATS_MISSED_MAX,
     MESSAGE_BYTES_MAX,
@@ -134,6 +135,7 @@ class _Session:
     closed: bool = False
     rebuilt: bool = False
     opening: bool = False
+    forgetting: bool = False
     resend_asked: int = 0
     reconnects: int = 0
     messages_in: int = 0
@@ -372,6 +374,8 @@ class EventServer:
             )
         elif known is None:
             self._open(peer, hello, address, rival)
+        elif known.name and known.name != hello.name:
+            self._refuse(peer, session_id, "bad-name", f"the session is that of {known.name}", False)
         elif known.closed:
             self._refuse(
                 peer, session_id, "closed", "a newer session took over the name", False
@@ -435,7 +439,7 @@ class EventServer:
             refused_from=record.refused_from, limit=record.position_bytes,
         )
         self._sessions[session.id] = session
-        if not record.closed:
+        if not record.closed and record.name:
             self._by_name[session.name] = session
         if peer:
             self._by_peer[peer] = session
@@ -527,7 +531,7 @@ class EventServer:
 
     def _bye(self, session: _Session) -> None:
         """The session is over: its watermarks go with it."""
-        session.closed = True
+        session.closed = session.forgetting = True
 
         def forgotten() -> None:
             self._send(session, MessageKind.BYE_DONE, ByeDone(session=session.id))
@@ -546,7 +550,7 @@ class EventServer:
         self._alarms.clear_alarm(f"source-lost {session.name}")
         for kind in ("malformed", "refused", "window", "gap"):
             self._alarms.clear_alarm(f"{kind} {session.name}")
-        log.info("source %s said goodbye", session.name)
+        log.info("source %s is gone, with its session", session.name)
         self._look_at_draining()
 
     # --- batches -----------------------------------------------------------------------------
@@ -871,11 +875,14 @@ class EventServer:
                 self._acknowledge(session)
             elif silent_ns > self._expiry_ns and not session.opening:
                 self._expire(session)
+        closed = [s for s in self._sessions.values() if s.closed and not s.forgetting]
+        for session in closed[:-CLOSED_SESSIONS_MAX]:
+            self._expire(session)
         self._look_at_draining()
 
     def _expire(self, session: _Session) -> None:
         log.warning("session of %s expired: its watermarks are dropped", session.name)
-        session.closed = True
+        session.closed = session.forgetting = True
         session.heard_ns = self._clock.monotonic_ns()
         self._committer.submit_made(
             lambda c: c.close_session(session.id, forget=True),

@@ -45,6 +45,7 @@ from dlog.services.parts import (
 log = logging.getLogger("dlog.restart")
 
 COPY_BYTES = 4 * MIB
+FOOTER_END_MAX = 2**62
 
 
 class DirectCommits:
@@ -92,11 +93,11 @@ class Restart:
         """Settle the files. Each comes with its frozen configuration and whether its run goes on."""
         for record, config, live in records:
             self._settle(record, config, live)
-        self._finish_operations()
         return self._found
 
-    def _finish_operations(self) -> None:
-        """What was announced and not done is settled with its file: the log says so."""
+    def finish_operations(self) -> None:
+        """What an earlier boot announced and did not do is settled with its file: the log says so.
+        After `settle`, and before any thread announces operations of its own."""
         for number in self._storage.operations.open_numbers():
             self._commit(self._storage.operations.done(number, "settled by the restart"))
 
@@ -134,8 +135,11 @@ class Restart:
                 elif part is not None:
                     part.close()
             case Action.RESEAL:
-                # As if it were still open: the footer is written again from the blocks.
-                opened = msgspec.structs.replace(record, state=FileState.END)
+                # As if it were still open: the footer is written again from the blocks. The torn
+                # one may lie beyond what was reserved, where the part had no blocks.
+                opened = msgspec.structs.replace(
+                    record, state=FileState.END, reserved=max(record.reserved, FOOTER_END_MAX)
+                )
                 part = self._reopen(opened, config)
                 if part is not None:
                     part.close()

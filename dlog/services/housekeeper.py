@@ -1,0 +1,105 @@
+"""The housekeeper: what can wait until nothing else needs the disk, while the logger runs.
+
+It settles parts that a fault sealed, and drops tails from `quarantine/` once all that they hold has
+been stored. It touches no part that takes events.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from dlog.core import journal_records as records
+from dlog.core.journal_records import (
+    FileRecord,
+    MarkRecord,
+    OperationKind,
+    QuarantineRecord,
+    RunRecord,
+)
+from dlog.core.states import FileState
+from dlog.errors import StorageError
+from dlog.model.config import StreamConfig
+from dlog.model.ids import MarkKey, RunNumber, SessionId, StreamName
+from dlog.ports import Journal
+from dlog.services.parts import Storage
+from dlog.services.restart import Restart
+
+log = logging.getLogger("dlog.housekeeper")
+
+INTERVAL_SECONDS = 5.0
+
+
+class Housekeeper:
+    """`stop` is called from any thread, the rest by its own."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        storage: Storage,
+        config_of_ended: Callable[[FileRecord], StreamConfig],
+    ) -> None:
+        self._journal = journal
+        self._storage = storage
+        self._config_of_ended = config_of_ended
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def run(self) -> None:
+        while not self._stopping.wait(INTERVAL_SECONDS):
+            self.step()
+
+    def step(self) -> None:
+        self._settle_sealed()
+        self._sweep_quarantine()
+
+    def _settle_sealed(self) -> None:
+        """Parts in ERROR, sealed at D: tail aside, cut, sidecar, name. What does not go now is
+        tried again."""
+        for key, value in list(self._journal.scan(records.FILES)):
+            record = records.decode_record(key, value, FileRecord)
+            if record.state is FileState.ERROR and record.sealed and not self._stopping.is_set():
+                Restart(self._storage).settle([(record, self._config(record), False)])
+
+    def _config(self, record: FileRecord) -> StreamConfig:
+        key = records.run_key(RunNumber(record.run))
+        value = self._journal.get(key)
+        if value is None:
+            return self._config_of_ended(record)
+        return records.decode_record(key, value, RunRecord).streams[record.stream]
+
+    def _sweep_quarantine(self) -> None:
+        for key, value in list(self._journal.scan(records.QUARANTINE)):
+            record = records.decode_record(key, value, QuarantineRecord)
+            if not record.readable or not all(self._is_stored(*needed) for needed in record.needed):
+                continue
+            try:
+                self._drop(key, record)
+            except StorageError as error:
+                log.error("%s", error)
+
+    def _is_stored(self, session: bytes, run: int, stream: str, sequence: int) -> bool:
+        key = records.mark_key(MarkKey(SessionId(session), RunNumber(run), StreamName(stream)))
+        value = self._journal.get(key)
+        if value is None:
+            return False
+        return records.decode_record(key, value, MarkRecord).sequence >= sequence
+
+    def _drop(self, key: bytes, record: QuarantineRecord) -> None:
+        """Every piece in the tail was sent again and is stored: the copy has done its work."""
+        number, announced = self._storage.operations.announce(
+            OperationKind.REMOVE, record.path, "all of it has been stored"
+        )
+        self._storage.commits.submit([announced]).wait()
+        directory = self._storage.directories[record.directory]
+        if directory.exists(record.path):
+            directory.remove(record.path)
+        self._storage.commits.submit(
+            [(key, None), *self._storage.operations.done(number)]
+        ).wait()
+        log.info("%s dropped: all of it has been stored", record.path)
+
+
