@@ -29,7 +29,6 @@ from recovery.facts import (
     FileSource,
     FileStage,
     Place,
-    is_event_file_name,
     known_of,
     read_sidecar,
 )
@@ -140,7 +139,7 @@ def hear(
 ) -> Testimony:
     """Read one event file through. Raises `OSError` or `DlogError` where it cannot be opened."""
     with FileSource(place.path) as source:
-        opened = open_header(source, is_event_file_name(place.path.name))
+        opened = open_header(source, place)
         known = known_of(place, opened.header, old)
         size = source.size()
         sealed_at = known.durable if known.stage is FileStage.SEALED else None

@@ -431,7 +431,7 @@ class _Rebuild:
         readable = True
         try:
             with FileSource(place.path) as source:
-                opened = open_header(source, True)
+                opened = open_header(source, place)
                 end, saved = source.size(), os.stat(place.path).st_mtime_ns
                 begin = max(PAGE_BYTES, place.tail_begin)
                 readable = opened.header is not None

@@ -53,8 +53,8 @@ class Opened:
     problem: Finding | None
 
 
-def open_header(source: FileSource, known_name: bool) -> Opened:
-    """Read the header page; without it the salt is taken from the first block that holds."""
+def open_header(source: FileSource, place: Place) -> Opened:
+    """Read the header page; without it the salt is taken from the blocks."""
     path = str(source.path)
     page = source.header_page()
     size = source.size()
@@ -70,13 +70,14 @@ def open_header(source: FileSource, known_name: bool) -> Opened:
         reason = error.reason
     if size < PAGE_BYTES:
         kind = FindingKind.EMPTY if size == 0 else FindingKind.HEADER
-        foreign = size > 0 and not known_name
+        foreign = size > 0 and not is_event_file_name(place.path.name)
         return Opened(None, None, None, Finding(
             kind=FindingKind.FORMAT if foreign else kind,
             verdict=Verdict.UNSUPPORTED if foreign else Verdict.DAMAGED,
             reason="not a dlog event file" if foreign else reason, begin=0, end=size,
         ))  # fmt: skip
-    salt = guess_salt(source, path=path)
+    key = place.key
+    salt = guess_salt(source, path=path, expected=(key.run, key.stream) if key else None)
     if salt is None and "magic" in reason and not _is_zero(page):
         return Opened(None, None, None, Finding(
             kind=FindingKind.FORMAT, verdict=Verdict.UNSUPPORTED, reason=reason, begin=0,
@@ -162,7 +163,7 @@ class _Judge:
     def run(self) -> None:
         report, place = self._report, self._place
         report.size_bytes = report.judged_bytes = self._source.size()
-        opened = open_header(self._source, is_event_file_name(place.path.name))
+        opened = open_header(self._source, place)
         self._header = opened.header
         self._known = known_of(place, opened.header, self._data)
         self._identify()

@@ -438,7 +438,7 @@ def _recover_open(
     source: FileSource, job: Job, made: Recovery, mode: Mode, dry_run: bool, now: Now
 ) -> None:
     place, data = job.task.place, job.task.data
-    opened = open_header(source, is_event_file_name(place.path.name))
+    opened = open_header(source, place)
     header, made.header_from = _output_header(source, place, opened, data, now())
     begin, end, durable = _bounds(source, place, opened, data)
     made.source_sha256 = _sha256(source, end)

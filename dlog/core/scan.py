@@ -8,6 +8,7 @@ one window; time is linear in the bytes that are not holes.
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -385,25 +386,50 @@ def payload_bytes(header: BlockHeader) -> int:
     return header.raw_bytes - header.events * EVENT_BYTES
 
 
-def guess_salt(source: ByteSource, *, path: str, end: int | None = None) -> bytes | None:
-    """The salt of the first block that holds but for the salt: for a file without header page."""
-    limit = source.size() if end is None else min(end, source.size())
-    window = _Window(source, 0, limit, None)
+def guess_salt(
+    source: ByteSource, *, path: str, expected: tuple[int, str] | None = None
+) -> bytes | None:
+    """The salt of a file whose header page is lost: the one that most of its whole blocks have.
+
+    expected: run and stream, where the name tells; then blocks of others, which a failing disk may
+    have put here, do not count as long as there is one of the right stream.
+    """
+    votes: Counter[tuple[bool, bytes]] = Counter()
+    window = _Window(source, 0, source.size(), None)
     position = PAGE_BYTES
-    while position < limit:
+    while (header := _any_header(window, position, source.size(), path)) is not None:
+        data = window.view(header.offset, header.block_bytes)
+        position = header.offset + PAGE_BYTES
+        try:
+            check_block(header, data, path=path)
+            fragments = decode_fragments(header, data, path=path)
+        except FormatError:
+            continue
+        ours = expected is not None and any((f.run, f.stream) == expected for f in fragments)
+        votes[ours, header.salt] += 1
+        position = header.offset + header.block_bytes
+    if not votes:
+        return None
+    (_, salt), _ = max(votes.items(), key=lambda vote: (vote[0][0], vote[1]))
+    return salt
+
+
+def _any_header(window: _Window, begin: int, end: int, path: str) -> BlockHeader | None:
+    """The next header that holds in all but the salt."""
+    position = begin
+    while position < end:
         position = window.skip_hole(position)
-        view = window.view(position, WINDOW_BYTES) if position < limit else memoryview(b"")
+        view = window.view(position, WINDOW_BYTES) if position < end else memoryview(b"")
         if not view:
             return None
+        pages = (len(view) + PAGE_BYTES - 1) // PAGE_BYTES
         for page in _magic_pages(view):
             offset = position + page * PAGE_BYTES
             head = window.view(offset, HEADER_BYTES)
-            # The salt's place in the header: magic, type, flags and boot stand before it.
-            salt = bytes(head[16:32])
             try:
-                decode_header(head, salt=salt, offset=offset, path=path)
+                # The salt's place in the header: magic, type, flags and boot stand before it.
+                return decode_header(head, salt=bytes(head[16:32]), offset=offset, path=path)
             except FormatError:
                 continue
-            return salt
-        position += (len(view) + PAGE_BYTES - 1) // PAGE_BYTES * PAGE_BYTES
+        position += pages * PAGE_BYTES
     return None
