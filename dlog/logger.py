@@ -203,9 +203,7 @@ class Logger:
     def _with_config(self, journal: LmdbJournal, meta: JournalMeta) -> JournalMeta:
         """The configuration's data directories; others are an error while a run is live."""
         if self._config is None:
-            return msgspec.structs.replace(
-                meta, data=(str(self._data.resolve()), *meta.data[1:])
-            )
+            return msgspec.structs.replace(meta, data=(str(self._data.resolve()), *meta.data[1:]))
         logger = self._config.logger
         data = tuple(str(Path(p).resolve()) for p in logger.data)
         live = [int(key[len(records.RUNS) :]) for key, _ in journal.scan(records.RUNS)]
@@ -266,7 +264,10 @@ class Logger:
     def _serve(self, auto: bool) -> None:
         log.info(
             "logger %s, boot %d, data in %s, control at %s",
-            self._meta.name, self.boot, self._data, self._link.control_address,
+            self._meta.name,
+            self.boot,
+            self._data,
+            self._link.control_address,
         )
         if auto:
             self._give_itself_commands()
@@ -320,8 +321,10 @@ class Logger:
         )
         self._commander.resume(
             record,
-            [(run, [(s, parts.get(_key(s), [])) for s in streams if s.run == run.run])
-             for run in runs],
+            [
+                (run, [(s, parts.get(_key(s), [])) for s in streams if s.run == run.run])
+                for run in runs
+            ],
             orphans,
         )
         self.start_writer(orphans)
@@ -388,9 +391,13 @@ class Logger:
         for thread in [t for t in self._threads if t.name.startswith("stream ")]:
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
-                log.warning("%s could not store what it has; its sources send it again", thread.name)
+                log.warning(
+                    "%s could not store what it has; its sources send it again", thread.name
+                )
         if self._housekeeper is not None:
             self._housekeeper.stop()
+            if self._commander.over:
+                self._housekeeper.step()
         clean = BootRecord(boot=self.boot, clean=True)
         self._committer.submit([(records.BOOT, records.encode_record(records.BOOT, clean))])
         self._committer.stop()
@@ -405,7 +412,9 @@ class Logger:
         if committer.is_alive():
             log.warning("the journal did not take the last commit; the next start settles it")
             self._end_at_once(0)
-        if self._socket is not None and not (self._events_thread and self._events_thread.is_alive()):
+        if self._socket is not None and not (
+            self._events_thread and self._events_thread.is_alive()
+        ):
             self._socket.close()
         if any(t.is_alive() for t in self._threads):
             self._end_at_once(0)
@@ -431,8 +440,12 @@ class Logger:
         now = self._clock.wall_ns()
         ended = [
             EndedRunRecord(
-                run=run.record.run, state=RunState.FAILED, started_ns=run.record.started_ns,
-                ended_ns=now, comment=run.record.comment, reason=reason,
+                run=run.record.run,
+                state=RunState.FAILED,
+                started_ns=run.record.started_ns,
+                ended_ns=now,
+                comment=run.record.comment,
+                reason=reason,
                 streams=run.record.streams,
             )
             for run in self._commander.runs.values()
@@ -557,9 +570,15 @@ class Logger:
         streams: tuple[str, ...],
     ) -> StreamWriter:
         return StreamWriter(
-            self._storage, self._committer, config, stream, parts,
-            run_started_ns=run_started_ns, streams=streams,
-            finished=self._commander.writer_finished, ready=self._commander.writer_ready,
+            self._storage,
+            self._committer,
+            config,
+            stream,
+            parts,
+            run_started_ns=run_started_ns,
+            streams=streams,
+            finished=self._commander.writer_finished,
+            ready=self._commander.writer_ready,
         )
 
     def start_writer(self, writer: StreamWriter) -> None:
@@ -571,9 +590,13 @@ class Logger:
     def address_changed(self, event_address: str) -> None:
         """Write DATA/logger.json, by which command lines and sources find this logger."""
         whereabouts = Whereabouts(
-            name=self._meta.name, uuid=self._meta.logger_uuid.hex(), pid=os.getpid(),
-            boot=self.boot, control=self._link.control_address,
-            coor_listen=self._link.listen_address, event_address=event_address,
+            name=self._meta.name,
+            uuid=self._meta.logger_uuid.hex(),
+            pid=os.getpid(),
+            boot=self.boot,
+            control=self._link.control_address,
+            coor_listen=self._link.listen_address,
+            event_address=event_address,
         )
         path = self._data / WHEREABOUTS_FILE
         fresh = path.with_suffix(".json.new")
@@ -592,14 +615,21 @@ class Logger:
             *(self._notices.connections() if self._notices is not None else []),
         ]
         status = status_of(
-            self._commander, self._committer, self._journal, self._clock,
+            self._commander,
+            self._committer,
+            self._journal,
+            self._clock,
             Facts(
-                self._started_ns, os.getpid(), socket.gethostname(), _version(),
+                self._started_ns,
+                os.getpid(),
+                socket.gethostname(),
+                _version(),
                 [d.name for d in self._directories],
                 {"control": self._link.control_address, "coor_listen": self._link.listen_address},
                 init.memory_bytes if init is not None else MEMORY_BYTES_DEFAULT,
             ),
-            connections, self._alarms.raised(),
+            connections,
+            self._alarms.raised(),
         )
         return status_data(within(status))
 

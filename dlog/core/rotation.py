@@ -104,6 +104,4 @@ def sort_late(numbers: NDArray[Any], low: int, ends: Sequence[Range]) -> Late:
         if mask.any():
             chosen.append((i, mask))
             rest &= ~mask
-    return Late(
-        ~late if not late.all() else None, tuple(chosen), rest if rest.any() else None
-    )
+    return Late(~late if not late.all() else None, tuple(chosen), rest if rest.any() else None)

@@ -1,8 +1,8 @@
 """A source's side of the event link as a pure machine: events, messages and times in, messages
 out.
 
-It owns what is not acknowledged yet and every decision of the protocol (docs/PROTOCOL.md); it has
-no thread, no socket and no clock. Whoever drives it calls
+It owns the decisions of the protocol (docs/PROTOCOL.md); it has no thread, no socket and no clock.
+Whoever drives it calls
 
 * `add` / `add_many` for the caller's events, if `has_room` says so;
 * `next_message(now_ns)` while the link takes messages, and again at `due_ns()`;
@@ -14,17 +14,23 @@ Messages may vanish anywhere: everything is repeated until it is answered.
 from __future__ import annotations
 
 import enum
-from collections import deque
-from dataclasses import dataclass
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from dlog.core.batch import Batch, encode_batch, number_batch
-from dlog.core.frame import MessageKind, check_frame, control_body, encode_control
-from dlog.core.packer import PackedBatch, Packer, Packing, StreamSet, event_bytes
+from dlog.core.frame import (
+    FRAME_BYTES,
+    MessageKind,
+    check_frame,
+    control_body,
+    encode_control,
+)
+from dlog.core.packer import Packer, Packing, StreamSet, event_bytes
+from dlog.core.source_batches import Progress, SourceBatches
 from dlog.core.source_counts import SourceCounts
 from dlog.core.source_runs import RunsTold
 from dlog.core.states import Machine
@@ -37,8 +43,8 @@ from dlog.limits import (
     MESSAGE_BYTES_MAX,
     STREAMS_PER_BATCH_MAX,
 )
-from dlog.model.events import EVENT_DTYPE, Payload
-from dlog.model.ids import EventNumber, RunNumber, Sequence, SessionId, StreamName
+from dlog.model.events import Payload
+from dlog.model.ids import EventNumber, RunNumber, SessionId
 from dlog.model.messages import (
     Acknowledgement,
     Bye,
@@ -54,12 +60,12 @@ from dlog.model.messages import (
 )
 
 _MS: Final = 1_000_000
-# Runs for which the last batch's number is kept.
-_LAST_OF_RUN_MAX: Final = 4096
-# Heartbeats without progress before what was sent is sent again; doubled each time in vain.
-_PATIENCE_HEARTBEATS: Final = 3
+_HEARTBEAT_MS_MIN: Final = 10
+# Heartbeats without progress before what was sent is sent again unasked; doubled each time in vain.
+_PATIENCE_HEARTBEATS: Final = 6
 _PATIENCE_HEARTBEATS_MAX: Final = 48
 _DETAIL_LETTERS_MAX: Final = 300
+_SKIPPED_KINDS_MAX: Final = 32
 
 
 class Phase(enum.StrEnum):
@@ -80,82 +86,34 @@ class Happening(enum.StrEnum):
     BYE_DONE = "BYE-DONE"
 
 
+_P, _H = Phase, Happening
 PHASES: Final = Machine(
     "source session",
-    {
-        (Phase.GREETING, Happening.WELCOMED): Phase.OPEN,
-        (Phase.GREETING, Happening.SILENCE): Phase.GREETING,
-        (Phase.GREETING, Happening.REFUSED_FOR_NOW): Phase.GREETING,
-        (Phase.GREETING, Happening.REFUSED_FOR_GOOD): Phase.REFUSED,
-        (Phase.GREETING, Happening.REFUSED_AFTER_BYE): Phase.OVER,
-        # A second HELLO, sent for want of an answer, is answered as well.
-        (Phase.OPEN, Happening.WELCOMED): Phase.OPEN,
-        (Phase.OPEN, Happening.SILENCE): Phase.GREETING,
-        (Phase.OPEN, Happening.REFUSED_FOR_NOW): Phase.GREETING,
-        (Phase.OPEN, Happening.REFUSED_FOR_GOOD): Phase.REFUSED,
-        (Phase.OPEN, Happening.REFUSED_AFTER_BYE): Phase.OVER,
-        (Phase.OPEN, Happening.ALL_DONE): Phase.LEAVING,
-        (Phase.LEAVING, Happening.WELCOMED): Phase.LEAVING,
-        # A logger that was not started again needs no HELLO before BYE; one that was says so.
-        (Phase.LEAVING, Happening.SILENCE): Phase.LEAVING,
-        (Phase.LEAVING, Happening.REFUSED_FOR_NOW): Phase.GREETING,
-        (Phase.LEAVING, Happening.REFUSED_AFTER_BYE): Phase.OVER,
-        (Phase.LEAVING, Happening.BYE_DONE): Phase.OVER,
-    },
+    MappingProxyType(
+        {
+            (_P.GREETING, _H.WELCOMED): _P.OPEN,
+            (_P.GREETING, _H.SILENCE): _P.GREETING,
+            (_P.GREETING, _H.REFUSED_FOR_NOW): _P.GREETING,
+            (_P.GREETING, _H.REFUSED_FOR_GOOD): _P.REFUSED,
+            (_P.GREETING, _H.REFUSED_AFTER_BYE): _P.OVER,
+            (_P.OPEN, _H.SILENCE): _P.GREETING,
+            (_P.OPEN, _H.REFUSED_FOR_NOW): _P.GREETING,
+            (_P.OPEN, _H.REFUSED_FOR_GOOD): _P.REFUSED,
+            (_P.OPEN, _H.REFUSED_AFTER_BYE): _P.OVER,
+            (_P.OPEN, _H.ALL_DONE): _P.LEAVING,
+            # A logger that was not started again needs no HELLO before BYE; one that was says so.
+            (_P.LEAVING, _H.SILENCE): _P.LEAVING,
+            (_P.LEAVING, _H.REFUSED_FOR_NOW): _P.GREETING,
+            (_P.LEAVING, _H.REFUSED_AFTER_BYE): _P.OVER,
+            (_P.LEAVING, _H.BYE_DONE): _P.OVER,
+        }
+    ),
 )
-
-
-@dataclass(slots=True, eq=False)
-class NumberedBatch:
-    """A batch that has its place in the session; its message is the same at every resend."""
-
-    sequence: Sequence
-    position_bytes: int
-    message_bytes: int  # of the original, also when only the placeholder is sent
-    run: RunNumber
-    events: int
-    pieces: dict[StreamName, int]
-    queue_bytes: int
-    message: bytearray  # the placeholder, once it is settled
-    settled: bool = False
-    sent: bool = False
-
-    def settle(self, session: SessionId) -> None:
-        """Free its memory: what it holds will not be needed again."""
-        self.settled = True
-        self.message = _placeholder(session, self)
-
-
-def _placeholder(session: SessionId, batch: NumberedBatch) -> bytearray:
-    return encode_batch(
-        Batch(
-            session,
-            batch.sequence,
-            batch.position_bytes,
-            0,
-            (),
-            np.empty(0, EVENT_DTYPE),
-            np.empty(0, np.uint8),
-            batch.message_bytes,
-            settled=True,
-        )
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What must outlive the process so that another one can go on with the session: the cumulative
-    acknowledgement, the bytes of the session up to there, and the refusals accounted for."""
-
-    acknowledged: int = 0
-    position_bytes: int = 0
-    refusals_seen: int = 0
 
 
 class SourceSession:
     """See the module. `replay`: the session of `dlog send`: the events are given again from the
-    session's first after a restart, and batches are numbered in packing order, whatever the runs'
-    states are, so that each gets the number that it had before.
+    session's first after a restart, and `progress` is what the earlier process made durable.
     """
 
     def __init__(
@@ -175,6 +133,7 @@ class SourceSession:
             raise ValueError("a session is 16 bytes")
         if replay and packing.linger_ns is not None:
             raise ValueError("a replay is packed without linger, or it would not repeat itself")
+        progress = progress or Progress()
         self.session = session
         self.name = name
         self.host = host
@@ -182,75 +141,65 @@ class SourceSession:
         self.queue_bytes = queue_bytes
         self.replay = replay
         self.packer = Packer(session, packing)
+        self.counts = SourceCounts(progress.refusals_seen)
+        self.batches = SourceBatches(session, self.counts, replay=replay, progress=progress)
+        self.runs = RunsTold()
         self.phase = Phase.GREETING
         self.failure: SourceError | None = None
-        self.detail = ""  # the last thing that the logger said against us
-        self.waiting = ""  # why the logger grants no credit
+        # --- what the logger said last
+        self.detail = ""  # against us
+        self.waiting = ""  # why it grants no credit
+        self.told = False  # an acknowledgement has come since HELLO
         self.logger_name = ""
         self.boot = 0
         self.event_bytes_max = EVENT_BYTES_MAX
+        self._message_bytes_max = MESSAGE_BYTES_MAX
+        self._limit_bytes = 0
+        # --- what is to be said
+        self._closing = False
+        self._all_given = False  # nothing was taken since the last flush
+        self._to_answer: set[RunNumber] = set()
+        self._answered_ns: dict[RunNumber, int] = {}
+        self._refusals_saved = progress.refusals_seen
+        self._wanted_bytes = 0
+        self._wanted_told = 0
+        self._bye_said = False
+        # --- times
+        self._heartbeat_ns = HEARTBEAT_MS * _MS
+        self._hello_at_ns = now_ns
+        self._greeted_from = 1
+        self._welcomed_ns = now_ns
+        self._heartbeat_at_ns = now_ns
+        self._bye_at_ns = now_ns
+        self._heard_ns = now_ns
+        self._moved_ns = now_ns  # when the logger last admitted something, or we went back
+        self._patience = _PATIENCE_HEARTBEATS
+        self._resend_answered = (0, 0)  # from which number, when
+        # --- counts
         self.reconnects = 0
         self.batches_resent = 0
         self.skipped: dict[str, int] = {}
-        self._message_bytes_max = MESSAGE_BYTES_MAX
-        # --- what waits without a number: closed batches by run, each with its place in the order
-        self._queues: dict[RunNumber, deque[tuple[int, PackedBatch]]] = {}
-        self.batches_closed = 0
-        self._run_bytes: dict[RunNumber, int] = {}  # of events without a number, open ones too
-        self._queued_bytes = 0
-        # --- what has a number and is not below the cumulative acknowledgement
-        self._numbered: dict[int, NumberedBatch] = {}
-        self._last = 0  # highest number given
-        self._last_end_bytes = 0  # position behind it
-        self._cursor = 1  # next number to go out
-        self._last_of_run: dict[RunNumber, int] = {}
-        # --- what the logger said last
-        self._progress = progress or Progress()
-        self._resume_from = self._progress
-        self._acknowledged = self._progress.acknowledged
-        self._selective: list[tuple[int, int]] = []
-        self._limit_bytes = 0
-        self._next = 1
-        self._refusals_saved = self._progress.refusals_seen
-        self.runs = RunsTold()
-        self._to_answer: set[RunNumber] = set()
-        self._answered_ns: dict[RunNumber, int] = {}
-        # --- times
-        self._first_ack_to_come = True
-        self._closing = False
-        self._complete = False  # nothing was taken since the last flush
-        self._heartbeat_ns = HEARTBEAT_MS * _MS
-        self._hello_at_ns = now_ns
-        self._heartbeat_at_ns = now_ns
-        self._bye_at_ns = now_ns
-        self._bye_said = False
-        self._heard_ns = now_ns
-        self._moved_ns = now_ns  # when `next` last went forward, or we went back
-        self._patience = _PATIENCE_HEARTBEATS
-        self._resend_answered: tuple[int, int] = (0, 0)  # next, when
-        self._wanted_bytes = 0
-        self._wanted_told = 0
-        # --- counts
-        self.counts = SourceCounts(self._progress.refusals_seen)
-        self.events_settled = 0
-        self.events_run_ended = 0
 
     # --- events in --------------------------------------------------------------------------------
 
     def check_run(self, run: RunNumber) -> None:
         """Raises `RunEnded` where the run takes no events any more."""
-        if not self._repeating:
-            self.runs.check(run)
+        if self.runs.takes_events(run) or self.batches.repeating:
+            return
+        if self.replay:
+            self._drop_open(run)
+        self.runs.check(run)
 
     def has_room(self, run: RunNumber, size_bytes: int) -> bool:
         """Whether so much of the queue may be taken. Something that is larger than the queue may be
         taken when it is empty; a paused run gets half of it, so that the others go on."""
-        if self._queued_bytes and self._queued_bytes + size_bytes > self.queue_bytes:
+        queued_bytes = self.batches.queued_bytes
+        if queued_bytes and queued_bytes + size_bytes > self.queue_bytes:
             return False
-        waiting = self._run_bytes.get(run, 0)
-        if run not in self.runs.held or not waiting:
+        if run not in self.runs.held:
             return True
-        return waiting + size_bytes <= self.queue_bytes // 2
+        waiting_bytes = self.batches.waiting_bytes(run)
+        return not waiting_bytes or waiting_bytes + size_bytes <= self.queue_bytes // 2
 
     def add(
         self,
@@ -262,12 +211,11 @@ class SourceSession:
         now_ns: int,
     ) -> None:
         """Take one event. Raises `RunEnded`; the caller has asked `has_room`."""
-        if not self.runs.takes_events(run):
-            self.check_run(run)
-        self._take(run, event_bytes(len(payload)))
+        self.check_run(run)
+        self._all_given = False
+        self.batches.take(run, event_bytes(len(payload)))
         self.packer.add(run, streams, number, time_ns, payload, now_ns)
-        if self.packer.anything_closed:
-            self._enqueue()
+        self._enqueue()
 
     def add_many(
         self,
@@ -281,13 +229,13 @@ class SourceSession:
     ) -> None:
         """Take events of one stream set. Raises `RunEnded`; the caller has asked `has_room`."""
         self.check_run(run)
-        self._take(run, event_bytes(0) * len(sizes) + len(payload))
+        self._all_given = False
+        self.batches.take(run, event_bytes(0) * len(sizes) + len(payload))
         self.packer.add_many(run, streams, numbers, times_ns, sizes, payload, now_ns)
-        if self.packer.anything_closed:
-            self._enqueue()
+        self._enqueue()
 
     def check_streams(self, streams: StreamSet) -> None:
-        """Raises `SourceError` where these streams are too many for the session."""
+        """Raises `SourceError` where these streams are too many for a batch or for the session."""
         if len(streams) > STREAMS_PER_BATCH_MAX:
             raise SourceError(
                 f"an event for {len(streams)} streams; at most {STREAMS_PER_BATCH_MAX}"
@@ -297,107 +245,64 @@ class SourceSession:
 
     def flush(self) -> None:
         """Close the open batches now."""
-        if self.replay and not self._repeating:
+        if self.replay and not self.batches.repeating:
             for run in self.runs.closing():
                 self._drop_open(run)
         self.packer.close_all()
         self._enqueue()
-        self._complete = True
+        self._all_given = True
 
     def close(self) -> None:
         """Say BYE once everything is acknowledged."""
         self.flush()
         self._closing = True
 
-    def _take(self, run: RunNumber, size_bytes: int) -> None:
-        self._complete = False
-        self._queued_bytes += size_bytes
-        self._run_bytes[run] = self._run_bytes.get(run, 0) + size_bytes
-
     def _enqueue(self) -> None:
-        """Closed batches go to their run's queue, in the order in which they were closed."""
-        for batch in self.packer.taken():
-            self.counts.taken(batch.pieces)
-            self._queues.setdefault(batch.run, deque()).append((self.batches_closed, batch))
-            self.batches_closed += 1
-            if self.runs.is_over(batch.run) and not self._repeating:
-                self._drop_run(batch.run)
+        if self.packer.anything_closed:
+            self.batches.enqueue(self.packer.taken())
 
     # --- what is known ----------------------------------------------------------------------------
 
     @property
-    def queued_bytes(self) -> int:
-        return self._queued_bytes
-
-    @property
-    def events_taken(self) -> int:
-        return self.packer.events
+    def idle(self) -> bool:
+        """Everything that was taken is settled."""
+        return self.batches.empty and not self.packer.anything_open and not self.batches.repeating
 
     @property
     def events_pending(self) -> int:
-        return self.packer.events - self.events_settled - self.events_run_ended
-
-    @property
-    def acknowledged(self) -> int:
-        """The cumulative acknowledgement: a batch number."""
-        return self._acknowledged
-
-    @property
-    def batches_unsettled(self) -> int:
-        return sum(not batch.settled for batch in self._numbered.values())
-
-    @property
-    def idle(self) -> bool:
-        """Everything that was taken is settled."""
-        return not (self.packer.anything_open or self._queues or self._numbered or self._repeating)
+        return self.packer.events - self.batches.events_settled - self.batches.events_run_ended
 
     @property
     def progress(self) -> Progress:
         """To be made durable; then `progress_saved`."""
-        return self._progress
+        return replace(self.batches.progress, refusals_seen=self.counts.refusals_seen)
 
     def progress_saved(self, progress: Progress) -> None:
         """The caller has accounted for so many refusals: the logger may forget them."""
         self._refusals_saved = max(self._refusals_saved, progress.refusals_seen)
 
-    @property
-    def _known(self) -> int:
-        """Batches up to this number may have been sent by an earlier process of this session."""
-        if not self.replay:
-            return 0
-        highest_selective = self._selective[-1][1] if self._selective else 0
-        return max(self._acknowledged, self._next - 1, highest_selective)
-
-    @property
-    def _repeating(self) -> bool:
-        """The batches of an earlier process are still being given again."""
-        return self.replay and self._last < self._known
-
     # --- messages out -----------------------------------------------------------------------------
 
     def due_ns(self) -> int | None:
         """When `next_message` should be asked again, if nothing happens before."""
-        times = []
-        if self.phase is Phase.GREETING:
-            times.append(self._hello_at_ns)
-        elif self.phase is Phase.OPEN:
-            times += [
-                self._heartbeat_at_ns,
-                self._heard_ns + HEARTBEATS_MISSED_MAX * self._heartbeat_ns,
-            ]
-        elif self.phase is Phase.LEAVING:
-            times.append(self._bye_at_ns)
-        packing_ns = self.packer.due_ns()
-        if packing_ns is not None:
-            times.append(packing_ns)
-        return min(times, default=None)
+        times = [self.packer.due_ns()]
+        match self.phase:
+            case Phase.GREETING:
+                times.append(self._hello_at_ns)
+            case Phase.OPEN:
+                times += [self._heartbeat_at_ns, self._heard_ns + self._silence_ns]
+            case Phase.LEAVING:
+                times.append(self._bye_at_ns)
+            case Phase.OVER | Phase.REFUSED:
+                return None
+        return min((time for time in times if time is not None), default=None)
 
     def next_message(self, now_ns: int) -> bytes | bytearray | None:
         """The next message to send now, or None. Taken as sent; it may be lost."""
         self.packer.close_due(now_ns)
-        if self.packer.anything_closed:
-            self._enqueue()
-        self._watch(now_ns)
+        self._enqueue()
+        if self.phase is Phase.OPEN:
+            self._watch(now_ns)
         match self.phase:
             case Phase.GREETING:
                 return self._hello(now_ns)
@@ -405,244 +310,171 @@ class SourceSession:
                 return self._next_when_open(now_ns)
             case Phase.LEAVING:
                 return self._bye(now_ns)
-            case _:
+            case Phase.OVER | Phase.REFUSED:
                 return None
 
     def lost(self, now_ns: int) -> None:
-        """The connection is gone: whatever was under way is lost."""
-        if self.phase is Phase.OPEN:
-            self.reconnects += 1
-        if (self.phase, Happening.SILENCE) in PHASES.table:
-            self._step(Happening.SILENCE)
-        self._greet(now_ns)
-        self._bye_at_ns = now_ns
+        """The connection is gone, and whatever was under way with it."""
+        if (self.phase, Happening.SILENCE) not in PHASES.table:
+            return
+        self.reconnects += self.phase is Phase.OPEN
+        self._step(Happening.SILENCE)
+        self._greet_at(now_ns)
 
     def _step(self, happening: Happening) -> None:
         self.phase = PHASES.next(self.phase, happening)
 
-    def _greet(self, now_ns: int) -> None:
-        self._hello_at_ns = now_ns
-        self._first_ack_to_come = True
+    def _greet_at(self, now_ns: int) -> None:
+        self.told = False
+        self._hello_at_ns = self._bye_at_ns = now_ns
+
+    @property
+    def _silence_ns(self) -> int:
+        return HEARTBEATS_MISSED_MAX * self._heartbeat_ns
 
     def _watch(self, now_ns: int) -> None:
-        """What time alone decides."""
-        if self.phase is not Phase.OPEN:
-            return
-        if now_ns - self._heard_ns >= HEARTBEATS_MISSED_MAX * self._heartbeat_ns:
+        """What time decides while the session is open."""
+        batches = self.batches
+        if now_ns - self._heard_ns >= self._silence_ns:
             self.detail = "the logger is silent"
             self.lost(now_ns)
+        elif not self.told:
             return
-        patience_ns = self._patience * self._heartbeat_ns
-        if self._cursor > self._next and now_ns - self._moved_ns >= patience_ns:
-            self._patience = min(2 * self._patience, _PATIENCE_HEARTBEATS_MAX)
-            self._go_back(self._next, now_ns)
-        if self._complete and self._repeating and not (self._queues or self._first_ack_to_come):
+        elif self._all_given and batches.repeating and not batches.anything_queued:
             self._fail("fewer events were given again than the session had")
-        elif self._closing and self.idle and not self._first_ack_to_come:
+        elif self._closing and self.idle:
             self._step(Happening.ALL_DONE)
             self._bye_at_ns = now_ns
+        elif (
+            batches.cursor > batches.admitted + 1
+            and now_ns - self._moved_ns >= self._patience * self._heartbeat_ns
+        ):
+            self._patience = min(2 * self._patience, _PATIENCE_HEARTBEATS_MAX)
+            self._go_back(batches.admitted + 1, now_ns)
 
-    def _go_back(self, sequence: int, now_ns: int) -> None:
-        self._cursor = max(sequence, self._acknowledged + 1)
+    def _go_back(self, number: int, now_ns: int) -> None:
+        self.batches.cursor = max(number, self.batches.acknowledged + 1)
         self._moved_ns = now_ns
 
-    def _hello(self, now_ns: int) -> bytes | bytearray | None:
+    def _hello(self, now_ns: int) -> bytes | None:
         if now_ns < self._hello_at_ns:
             return None
         self._hello_at_ns = now_ns + self._heartbeat_ns
-        self._heard_ns = now_ns
-        lowest, position_bytes = self._lowest()
-        return self._control(
-            MessageKind.HELLO,
-            Hello(
-                session=self.session,
-                name=self.name,
-                host=self.host,
-                process=self.process,
-                lowest=lowest,
-                position_bytes=position_bytes,
-            ),
+        lowest, position_bytes = self.batches.lowest()
+        self._greeted_from = lowest
+        hello = Hello(
+            session=self.session,
+            name=self.name,
+            host=self.host,
+            process=self.process,
+            lowest=lowest,
+            position_bytes=position_bytes,
         )
-
-    def _lowest(self) -> tuple[int, int]:
-        """The lowest unacknowledged batch and the bytes before it."""
-        if self._last < self._resume_from.acknowledged:
-            return self._resume_from.acknowledged + 1, self._resume_from.position_bytes
-        for batch in self._numbered.values():
-            return batch.sequence, batch.position_bytes
-        return self._last + 1, self._last_end_bytes
+        return _control(MessageKind.HELLO, hello)
 
     def _next_when_open(self, now_ns: int) -> bytes | bytearray | None:
-        for run in sorted(self._to_answer):
-            if self._sent_all_of(run):
-                self._to_answer.discard(run)
-                self._answered_ns[run] = now_ns
-                last = max(self._last_of_run.get(run, 0), self._known)
-                return self._control(
-                    MessageKind.END_OF_RUN, EndOfRun(session=self.session, run=run, last=last)
-                )
+        answer = self._end_of_run(now_ns)
+        if answer is not None:
+            return answer
         if now_ns >= self._heartbeat_at_ns:
             return self._heartbeat(now_ns)
         batch = self._next_batch(now_ns)
-        if batch is not None:
-            return batch.message
         # A message larger than our share of the window is granted only when it is asked for.
-        if self._wanted_bytes > self._wanted_told:
+        if batch is None and self.phase is Phase.OPEN and self._wanted_bytes > self._wanted_told:
             return self._heartbeat(now_ns)
+        return batch
+
+    def _end_of_run(self, now_ns: int) -> bytes | None:
+        """The answer for a run that ends, once all its events have been sent."""
+        for run in sorted(self._to_answer):
+            last = self.batches.last_of(run)
+            if self.batches.queued(run) or self.batches.repeating or last >= self.batches.cursor:
+                continue
+            self._to_answer.discard(run)
+            self._answered_ns[run] = now_ns
+            answer = EndOfRun(session=self.session, run=run, last=last)
+            return _control(MessageKind.END_OF_RUN, answer)
         return None
 
     def _heartbeat(self, now_ns: int) -> bytes:
         self._heartbeat_at_ns = now_ns + self._heartbeat_ns
         self._wanted_told = self._wanted_bytes
-        return self._control(
-            MessageKind.HEARTBEAT,
-            Heartbeat(
-                session=self.session,
-                sent=0 if self._first_ack_to_come else self._cursor - 1,
-                refusals_seen=self._refusals_saved if self.replay else self.counts.refusals_seen,
-                wanted_bytes=self._wanted_bytes,
-            ),
+        heartbeat = Heartbeat(
+            session=self.session,
+            sent=self.batches.cursor - 1 if self.told else 0,
+            refusals_seen=self._refusals_saved if self.replay else self.counts.refusals_seen,
+            wanted_bytes=self._wanted_bytes,
         )
+        return _control(MessageKind.HEARTBEAT, heartbeat)
 
-    def _bye(self, now_ns: int) -> bytes | bytearray | None:
+    def _bye(self, now_ns: int) -> bytes | None:
         if now_ns < self._bye_at_ns:
             return None
         self._bye_at_ns = now_ns + self._heartbeat_ns
         self._bye_said = True
-        return self._control(MessageKind.BYE, Bye(session=self.session))
+        return self.last_words()
 
     def last_words(self) -> bytes:
-        """BYE of a session that is given up with events unacknowledged."""
-        return self._control(MessageKind.BYE, Bye(session=self.session))
-
-    def _control(self, kind: MessageKind, body: msgspec.Struct) -> bytes:
-        return encode_control(kind, encode_body(body))
-
-    def _sent_all_of(self, run: RunNumber) -> bool:
-        """Whether every event of the run that was taken is in a batch that was sent."""
-        last = max(self._last_of_run.get(run, 0), self._known)
-        return not self._queues.get(run) and last < self._cursor and not self._repeating
+        """BYE; also of a session that is given up with events unacknowledged."""
+        return _control(MessageKind.BYE, Bye(session=self.session))
 
     # --- batches out ------------------------------------------------------------------------------
 
-    def _next_batch(self, now_ns: int) -> NumberedBatch | None:
+    def _next_batch(self, now_ns: int) -> bytearray | None:
         """The next batch that the window allows, given its number where it has none."""
-        if self._first_ack_to_come:
-            return None
-        if self._next <= self._acknowledged:
-            # HELLO named a batch that was acknowledged meanwhile, and the logger waits for it.
-            while self._last < self._acknowledged and self._number_next():
-                pass
-            if self._last >= self._acknowledged:
-                self._step(Happening.SILENCE)
-                self._greet(now_ns)
-            return None
+        batches = self.batches
         self._wanted_bytes = 0
-        while True:
-            batch = self._numbered.get(self._cursor)
-            if batch is None:
-                if not self._number_next():
-                    return None
-                continue  # to the new one, or on from it where `_recall` found it admitted already
-            length = len(batch.message)
-            if batch.position_bytes + length > self._limit_bytes:
-                self._wanted_bytes = length
+        if not self.told:
+            return None
+        if batches.admitted < batches.acknowledged:
+            self._catch_up(now_ns)
+            return None
+        while (batch := batches.at_cursor()) is None:
+            if not self._number_next():
                 return None
-            if self._cursor == self._next:
-                self._moved_ns = now_ns
-            self._cursor += 1
-            self.batches_resent += batch.sent
-            batch.sent = True
-            return batch
+        message = batch.message(self.session)
+        if batch.position_bytes + len(message) > self._limit_bytes:
+            self._wanted_bytes = len(message)
+            return None
+        if batches.cursor == batches.admitted + 1:
+            self._moved_ns = now_ns
+        batches.cursor += 1
+        self.batches_resent += batch.sent
+        batch.sent = True
+        return message
+
+    def _catch_up(self, now_ns: int) -> None:
+        """HELLO named a batch that was acknowledged meanwhile, and the logger waits for it: HELLO
+        again, as soon as the number and position of the right one are known."""
+        batches = self.batches
+        while batches.last < batches.acknowledged and self._number_next():
+            pass
+        if batches.last >= batches.acknowledged and self.phase is Phase.OPEN:
+            self._step(Happening.SILENCE)
+            self._greet_at(now_ns)
 
     def _number_next(self) -> bool:
-        """Give the next packed batch its number; whether there was one that may go out."""
-        chosen = self._choose()
-        if chosen is None:
+        """Give the next packed batch its number; whether to look on."""
+        batches = self.batches
+        run = batches.next_run(self.runs.held)
+        if run is None:
             return False
-        if self.runs.is_over(chosen) and not self._repeating:
-            self._drop_run(chosen)
-            return bool(self._queues)
-        packed = self._queues[chosen][0][1]
-        fresh = self._last >= self._known
-        if fresh and self._last_end_bytes + len(packed.message) > self._limit_bytes:
-            self._wanted_bytes = len(packed.message)
+        if self.runs.is_over(run) and not batches.repeating:
+            batches.drop_run(run)
+            return True
+        length = batches.next_bytes(run)
+        if length > self._message_bytes_max:
+            self._fail(f"a batch of {length} B; the logger takes {self._message_bytes_max} B")
             return False
-        if len(packed.message) > self._message_bytes_max:
-            self._fail(
-                f"a batch of {len(packed.message)} bytes; the logger takes messages of up to "
-                f"{self._message_bytes_max}"
-            )
+        if not batches.repeating and batches.end_bytes + length > self._limit_bytes:
+            self._wanted_bytes = length
             return False
-        self._dequeue(chosen)
-        self._last += 1
-        number_batch(packed.message, Sequence(self._last), self._last_end_bytes)
-        batch = NumberedBatch(
-            Sequence(self._last),
-            self._last_end_bytes,
-            len(packed.message),
-            packed.run,
-            packed.events,
-            packed.pieces,
-            packed.queue_bytes,
-            packed.message,
-        )
-        self._last_end_bytes += len(packed.message)
-        self._last_of_run[packed.run] = self._last
-        if len(self._last_of_run) > _LAST_OF_RUN_MAX:
-            self._forget_runs()
-        self._numbered[self._last] = batch
-        if not fresh:
-            self._recall(batch)
+        try:
+            batches.number_next(run)
+        except SourceRefused as error:
+            self._fail(str(error))
+            return False
         return True
-
-    def _forget_runs(self) -> None:
-        """Of a run whose batches are all acknowledged, the last one's number is of no use."""
-        for run, last in list(self._last_of_run.items()):
-            if last <= self._acknowledged:
-                del self._last_of_run[run]
-
-    def _recall(self, batch: NumberedBatch) -> None:
-        """A batch that an earlier process of this session may have sent."""
-        resume = self._resume_from
-        if batch.sequence == resume.acknowledged and self._last_end_bytes != resume.position_bytes:
-            self._fail("the events given again are not those of the session that is to go on")
-            return
-        if batch.sequence <= self._acknowledged:
-            self._settle(batch)
-            del self._numbered[batch.sequence]
-            self._progress = Progress(
-                max(batch.sequence, resume.acknowledged),
-                max(self._last_end_bytes, resume.position_bytes),
-                self.counts.refusals_seen,
-            )
-        elif any(first <= batch.sequence <= last for first, last in self._selective):
-            self._settle(batch)
-        # What is admitted already is not sent again; the logger's RESEND says if it is needed.
-        if batch.sequence < self._next:
-            self._cursor = max(self._cursor, batch.sequence + 1)
-
-    def _choose(self) -> RunNumber | None:
-        """The run whose oldest batch is the next one to go out."""
-        heads = [(queue[0][0], run) for run, queue in self._queues.items()]
-        if not self.replay:
-            heads = [head for head in heads if head[1] not in self.runs.held]
-        if not heads:
-            return None
-        run = min(heads)[1]
-        return None if run in self.runs.held and not self._repeating else run
-
-    def _dequeue(self, run: RunNumber) -> PackedBatch:
-        queue = self._queues[run]
-        packed = queue.popleft()[1]
-        if not queue:
-            del self._queues[run]
-        left = self._run_bytes[run] - packed.queue_bytes
-        if left:
-            self._run_bytes[run] = left
-        else:
-            del self._run_bytes[run]
-        return packed
 
     # --- messages in ------------------------------------------------------------------------------
 
@@ -650,9 +482,8 @@ class SourceSession:
         """What the logger says. What cannot be understood is skipped and counted."""
         try:
             view = memoryview(message)
-            kind = check_frame(view, CONTROL_MESSAGE_BYTES_MAX + 16)
-            body = control_body(view)
-            self._dispatch(kind, body, now_ns)
+            kind = check_frame(view, FRAME_BYTES + CONTROL_MESSAGE_BYTES_MAX)
+            self._dispatch(kind, control_body(view), now_ns)
         except MessageError as error:
             self._skip(error.reason)
             self.detail = f"a message of the logger cannot be read: {error}"[:_DETAIL_LETTERS_MAX]
@@ -683,7 +514,8 @@ class SourceSession:
                 self._skip(f"kind-{kind}")
 
     def _skip(self, what: str) -> None:
-        key = what if what in self.skipped or len(self.skipped) < 32 else "other"
+        known = what in self.skipped or len(self.skipped) < _SKIPPED_KINDS_MAX
+        key = what if known else "other"
         self.skipped[key] = self.skipped.get(key, 0) + 1
 
     def _ours(self, session: bytes, now_ns: int) -> bool:
@@ -694,103 +526,74 @@ class SourceSession:
         return True
 
     def _on_welcome(self, welcome: Welcome, now_ns: int) -> None:
-        if self.phase not in (Phase.GREETING, Phase.OPEN):
+        if self.phase is Phase.OPEN and welcome.boot != self.boot:
+            self.lost(now_ns)
+        # In OPEN it answers a HELLO that was said again for want of an answer: all batches went out
+        # behind it, so nothing was lost.
+        if self.phase is not Phase.GREETING:
             return
         self._step(Happening.WELCOMED)
-        self._first_ack_to_come = True
-        self._heartbeat_ns = max(10, welcome.heartbeat_ms) * _MS
+        self.told = False
+        self._welcomed_ns = now_ns
+        self._heartbeat_ns = max(_HEARTBEAT_MS_MIN, welcome.heartbeat_ms) * _MS
         if self.boot not in (0, welcome.boot):
-            self.runs.logger_restarted(now_ns + HEARTBEATS_MISSED_MAX * self._heartbeat_ns)
+            self.runs.logger_restarted(now_ns + self._silence_ns)
         self.boot = welcome.boot
         self.logger_name = welcome.logger
         self.detail = ""
         self.event_bytes_max = min(EVENT_BYTES_MAX, welcome.event_bytes_max)
         self._message_bytes_max = welcome.message_bytes_max
         self._heartbeat_at_ns = now_ns
-        self._patience = _PATIENCE_HEARTBEATS
-        self._answered_ns.clear()
         self._wanted_told = 0
+        self._answered_ns.clear()
 
     def _on_acknowledgement(self, ack: Acknowledgement, now_ns: int) -> None:
         if self.phase is not Phase.OPEN:
             return
-        if ack.boot < self.boot:
-            self._skip("old-boot")
+        if ack.boot != self.boot:
+            # An older one is a message from before a restart; a newer one tells of a restart.
+            if ack.boot > self.boot:
+                self.detail = f"the logger was started again (boot {ack.boot})"
+                self.lost(now_ns)
             return
-        if ack.boot > self.boot:
-            self.detail = f"the logger was started again (boot {ack.boot})"
-            self.lost(now_ns)
+        if not self._plausible(ack, now_ns):
             return
-        if not self._plausible(ack):
-            return
-        self._acknowledge(ack)
-        self._limit_bytes = ack.limit_bytes
-        self.waiting = ack.waiting[:_DETAIL_LETTERS_MAX]
-        if ack.next > self._next or self._first_ack_to_come:
+        batches = self.batches
+        self.counts.refusals(ack)
+        if ack.next > batches.admitted + 1 or not self.told:
             self._moved_ns = now_ns
             self._patience = _PATIENCE_HEARTBEATS
-        self._next = ack.next
-        if self._first_ack_to_come:
-            # What is below is admitted by this boot; what is above was dropped or never came.
-            self._first_ack_to_come = False
-            self._cursor = min(ack.next, self._last + 1)
-        self._cursor = max(self._cursor, min(self._acknowledged, self._last) + 1)
+        if not self.told:
+            # What is below is admitted; what is above was dropped, or never came.
+            batches.cursor = min(ack.next, batches.last + 1)
+        batches.acknowledge(ack.acknowledged, ack.selective, ack.next - 1)
+        self.told = True
+        self._limit_bytes = ack.limit_bytes
+        self.waiting = ack.waiting[:_DETAIL_LETTERS_MAX]
         self._learn_runs(ack, now_ns)
 
-    def _plausible(self, ack: Acknowledgement) -> bool:
+    def _plausible(self, ack: Acknowledgement, now_ns: int) -> bool:
         """Whether the logger can mean this session as we know it; if not, it is given up."""
-        if ack.next <= self._acknowledged and self._first_ack_to_come:
-            self._fail(
-                f"the logger expects batch {ack.next}, but has acknowledged {self._acknowledged}: "
-                "it has lost its journal"
-            )
+        batches = self.batches
+        highest = max(ack.acknowledged, ack.next - 1, *(last for _, last in ack.selective), 0)
+        if ack.next < self._greeted_from and not self.told:
+            # The answer to an earlier HELLO, or a logger that cannot have written our session.
+            if now_ns - self._welcomed_ns >= self._silence_ns:
+                self._fail(
+                    f"the logger expects batch {ack.next}, although it has acknowledged all up to "
+                    f"{self._greeted_from - 1}: it has lost its journal"
+                )
             return False
-        claimed = max(ack.acknowledged, ack.next - 1)
-        if not self.replay and claimed > self._last:
-            self._fail(
-                f"the logger knows batch {claimed} of this session, of which {self._last} was sent"
-            )
-            return False
-        return True
-
-    def _acknowledge(self, ack: Acknowledgement) -> None:
-        self.counts.refusals(ack)
-        self._acknowledged = max(self._acknowledged, ack.acknowledged)
-        self._selective = [(a, b) for a, b in ack.selective if b > self._acknowledged]
-        end_bytes = None
-        while self._numbered:
-            sequence = next(iter(self._numbered))
-            if sequence > self._acknowledged:
-                break
-            batch = self._numbered.pop(sequence)
-            end_bytes = batch.position_bytes + batch.message_bytes
-            self._settle(batch)
-        for first, last in self._selective:
-            for sequence in range(max(first, self._acknowledged + 1), min(last, self._last) + 1):
-                self._settle(self._numbered[sequence])
-        if end_bytes is not None and self._acknowledged <= self._last:
-            self._progress = Progress(self._acknowledged, end_bytes, self.counts.refusals_seen)
-        elif self.counts.refusals_seen != self._progress.refusals_seen:
-            self._progress = Progress(
-                self._progress.acknowledged,
-                self._progress.position_bytes,
-                self.counts.refusals_seen,
-            )
-
-    def _settle(self, batch: NumberedBatch) -> None:
-        if batch.settled:
-            return
-        batch.settle(self.session)
-        self._queued_bytes -= batch.queue_bytes
-        self.events_settled += batch.events
-        self.counts.settled(batch.pieces)
+        if highest > batches.last and not self.replay:
+            self._fail(f"the logger knows a batch {highest}; {batches.last} were sent")
+        return self.phase is Phase.OPEN
 
     def _on_resend(self, resend: Resend, now_ns: int) -> None:
-        if self.phase is not Phase.OPEN or resend.boot != self.boot or self._first_ack_to_come:
+        if self.phase is not Phase.OPEN or resend.boot != self.boot or not self.told:
             return
-        if not self._acknowledged < resend.next < self._cursor:
+        if not self.batches.acknowledged < resend.next < self.batches.cursor:
             return
-        # One for each batch that was in flight: only the first of them asks for something new.
+        # One for each batch that was under way: only the first of them asks for something new.
         number, when_ns = self._resend_answered
         if number == resend.next and now_ns - when_ns < self._heartbeat_ns:
             return
@@ -798,16 +601,16 @@ class SourceSession:
         self._go_back(resend.next, now_ns)
 
     def _on_refused(self, refused: Refused, now_ns: int) -> None:
-        self.detail = f"{refused.code}: {refused.detail}"[:_DETAIL_LETTERS_MAX]
         if self.phase in (Phase.REFUSED, Phase.OVER):
             return
+        self.detail = f"{refused.code}: {refused.detail}"[:_DETAIL_LETTERS_MAX]
         if refused.retry:
             again = self.phase is not Phase.GREETING
             self._step(Happening.REFUSED_FOR_NOW)
             if again:
-                self._greet(now_ns)
+                self._greet_at(now_ns)
         elif self._bye_said:
-            # Nothing is left that could be lost: BYE was carried out, only its answer was not heard.
+            # Nothing is left that could be lost: BYE was carried out, its answer was not heard.
             self._step(Happening.REFUSED_AFTER_BYE)
         else:
             self._fail(self.detail)
@@ -836,32 +639,26 @@ class SourceSession:
         if not self.replay:
             self.packer.close_run(run)
             self._enqueue()
-        elif not self._repeating:
+        elif not self.batches.repeating:
             self._drop_open(run)
 
-    def _drop_open(self, run: RunNumber) -> None:
-        """Give up a replay's open batches: cut short here, they would not come out the same when
-        the events are given again."""
-        kept = self._queues.pop(run, None)
-        self.packer.close_run(run)
-        self._enqueue()
-        self._drop_run(run)
-        if kept:
-            self._queues[run] = kept
-
     def _end_run(self, run: RunNumber) -> None:
+        """The run is over: what was not sent is given up, and counted."""
         self._to_answer.discard(run)
         self._answered_ns.pop(run, None)
-        if not self._repeating:
-            self._last_of_run.pop(run, None)
-            self.packer.close_run(run)
-            self._enqueue()
-            self._drop_run(run)
+        if not self.batches.repeating:
+            self._drop_open(run)
+            self.batches.drop_run(run)
 
-    def _drop_run(self, run: RunNumber) -> None:
-        """What waits for a run that is over is counted and given up."""
-        while self._queues.get(run):
-            packed = self._dequeue(run)
-            self._queued_bytes -= packed.queue_bytes
-            self.events_run_ended += packed.events
-            self.counts.run_ended(packed.pieces)
+    def _drop_open(self, run: RunNumber) -> None:
+        """Give up the run's open batches. Of a replay: sent as they are, cut short, they would not
+        come out the same when the events are given again; so nothing may follow them either."""
+        before = self.batches.closed
+        self.packer.close_run(run)
+        self._enqueue()
+        self.batches.drop_newest(run, self.batches.closed - before)
+        self.batches.given_up = self.replay
+
+
+def _control(kind: MessageKind, body: msgspec.Struct) -> bytes:
+    return encode_control(kind, encode_body(body))

@@ -56,7 +56,7 @@ from dlog.model.messages import Answer, Command, Identification, Request, decode
 from dlog.model.status import CommandStatus, DiskStatus
 from dlog.ports import Alarms, Change, Clock, CoorLink, Directory, Journal, Severity
 from dlog.services.committer import Committer
-from dlog.services.event_server import EventServer, RunRoute, Routes
+from dlog.services.event_server import EventServer, Routes, RunRoute
 from dlog.services.parts import Part
 from dlog.services.stream_thread import Ending, StreamWriter
 
@@ -207,8 +207,12 @@ class Commander:
 
     def identification(self) -> Identification:
         return Identification(
-            name=self.name, uuid=self.uuid.hex(), host=self._host, process=self._process,
-            boot=self.boot, state=str(self.record.state),
+            name=self.name,
+            uuid=self.uuid.hex(),
+            host=self._host,
+            process=self._process,
+            boot=self.boot,
+            state=str(self.record.state),
             runs={str(int(n)): str(r.record.state) for n, r in self.runs.items()},
         )
 
@@ -338,13 +342,15 @@ class Commander:
         answer = self._error_answer(command, text, code, list(accepts))
         self._commit([], answer=(asked, answer))
 
-    def _answer(
-        self, command: Command | _Asked, *, data: dict[str, Any] | None = None
-    ) -> Answer:
+    def _answer(self, command: Command | _Asked, *, data: dict[str, Any] | None = None) -> Answer:
         session, number = _identity(command)
         return Answer(
-            session=session, number=number, command=command.command, ok=True,
-            state=str(self.record.state), data=data or {},
+            session=session,
+            number=number,
+            command=command.command,
+            ok=True,
+            state=str(self.record.state),
+            data=data or {},
         )
 
     def _error_answer(
@@ -356,8 +362,14 @@ class Commander:
     ) -> Answer:
         session, number = _identity(command) if command is not None else ("", 0)
         return Answer(
-            session=session, number=number, command=command.command if command else "", ok=False,
-            state=str(self.record.state), error=text, code=code, accepts=accepts or [],
+            session=session,
+            number=number,
+            command=command.command if command else "",
+            ok=False,
+            state=str(self.record.state),
+            error=text,
+            code=code,
+            accepts=accepts or [],
         )
 
     def _commit(
@@ -391,8 +403,11 @@ class Commander:
 
     def _answer_changes(self, asked: _Asked, answer: Answer) -> list[Change]:
         record = CommandRecord(
-            order=asked.order, body_crc=asked.body_crc, command=asked.command,
-            answer=dict(msgspec.to_builtins(answer)), answered_ns=self._clock.wall_ns(),
+            order=asked.order,
+            body_crc=asked.body_crc,
+            command=asked.command,
+            answer=dict(msgspec.to_builtins(answer)),
+            answered_ns=self._clock.wall_ns(),
         )
         order_key = records.command_order_key(asked.order)
         key = records.command_key(asked.id)
@@ -407,7 +422,10 @@ class Commander:
         self._asked.pop(asked.id, None)
         self.last_commands.append(
             CommandStatus(
-                id=str(asked.id), command=asked.command, ok=answer.ok, error=answer.error,
+                id=str(asked.id),
+                command=asked.command,
+                ok=answer.ok,
+                error=answer.error,
                 time_ns=self._clock.wall_ns(),
             )
         )
@@ -537,8 +555,12 @@ class Commander:
         if len(self.runs) >= RUNS_ACTIVE_MAX:
             raise _Refusal(f"{RUNS_ACTIVE_MAX} runs are active", "run")
         record = RunRecord(
-            run=number, state=RunState.STARTING, streams=self.record.streams,
-            started_ns=self._clock.wall_ns(), comment=comment, pending=_pending(asked),
+            run=number,
+            state=RunState.STARTING,
+            streams=self.record.streams,
+            started_ns=self._clock.wall_ns(),
+            comment=comment,
+            pending=_pending(asked),
         )
         streams = [
             StreamRecord(run=number, stream=name, directory=(config.directories or (0,))[0])
@@ -644,7 +666,10 @@ class Commander:
     ) -> _Run:
         writers = {
             StreamName(stream.stream): self._machinery.make_writer(
-                record.streams[stream.stream], stream, parts, run_started_ns=record.started_ns,
+                record.streams[stream.stream],
+                stream,
+                parts,
+                run_started_ns=record.started_ns,
                 streams=tuple(record.streams),
             )
             for stream, parts in streams
@@ -737,7 +762,8 @@ class Commander:
         assert run.going_to is not None
         state = run.going_to
         events = {
-            RunState.ENDED: RunEvent.DRAINED, RunState.ABORTED: RunEvent.ABORT,
+            RunState.ENDED: RunEvent.DRAINED,
+            RunState.ABORTED: RunEvent.ABORT,
             RunState.FAILED: RunEvent.START_FAILED,
         }
         RUN.next(run.record.state, events[state])
@@ -750,9 +776,13 @@ class Commander:
             if self.orphans is not None:
                 self.orphans.seal()
         ended = EndedRunRecord(
-            run=run.number, state=state, started_ns=run.record.started_ns,
-            ended_ns=self._clock.wall_ns(), comment=run.record.comment,
-            reason=run.reason or run.record.abort_reason, streams=run.record.streams,
+            run=run.number,
+            state=state,
+            started_ns=run.record.started_ns,
+            ended_ns=self._clock.wall_ns(),
+            comment=run.record.comment,
+            reason=run.reason or run.record.abort_reason,
+            streams=run.record.streams,
         )
         asked = self._asked_of(run)
         answer = None
@@ -766,7 +796,10 @@ class Commander:
             answer = (asked, self._answer(asked, data=data))
         log.info("run %d %s", run.number, state)
         self._commit(
-            [], make=lambda c: c.end_run(ended), answer=answer, use_ballast=True,
+            [],
+            make=lambda c: c.end_run(ended),
+            answer=answer,
+            use_ballast=True,
             then=self._stop_when_idle,
         )
 
@@ -810,8 +843,11 @@ class Commander:
             low = space.free < (resume if before.low else low_water)
             disks.append(
                 DiskStatus(
-                    path=directory.name, free_bytes=space.free, total_bytes=space.total,
-                    low_water_bytes=low_water, low=low,
+                    path=directory.name,
+                    free_bytes=space.free,
+                    total_bytes=space.total,
+                    low_water_bytes=low_water,
+                    low=low,
                 )
             )
         self.disks = disks
@@ -858,7 +894,10 @@ class Commander:
                 pending = run_record.pending
                 command_id = CommandId(pending.session, pending.number)
                 self._asked[command_id] = _Asked(
-                    command_id, _pending_command(run_record), pending.body_crc, pending.order,
+                    command_id,
+                    _pending_command(run_record),
+                    pending.body_crc,
+                    pending.order,
                     set(),
                 )
             run.waiting = set(run.writers)
@@ -891,7 +930,9 @@ def _session_bytes(command: Command) -> bytes:
     try:
         session = bytes.fromhex(command.session)
     except ValueError as error:
-        raise MessageError("body", f"session {command.session[:80]!r} is not hexadecimal") from error
+        raise MessageError(
+            "body", f"session {command.session[:80]!r} is not hexadecimal"
+        ) from error
     if not 1 <= len(session) <= 32 or not 0 <= command.number < 2**64:
         raise MessageError("body", "a session has 1 to 32 bytes, a number 64 bits")
     return session
@@ -920,11 +961,11 @@ def _pending_command(record: RunRecord) -> str:
 def _run_number(command: Command) -> RunNumber:
     number = command.parameters.get("run")
     if not isinstance(number, int) or isinstance(number, bool) or not valid_run_number(number):
-        raise _Refusal(f"run: must be a number from 1 to 4294967295 (it is {number!r})", "parameters")
+        raise _Refusal(
+            f"run: must be a number from 1 to 4294967295 (it is {number!r})", "parameters"
+        )
     return RunNumber(number)
 
 
 def _put(key: bytes, record: Any) -> Change:
     return key, records.encode_record(key, record)
-
-

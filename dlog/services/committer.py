@@ -445,9 +445,7 @@ class Committer:
                 if item.then is not None:
                     item.then()
         if touched and self._listener is not None:
-            self._listener.settled(
-                [self.settled_of(s) for s in touched if s in self._ledgers]
-            )
+            self._listener.settled([self.settled_of(s) for s in touched if s in self._ledgers])
 
     def settled_of(self, session: SessionId) -> Settled:
         ledger = self._ledgers[session]
@@ -516,9 +514,7 @@ class Committer:
         for of_run, stream_name in list(self._next_block):
             if of_run == run:
                 del self._next_block[of_run, stream_name]
-                changes.append(
-                    (records.stream_key(StreamKey(run, StreamName(stream_name))), None)
-                )
+                changes.append((records.stream_key(StreamKey(run, StreamName(stream_name))), None))
         ended = msgspec.structs.replace(record, counts=counts)
         return [*changes, _put(records.ended_run_key(run), ended)]
 
@@ -542,7 +538,9 @@ def _stream_key(record: StreamRecord) -> StreamKey:
 
 def file_record_key(record: FileRecord) -> FileKey:
     return FileKey(
-        RunNumber(record.run), StreamName(record.stream), FileKind(record.kind),
+        RunNumber(record.run),
+        StreamName(record.stream),
+        FileKind(record.kind),
         PartNumber(record.part),
     )
 

@@ -27,8 +27,8 @@ from dlog.core.states import CONNECTION, ConnectionEvent, ConnectionState, RunSt
 from dlog.core.window import Account, grant
 from dlog.errors import MessageError, TransitionRefused
 from dlog.limits import (
-    EVENT_BYTES_MAX,
     CLOSED_SESSIONS_MAX,
+    EVENT_BYTES_MAX,
     HEARTBEAT_MS,
     HEARTBEATS_MISSED_MAX,
     MESSAGE_BYTES_MAX,
@@ -244,9 +244,7 @@ class EventServer:
 
     def memory_in_use(self) -> int:
         """Bytes of messages that were admitted and are not settled; a moment's view."""
-        return sum(
-            max(0, s.high_position - s.settled_bytes) for s in list(self._sessions.values())
-        )
+        return sum(max(0, s.high_position - s.settled_bytes) for s in list(self._sessions.values()))
 
     # --- its own thread ----------------------------------------------------------------------
 
@@ -311,7 +309,10 @@ class EventServer:
         if kind == MessageKind.HELLO:
             self._hello(peer, decode_body(control_body(message), Hello), address)
         elif kind not in (
-            MessageKind.EVENTS, MessageKind.HEARTBEAT, MessageKind.END_OF_RUN, MessageKind.BYE
+            MessageKind.EVENTS,
+            MessageKind.HEARTBEAT,
+            MessageKind.END_OF_RUN,
+            MessageKind.BYE,
         ):
             self._skip(session, f"unknown-type-{kind}")
         elif session is None or session.closed or session.opening:
@@ -363,33 +364,41 @@ class EventServer:
         rival = self._by_name.get(hello.name)
         if rival is not None and rival.id != session_id and self._lives(rival):
             self._refuse(
-                peer, session_id, "name-in-use",
+                peer,
+                session_id,
+                "name-in-use",
                 f"a source named {hello.name} is connected from {rival.host} process "
-                f"{rival.process} ({rival.address})", True,
+                f"{rival.process} ({rival.address})",
+                True,
             )
             self._alarms.raise_alarm(
-                f"name-in-use {hello.name}", Severity.WARNING,
+                f"name-in-use {hello.name}",
+                Severity.WARNING,
                 f"{hello.name}: second session from {hello.host} process {hello.process} "
                 f"({address}) refused",
             )
         elif known is None:
             self._open(peer, hello, address, rival)
         elif known.name and known.name != hello.name:
-            self._refuse(peer, session_id, "bad-name", f"the session is that of {known.name}", False)
-        elif known.closed:
             self._refuse(
-                peer, session_id, "closed", "a newer session took over the name", False
+                peer, session_id, "bad-name", f"the session is that of {known.name}", False
             )
+        elif known.closed:
+            self._refuse(peer, session_id, "closed", "a newer session took over the name", False)
         elif known.opening:
             return
         elif hello.lowest > known.acknowledged + 1 and not known.rebuilt:
             self._refuse(
-                peer, session_id, "gap",
+                peer,
+                session_id,
+                "gap",
                 f"lowest unacknowledged batch {hello.lowest}, but only {known.acknowledged} is "
-                "acknowledged", False,
+                "acknowledged",
+                False,
             )
             self._alarms.raise_alarm(
-                f"gap {hello.name}", Severity.ERROR,
+                f"gap {hello.name}",
+                Severity.ERROR,
                 f"{hello.name}: HELLO from batch {hello.lowest}, {known.acknowledged} committed",
             )
         else:
@@ -402,8 +411,11 @@ class EventServer:
         """A session that the journal does not know."""
         if hello.lowest != 1:
             self._refuse(
-                peer, SessionId(hello.session), "expired",
-                f"the session is not known (any more), and begins at batch {hello.lowest}", False,
+                peer,
+                SessionId(hello.session),
+                "expired",
+                f"the session is not known (any more), and begins at batch {hello.lowest}",
+                False,
             )
             return
         if sum(not s.closed for s in self._sessions.values()) >= SESSIONS_MAX:
@@ -412,7 +424,10 @@ class EventServer:
             )
             return
         record = SessionRecord(
-            session=hello.session, name=hello.name, host=hello.host, process=hello.process,
+            session=hello.session,
+            name=hello.name,
+            host=hello.host,
+            process=hello.process,
             since_ns=self._clock.wall_ns(),
         )
         if rival is not None:
@@ -432,11 +447,24 @@ class EventServer:
 
     def _remember(self, record: SessionRecord, peer: bytes, address: str, now: int) -> _Session:
         session = _Session(
-            SessionId(record.session), record.name, record.host, record.process, peer, address,
-            ConnectionState.CONNECTING, record.since_ns, now, record.acknowledged,
-            record.position_bytes, record.acknowledged, record.position_bytes,
-            record.acknowledged, record.position_bytes, refused=tuple(record.refused),
-            refused_from=record.refused_from, limit=record.position_bytes,
+            SessionId(record.session),
+            record.name,
+            record.host,
+            record.process,
+            peer,
+            address,
+            ConnectionState.CONNECTING,
+            record.since_ns,
+            now,
+            record.acknowledged,
+            record.position_bytes,
+            record.acknowledged,
+            record.position_bytes,
+            record.acknowledged,
+            record.position_bytes,
+            refused=tuple(record.refused),
+            refused_from=record.refused_from,
+            limit=record.position_bytes,
         )
         self._sessions[session.id] = session
         if not record.closed and record.name:
@@ -467,8 +495,12 @@ class EventServer:
         if hello.lowest - 1 < session.acknowledged:
             return
         record = SessionRecord(
-            session=session.id, name=hello.name, host=hello.host, process=hello.process,
-            acknowledged=hello.lowest - 1, position_bytes=hello.position_bytes,
+            session=session.id,
+            name=hello.name,
+            host=hello.host,
+            process=hello.process,
+            acknowledged=hello.lowest - 1,
+            position_bytes=hello.position_bytes,
             since_ns=session.since_ns,
         )
         session.acknowledged = session.high = record.acknowledged
@@ -487,14 +519,20 @@ class EventServer:
         self._alarms.clear_alarm(f"name-in-use {session.name}")
         log.info(
             "source %s connected from %s (%s), from batch %d",
-            session.name, session.host, session.address, session.admitted + 1,
+            session.name,
+            session.host,
+            session.address,
+            session.admitted + 1,
         )
         self._send(
             session,
             MessageKind.WELCOME,
             Welcome(
-                session=session.id, boot=self._identity.boot, logger=self._identity.name,
-                logger_uuid=self._identity.uuid, heartbeat_ms=HEARTBEAT_MS,
+                session=session.id,
+                boot=self._identity.boot,
+                logger=self._identity.name,
+                logger_uuid=self._identity.uuid,
+                heartbeat_ms=HEARTBEAT_MS,
                 message_bytes_max=self._message_bytes_max,
                 event_bytes_max=min(EVENT_BYTES_MAX, self._message_bytes_max - 65536),
             ),
@@ -620,7 +658,13 @@ class EventServer:
         verdict, taker = self._fate(mark)
         if key not in session.marks and len(session.marks) >= WATERMARKS_PER_SESSION_MAX:
             self._settle(
-                session, batch, shares, None, count_run, count_stream, events,
+                session,
+                batch,
+                shares,
+                None,
+                count_run,
+                count_stream,
+                events,
                 reason=TOO_MANY_STREAMS,
             )
             return
@@ -630,7 +674,8 @@ class EventServer:
                 session, batch, shares, mark, count_run, count_stream, events, reason=verdict.reason
             )
             self._alarms.raise_alarm(
-                f"refused {session.name}", Severity.WARNING,
+                f"refused {session.name}",
+                Severity.WARNING,
                 f"events of {session.name} for {StreamKey(mark.run, mark.stream)} refused: "
                 f"{verdict.reason}",
             )
@@ -638,8 +683,15 @@ class EventServer:
         table, payload = select(batch.table, batch.payload, chosen)
         taker.offer(
             Piece(
-                mark, session.name, batch.sequence, batch.order_base, table, payload, shares,
-                batch.message_bytes, _ORPHAN_REASONS.get(verdict.reason, OrphanReason.NONE),
+                mark,
+                session.name,
+                batch.sequence,
+                batch.order_base,
+                table,
+                payload,
+                shares,
+                batch.message_bytes,
+                _ORPHAN_REASONS.get(verdict.reason, OrphanReason.NONE),
             )
         )
 
@@ -676,19 +728,40 @@ class EventServer:
             return
         for mark, chosen in split(batch):
             self._settle(
-                session, batch, 0, mark, *self._counted_as(mark), _chosen_events(batch, chosen),
+                session,
+                batch,
+                0,
+                mark,
+                *self._counted_as(mark),
+                _chosen_events(batch, chosen),
                 duplicate=True,
             )
 
     def _settle(
-        self, session: _Session, batch: Batch, shares: int, mark: MarkKey | None,
-        run: RunNumber, stream: StreamName, events: int, *, duplicate: bool = False,
+        self,
+        session: _Session,
+        batch: Batch,
+        shares: int,
+        mark: MarkKey | None,
+        run: RunNumber,
+        stream: StreamName,
+        events: int,
+        *,
+        duplicate: bool = False,
         reason: str = "",
     ) -> None:
         self._committer.settle(
             Settlement(
-                session.id, batch.sequence, shares, batch.message_bytes, session.name, mark, run,
-                stream, duplicate=events if duplicate else 0, refused=events if reason else 0,
+                session.id,
+                batch.sequence,
+                shares,
+                batch.message_bytes,
+                session.name,
+                mark,
+                run,
+                stream,
+                duplicate=events if duplicate else 0,
+                refused=events if reason else 0,
                 reason=reason,
             )
         )
@@ -766,18 +839,29 @@ class EventServer:
             session,
             MessageKind.ACKNOWLEDGEMENT,
             Acknowledgement(
-                session=session.id, boot=self._identity.boot, acknowledged=session.acknowledged,
-                limit_bytes=session.limit, next=session.admitted + 1,
+                session=session.id,
+                boot=self._identity.boot,
+                acknowledged=session.acknowledged,
+                limit_bytes=session.limit,
+                next=session.admitted + 1,
                 selective=list(session.selective[:SELECTIVE_RANGES_MAX]),
                 refusals_from=session.refused_from,
                 refusals=[
                     RefusedRange(
-                        first=r.first, last=r.last, run=r.run, stream=r.stream, reason=r.reason,
+                        first=r.first,
+                        last=r.last,
+                        run=r.run,
+                        stream=r.stream,
+                        reason=r.reason,
                         events=r.events,
                     )
                     for r in session.refused
                 ],
-                active=active, held=held, ending=ending, ended=session.ended_told, waiting=waiting,
+                active=active,
+                held=held,
+                ending=ending,
+                ended=session.ended_told,
+                waiting=waiting,
             ),
         )
 
@@ -787,9 +871,7 @@ class EventServer:
             session.messages_out += 1
             session.bytes_out += len(data)
 
-    def _refuse(
-        self, peer: bytes, session: SessionId, code: str, detail: str, retry: bool
-    ) -> None:
+    def _refuse(self, peer: bytes, session: SessionId, code: str, detail: str, retry: bool) -> None:
         self.strangers[f"refused-{code}"] += 1
         log.warning("%s refused (%s): %s", _name_of(peer), code, detail)
         message = Refused(
@@ -868,7 +950,8 @@ class EventServer:
                 session.since_ns = self._clock.wall_ns()
                 log.warning("source %s lost: silent for %.1f s", session.name, silent_ns / 1e9)
                 self._alarms.raise_alarm(
-                    f"source-lost {session.name}", Severity.WARNING,
+                    f"source-lost {session.name}",
+                    Severity.WARNING,
                     f"{session.name} ({session.address}) is silent",
                 )
             elif session.alive:
@@ -891,10 +974,20 @@ class EventServer:
 
     def _connection(self, s: _Session) -> ConnectionStatus:
         return ConnectionStatus(
-            kind="source", state=str(s.state), name=s.name, host=s.host, process=s.process,
-            address=s.address, since_ns=s.since_ns, reconnects=s.reconnects,
-            messages_in=s.messages_in, messages_out=s.messages_out, bytes_in=s.bytes_in,
-            bytes_out=s.bytes_out, last_message_ns=s.last_message_ns, skipped=dict(s.skipped),
+            kind="source",
+            state=str(s.state),
+            name=s.name,
+            host=s.host,
+            process=s.process,
+            address=s.address,
+            since_ns=s.since_ns,
+            reconnects=s.reconnects,
+            messages_in=s.messages_in,
+            messages_out=s.messages_out,
+            bytes_in=s.bytes_in,
+            bytes_out=s.bytes_out,
+            last_message_ns=s.last_message_ns,
+            skipped=dict(s.skipped),
             detail=s.detail,
         )
 
@@ -921,4 +1014,3 @@ def _hello_problem(peer: bytes, hello: Hello) -> str:
     if hello.lowest < 1 or hello.position_bytes < 0:
         return f"lowest {hello.lowest}, position {hello.position_bytes}"
     return ""
-

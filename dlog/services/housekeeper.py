@@ -97,9 +97,5 @@ class Housekeeper:
         directory = self._storage.directories[record.directory]
         if directory.exists(record.path):
             directory.remove(record.path)
-        self._storage.commits.submit(
-            [(key, None), *self._storage.operations.done(number)]
-        ).wait()
+        self._storage.commits.submit([(key, None), *self._storage.operations.done(number)]).wait()
         log.info("%s dropped: all of it has been stored", record.path)
-
-

@@ -91,7 +91,9 @@ class Predecessor:
 
 def key_of(record: FileRecord) -> FileKey:
     return FileKey(
-        RunNumber(record.run), StreamName(record.stream), FileKind(record.kind),
+        RunNumber(record.run),
+        StreamName(record.stream),
+        FileKind(record.kind),
         PartNumber(record.part),
     )
 
@@ -158,10 +160,21 @@ class Part:
         """
         before = predecessor or Predecessor(PartNumber(0), Offset(0), 0)
         record = FileRecord(
-            run=key.run, stream=key.stream, kind=key.kind, part=key.part, state=FileState.CREATING,
-            directory=stream.directory, path=file_path(key), file_uuid=storage.random_bytes(16),
-            salt=storage.random_bytes(16), boot=storage.boot, created_ns=storage.clock.wall_ns(),
-            low=low, high=high, predecessor_part=before.part, predecessor_sealed=before.sealed,
+            run=key.run,
+            stream=key.stream,
+            kind=key.kind,
+            part=key.part,
+            state=FileState.CREATING,
+            directory=stream.directory,
+            path=file_path(key),
+            file_uuid=storage.random_bytes(16),
+            salt=storage.random_bytes(16),
+            boot=storage.boot,
+            created_ns=storage.clock.wall_ns(),
+            low=low,
+            high=high,
+            predecessor_part=before.part,
+            predecessor_sealed=before.sealed,
             predecessor_chain=before.chain,
         )
         number, announced = storage.operations.announce(OperationKind.CREATE, record.path)
@@ -170,13 +183,22 @@ class Part:
         ).wait()
         page, crc = encode_file_header(
             FileHeader(
-                key, record.file_uuid, storage.logger_uuid, record.salt, storage.boot,
-                record.created_ns, BlockNumber(stream.next_block),
+                key,
+                record.file_uuid,
+                storage.logger_uuid,
+                record.salt,
+                storage.boot,
+                record.created_ns,
+                BlockNumber(stream.next_block),
                 HeaderText(
-                    logger=storage.logger, config=config, run_started_ns=run_started_ns,
+                    logger=storage.logger,
+                    config=config,
+                    run_started_ns=run_started_ns,
                     streams=streams,
                 ),
-                before.part, before.sealed, before.chain,
+                before.part,
+                before.sealed,
+                before.chain,
             )
         )
         directory = storage.directories[stream.directory]
@@ -233,9 +255,7 @@ class Part:
 
     def place(self, number: BlockNumber) -> Place:
         """Where the next block goes."""
-        return Place(
-            self.end, number, self._storage.boot, self.record.salt, self._chain
-        )
+        return Place(self.end, number, self._storage.boot, self.record.salt, self._chain)
 
     def needs_reservation(self, block_bytes: int) -> Offset | None:
         """The end that a reservation must reach before a block of that length, or None."""
@@ -266,9 +286,7 @@ class Part:
                 self._storage.operations.done(number, f"failed: {error}"), use_ballast=use_ballast
             )
             raise
-        self._storage.commits.submit(
-            self._storage.operations.done(number), use_ballast=use_ballast
-        )
+        self._storage.commits.submit(self._storage.operations.done(number), use_ballast=use_ballast)
 
     def _allocate(self, end: Offset, least: Offset) -> None:
         try:
@@ -289,8 +307,13 @@ class Part:
         self._index += np.array(
             [
                 (
-                    header.offset, header.number, header.first_event, header.last_event,
-                    header.time_ns, header.events, header.block_bytes,
+                    header.offset,
+                    header.number,
+                    header.first_event,
+                    header.last_event,
+                    header.time_ns,
+                    header.events,
+                    header.block_bytes,
                 )
             ],
             INDEX_DTYPE,
@@ -306,8 +329,12 @@ class Part:
         self._file.sync()
         self.dirty = False
         self.record = msgspec.structs.replace(
-            self.record, durable=self.end, adler32=self._adler32, chain=self._chain,
-            last_header_offset=self._last_header, totals=self._written,
+            self.record,
+            durable=self.end,
+            adler32=self._adler32,
+            chain=self._chain,
+            last_header_offset=self._last_header,
+            totals=self._written,
         )
 
     def ended(self, high: int) -> None:
@@ -352,8 +379,12 @@ class Part:
     def _write_footer(self) -> tuple[int, int]:
         """Index and closing block at the durable offset; the file's size and adler32 with them."""
         footer = encode_footer(
-            self._whole_index(), self.record.totals, offset=self.end, boot=self._storage.boot,
-            salt=self.record.salt, previous_crc=self._chain,
+            self._whole_index(),
+            self.record.totals,
+            offset=self.end,
+            boot=self._storage.boot,
+            salt=self.record.salt,
+            previous_crc=self._chain,
             time_ns=self._storage.clock.wall_ns(),
         )
         _write_pages(self._storage, self._file, self.end, footer)
@@ -382,7 +413,9 @@ class Part:
             OperationKind.SEAL, self.record.path, f"at {self.record.durable}: {reason}"
         )
         self.record = msgspec.structs.replace(
-            self.record, state=FILE.next(self.record.state, FileEvent.FAULT), sealed=True,
+            self.record,
+            state=FILE.next(self.record.state, FileEvent.FAULT),
+            sealed=True,
             reason=reason,
         )
         self._storage.commits.submit(
@@ -411,8 +444,13 @@ def read_index(file: DataFile, record: FileRecord, end: Offset) -> NDArray[Any]:
         if header.type is BlockType.EVENTS:
             rows.append(
                 (
-                    at, header.number, header.first_event, header.last_event, header.time_ns,
-                    header.events, header.block_bytes,
+                    at,
+                    header.number,
+                    header.first_event,
+                    header.last_event,
+                    header.time_ns,
+                    header.events,
+                    header.block_bytes,
                 )
             )
         at = Offset(at + header.block_bytes)
@@ -420,30 +458,59 @@ def read_index(file: DataFile, record: FileRecord, end: Offset) -> NDArray[Any]:
 
 
 def finish_file(
-    storage: Storage, config: StreamConfig, record: FileRecord, size: int, adler32: int,
-    *, sealed: bool = False, status: str = "good",
+    storage: Storage,
+    config: StreamConfig,
+    record: FileRecord,
+    size: int,
+    adler32: int,
+    *,
+    sealed: bool = False,
+    status: str = "good",
 ) -> ClosedFileRecord:
     """Sidecar, mode and final name of a file whose bytes are complete. May be repeated after a
     crash at any step; what an earlier attempt left half-done is moved aside first."""
     directory = storage.directories[record.directory]
     closed_ns = storage.clock.wall_ns()
     sidecar = Sidecar(
-        file=record.path.rsplit("/", 1)[-1], file_uuid=record.file_uuid.hex(),
-        logger=storage.logger, logger_uuid=storage.logger_uuid.hex(), run=record.run,
-        stream=record.stream, kind=FileKind(record.kind).name.lower(), part=record.part,
-        size_bytes=size, adler32=f"{adler32:08x}", file_content_status=status,
-        sealed=record.reason if sealed else "", created_ns=record.created_ns, closed_ns=closed_ns,
-        totals=record.totals, predecessor_part=record.predecessor_part, config=config,
+        file=record.path.rsplit("/", 1)[-1],
+        file_uuid=record.file_uuid.hex(),
+        logger=storage.logger,
+        logger_uuid=storage.logger_uuid.hex(),
+        run=record.run,
+        stream=record.stream,
+        kind=FileKind(record.kind).name.lower(),
+        part=record.part,
+        size_bytes=size,
+        adler32=f"{adler32:08x}",
+        file_content_status=status,
+        sealed=record.reason if sealed else "",
+        created_ns=record.created_ns,
+        closed_ns=closed_ns,
+        totals=record.totals,
+        predecessor_part=record.predecessor_part,
+        config=config,
     )
     _put_sidecar(storage, directory, record, sidecar)
     if directory.exists(record.path + OPEN_SUFFIX):
         directory.make_read_only(record.path + OPEN_SUFFIX)
         directory.rename(record.path + OPEN_SUFFIX, record.path)
     return ClosedFileRecord(
-        run=record.run, stream=record.stream, kind=record.kind, part=record.part,
-        directory=record.directory, path=record.path, file_uuid=record.file_uuid, size_bytes=size,
-        adler32=adler32, created_ns=record.created_ns, closed_ns=closed_ns, totals=record.totals,
-        status=status, sealed=sealed, reason=record.reason, chain=record.chain,
+        run=record.run,
+        stream=record.stream,
+        kind=record.kind,
+        part=record.part,
+        directory=record.directory,
+        path=record.path,
+        file_uuid=record.file_uuid,
+        size_bytes=size,
+        adler32=adler32,
+        created_ns=record.created_ns,
+        closed_ns=closed_ns,
+        totals=record.totals,
+        status=status,
+        sealed=sealed,
+        reason=record.reason,
+        chain=record.chain,
     )
 
 
@@ -491,7 +558,9 @@ def put_file(record: FileRecord) -> Change:
 def put_closed(record: ClosedFileRecord) -> Change:
     key = closed_file_key(
         FileKey(
-            RunNumber(record.run), StreamName(record.stream), FileKind(record.kind),
+            RunNumber(record.run),
+            StreamName(record.stream),
+            FileKind(record.kind),
             PartNumber(record.part),
         )
     )

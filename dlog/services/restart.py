@@ -26,7 +26,7 @@ from dlog.core.journal_records import (
 from dlog.core.replay import Action, decide, on_disk
 from dlog.core.scan import Depth, SpanKind, scan
 from dlog.core.states import FILE, FileEvent, FileState
-from dlog.errors import DiskFull, Error, FormatError, StorageError
+from dlog.errors import DiskFull, Error, StorageError
 from dlog.limits import MIB, PAGE_BYTES
 from dlog.model.config import StreamConfig
 from dlog.model.ids import FileKind, Offset
@@ -237,9 +237,16 @@ class Restart:
             f"_{self._storage.boot}.tail"
         )
         saved = QuarantineRecord(
-            path=path, directory=record.directory, run=record.run, stream=record.stream,
-            kind=record.kind, part=record.part, begin=tail.begin, end=tail.end,
-            saved_ns=self._storage.clock.wall_ns(), needed=list(tail.needed),
+            path=path,
+            directory=record.directory,
+            run=record.run,
+            stream=record.stream,
+            kind=record.kind,
+            part=record.part,
+            begin=tail.begin,
+            end=tail.end,
+            saved_ns=self._storage.clock.wall_ns(),
+            needed=list(tail.needed),
             readable=tail.readable,
         )
         number, announced = self._storage.operations.announce(
@@ -354,8 +361,13 @@ def _look_at_tail(file: DataFile, record: FileRecord, size: int) -> _Tail | None
     needed: list[tuple[bytes, int, str, int]] = []
     end, readable, foreign = 0, True, ""
     for span in scan(
-        _Bytes(file), salt=record.salt, path=record.path, begin=record.durable, end=size,
-        chain=record.chain, depth=Depth.STORED,
+        _Bytes(file),
+        salt=record.salt,
+        path=record.path,
+        begin=record.durable,
+        end=size,
+        chain=record.chain,
+        depth=Depth.STORED,
     ):
         if span.kind is SpanKind.ZEROS:
             continue
@@ -380,4 +392,3 @@ def _adler32_on(file: DataFile, adler32: int, begin: int, end: int) -> int:
     for at in range(begin, end, COPY_BYTES):
         adler32 = zlib.adler32(file.read(Offset(at), min(COPY_BYTES, end - at)), adler32)
     return adler32
-

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from dlog.core.journal_records import CountRecord, FileRecord
 from dlog.model.ids import NO_RUN, FileKind, RunNumber, StreamName
 from dlog.model.messages import AlarmState
@@ -23,6 +25,7 @@ from dlog.model.status import (
 from dlog.ports import Clock, Journal
 from dlog.services.commander import Commander
 from dlog.services.committer import Committer
+from dlog.services.stream_thread import StreamWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ def status_of(
                 started_ns=run.record.started_ns,
                 comment=run.record.comment,
                 streams=[
-                    _stream(name, number, counts, writer.file_records(), writer.stalled)
+                    _stream(name, number, counts, writer)
                     for name, writer in list(run.writers.items())
                 ],
             )
@@ -114,19 +117,23 @@ def _stream(
     name: StreamName,
     run: RunNumber,
     counts: dict[tuple[str, RunNumber, StreamName], CountRecord],
-    files: Sequence[FileRecord],
-    stalled: str,
+    writer: StreamWriter,
 ) -> StreamStatus:
+    files = writer.file_records()
     mine = {s: c for (s, r, n), c in counts.items() if r == run and n == name}
     return StreamStatus(
         name=name,
-        counts=_sum(list(mine.values())),
+        counts=_with_pending(_sum(list(mine.values())), writer.pending),
         sources={source: _counts(c) for source, c in sorted(mine.items())},
         payload_bytes=sum(c.payload_bytes for c in mine.values()),
         file_bytes=sum(f.durable for f in files),
         files=[_file(f) for f in files],
-        failed=stalled,
+        failed=writer.stalled,
     )
+
+
+def _with_pending(counts: Counts, pending: int) -> Counts:
+    return msgspec.structs.replace(counts, pending=pending, received=counts.received + pending)
 
 
 def _file(record: FileRecord) -> FileStatus:
@@ -174,5 +181,3 @@ def _quantile(samples_ns: Sequence[int], share: float) -> float:
         return 0.0
     ordered = sorted(samples_ns)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] / 1e6
-
-

@@ -137,6 +137,8 @@ class StreamWriter:
         self.ending = Ending.NOT
         self.over = False
         self._seal_wanted = False
+        self._offered = 0  # events; written by who offers
+        self._settled = 0  # events; written by this thread
         # As of the last sync; working numbers run ahead of it.
         self._stream = stream
         self._next_block = stream.next_block
@@ -200,7 +202,8 @@ class StreamWriter:
     # --- from any thread ---------------------------------------------------------------------
 
     def offer(self, piece: Piece) -> None:
-        """Take a piece; bounded by the windows of the sources."""
+        """Take a piece; bounded by the windows of the sources. From one thread alone."""
+        self._offered += len(piece.table)
         self._inbox.put(piece)
 
     def end(self, how: Ending) -> None:
@@ -216,6 +219,11 @@ class StreamWriter:
         """Close the current part once what was handed in is stored; the next one opens by itself."""
         self._seal_wanted = True
         self._inbox.put(None)
+
+    @property
+    def pending(self) -> int:
+        """Events in memory that are not handed to the committer yet; a moment's view."""
+        return max(0, self._offered - self._settled)
 
     def file_records(self) -> list[FileRecord]:
         """The open parts, for status; a moment's view from another thread."""
@@ -425,7 +433,11 @@ class StreamWriter:
         # Where it goes is put into the header when it is written: its part may not exist yet.
         nowhere = Place(Offset(0), number, self._storage.boot, bytes(16), 0)
         header = encode_block(
-            fragments, buffer.view, nowhere, self._packing, group_end=group_end,
+            fragments,
+            buffer.view,
+            nowhere,
+            self._packing,
+            group_end=group_end,
             time_ns=self._clock.wall_ns(),
         )
         return _Block(slot, header, buffer, payload_bytes)
@@ -436,9 +448,17 @@ class StreamWriter:
         garbage = sum(len(t) for slot, t, _ in staged.fragments if slot.kind is FileKind.GARBAGE)
         orphan = events if self._now.kind is FileKind.ORPHAN else 0
         return Settlement(
-            piece.mark.session, piece.sequence, piece.shares, piece.message_bytes, piece.source,
-            piece.mark, *self._counted_as(), stored=events - garbage - orphan, garbage=garbage,
-            orphan=orphan, payload_bytes=len(piece.payload),
+            piece.mark.session,
+            piece.sequence,
+            piece.shares,
+            piece.message_bytes,
+            piece.source,
+            piece.mark,
+            *self._counted_as(),
+            stored=events - garbage - orphan,
+            garbage=garbage,
+            orphan=orphan,
+            payload_bytes=len(piece.payload),
         )
 
     def _counted_as(self) -> tuple[RunNumber, StreamName]:
@@ -497,11 +517,17 @@ class StreamWriter:
         self._stream = stream
         ended = slot.ended
         slot.part = Part.create(
-            self._storage, self._config, key, stream,
-            run_started_ns=self._run_started_ns, streams=self._streams,
-            low=slot.low, high=ended.high if ended else -1,
+            self._storage,
+            self._config,
+            key,
+            stream,
+            run_started_ns=self._run_started_ns,
+            streams=self._streams,
+            low=slot.low,
+            high=ended.high if ended else -1,
             state=FileState.END if ended else FileState.OPEN,
-            predecessor=slot.predecessor, use_ballast=bool(self.ending),
+            predecessor=slot.predecessor,
+            use_ballast=bool(self.ending),
         )
 
     def _write(self, block: _Block) -> None:
@@ -596,6 +622,7 @@ class StreamWriter:
         )
         self._first_unsynced = self._next_block
         self._received_ns = 0
+        self._settled += sum(s.events for s in self._settlements)
         self._settlements.clear()
         for block in self._blocks:
             block.buffer.release()
@@ -623,8 +650,10 @@ class StreamWriter:
             self._closing.remove(slot)
             self._close(slot)
         garbage = self._garbage
-        if garbage.part is not None and not garbage.staged_events and full(
-            self._fill(garbage), self._config, BLOCKS_PER_FILE_MAX
+        if (
+            garbage.part is not None
+            and not garbage.staged_events
+            and full(self._fill(garbage), self._config, BLOCKS_PER_FILE_MAX)
         ):
             self._garbage = _Slot(FileKind.GARBAGE)
             self._close(garbage)
@@ -639,7 +668,9 @@ class StreamWriter:
         ballast = bool(self.ending)
         try:
             if part.dirty:
-                part.seal_by_fault("ended with blocks that could not be stored", use_ballast=ballast)
+                part.seal_by_fault(
+                    "ended with blocks that could not be stored", use_ballast=ballast
+                )
             else:
                 part.close(use_ballast=ballast)
         except StorageError as error:
@@ -685,7 +716,12 @@ class StreamWriter:
 def refused(settlement: Settlement, reason: str) -> Settlement:
     """The same piece, settled by refusal."""
     return replace(
-        settlement, stored=0, garbage=0, orphan=0, payload_bytes=0, refused=settlement.events,
+        settlement,
+        stored=0,
+        garbage=0,
+        orphan=0,
+        payload_bytes=0,
+        refused=settlement.events,
         reason=reason,
     )
 
@@ -694,6 +730,15 @@ def _entry(
     piece: Piece, table: EventTable, payload: Payload, first: bool, last: bool
 ) -> FragmentEntry:
     return FragmentEntry(
-        piece.mark.session, piece.sequence, piece.order_base, piece.mark.run, piece.mark.stream,
-        len(table), len(piece.table), len(payload), first, last, piece.orphan_reason,
+        piece.mark.session,
+        piece.sequence,
+        piece.order_base,
+        piece.mark.run,
+        piece.mark.stream,
+        len(table),
+        len(piece.table),
+        len(payload),
+        first,
+        last,
+        piece.orphan_reason,
     )
