@@ -8,7 +8,13 @@ import threading
 import pytest
 
 from dlog.ports import Alarms, Severity
-from dlog.services.alarms import OVERFLOW, TEXT_LETTERS_MAX, AlarmBoard
+from dlog.services.alarms import (
+    FLUTTER_LINES_MAX,
+    FLUTTER_NS,
+    OVERFLOW,
+    TEXT_LETTERS_MAX,
+    AlarmBoard,
+)
 
 
 class StoppedClock:
@@ -167,6 +173,22 @@ def test_an_alarm_that_comes_a_million_times_does_not_fill_the_log(
     assert messages[1] == "alarm disk: full (2 times)"
     assert messages[-1] == "alarm disk cleared"
     assert len(messages) == 11  # 1, 2, 4 ... 512, and the clearing
+
+
+def test_an_alarm_that_flutters_does_not_fill_the_log(
+    board: AlarmBoard, clock: StoppedClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for _ in range(1000):
+        board.raise_alarm("disk", Severity.ERROR, "full")
+        board.clear_alarm("disk")
+    assert len(caplog.records) == FLUTTER_LINES_MAX + 1
+    assert "flutters" in caplog.records[-1].getMessage()
+    board.raise_alarm("other", Severity.ERROR, "")
+    clock.now_ns += FLUTTER_NS + 1
+    board.raise_alarm("disk", Severity.ERROR, "full again")
+    messages = [record.getMessage() for record in caplog.records[-2:]]
+    assert messages == ["alarm other: ", "alarm disk: full again"]
 
 
 def test_the_log_level_is_that_of_the_severity(
