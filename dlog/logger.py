@@ -391,9 +391,7 @@ class Logger:
         for thread in [t for t in self._threads if t.name.startswith("stream ")]:
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
-                log.warning(
-                    "%s could not store what it has; its sources send it again", thread.name
-                )
+                log.warning("%s: not all could be stored; it will be sent again", thread.name)
         if self._housekeeper is not None:
             self._housekeeper.stop()
             if self._commander.over:
@@ -604,7 +602,7 @@ class Logger:
             fresh.write_text(json.dumps(msgspec.to_builtins(whereabouts), indent=2) + "\n")
             os.replace(fresh, path)
         except OSError as error:
-            # A full disk must not keep the logger from going on; who has the old one still reaches it.
+            # A full disk must not keep the logger from going on.
             log.error("%s: %s", path, error)
 
     def _status(self) -> dict[str, Any]:

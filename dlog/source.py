@@ -8,7 +8,6 @@ them; it decides nothing of the protocol itself.
 from __future__ import annotations
 
 import atexit
-import json
 import logging
 import os
 import secrets
@@ -18,21 +17,22 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dlog.adapters.logger_address import event_address
 from dlog.adapters.source_link import SourceLink
+from dlog.core.many_events import Buffer, ManyEvents, flat, payload_and_sizes, unsigned
 from dlog.core.packer import Packing, StreamSet, event_bytes
+from dlog.core.source_batches import Progress
 from dlog.core.source_counts import StreamReport
-from dlog.core.source_session import Phase, Progress, SourceSession
+from dlog.core.source_session import Phase, SourceSession
 from dlog.errors import EventsRefused, NotAcknowledged, SourceError, WindowFull
 from dlog.limits import (
     BATCH_BYTES_DEFAULT,
-    EVENT_BYTES_MAX,
     MIB,
     SOURCE_NAME_BYTES_MAX,
     SOURCE_QUEUE_BYTES_DEFAULT,
@@ -52,8 +52,8 @@ _TELL_SECONDS: Final = 10.0
 _NUMBER_MAX: Final = 2**64 - 1
 # How long `with` waits for acknowledgements when its body ended with an error.
 _ERROR_EXIT_SECONDS: Final = 5.0
+_GOODBYE_SECONDS: Final = 5.0
 
-Buffer: TypeAlias = bytes | bytearray | memoryview | NDArray[Any]
 Streams: TypeAlias = str | Sequence[str]
 
 
@@ -193,7 +193,7 @@ class Source:
         self._closed = False
         self._last_words = False
         self._link = SourceLink(
-            _Driver(self), name.encode() + b"/" + session, _address_finder(address)
+            _Driver(self), name.encode() + b"/" + session, event_address(address)
         )
         self._link.start()
         atexit.register(self._forgotten)
@@ -218,7 +218,7 @@ class Source:
         Raises `RunEnded` where the run is over, `SourceRefused` where the logger refuses the source
         for good.
         """
-        data = payload if type(payload) is bytes else _flat(payload)
+        data = payload if type(payload) is bytes else flat(payload)
         number_of_run = self._run_of(run)
         size_bytes = event_bytes(len(data))
         self._give_way()
@@ -227,17 +227,14 @@ class Source:
                 streams if type(streams) is str else tuple(streams)
             ) or self._new_stream_set(streams)
             self._wait_for_room(number_of_run, size_bytes, timeout)
-            if len(data) > self._session.event_bytes_max:
-                raise ValueError(
-                    f"an event of {len(data)} B; {self._session.event_bytes_max} B is the limit"
-                )
+            self._check_size(len(data))
             if number is None:
                 number = self._next_number.get(number_of_run, 0)
             if not 0 <= number <= _NUMBER_MAX:
                 raise ValueError(f"event number {number}: from 0 to {_NUMBER_MAX}")
             session = self._session
             was_open = session.packer.anything_open
-            closed_before = session.batches_closed
+            closed_before = session.batches.closed
             session.add(
                 number_of_run,
                 stream_set,
@@ -247,7 +244,7 @@ class Source:
                 time.monotonic_ns(),
             )
             self._next_number[number_of_run] = number + 1
-            wake = not was_open or session.batches_closed != closed_before
+            wake = not was_open or session.batches.closed != closed_before
         if wake:
             self._link.wake()
 
@@ -269,69 +266,53 @@ class Source:
         event; `times_ns` also one for all. With `timeout` all of them are taken or (`WindowFull`)
         none, and so they must fit into the queue.
         """
-        data, size_array = _events_of(payload, sizes)
+        data, size_array = payload_and_sizes(payload, sizes)
         count = len(size_array)
         number_of_run = self._run_of(run)
-        number_array = None if numbers is None else _unsigned(numbers, count, "numbers")
+        number_array = None if numbers is None else unsigned(numbers, count, "numbers")
         times: NDArray[np.uint64] | int
         if times_ns is None or isinstance(times_ns, int):
             times = time.time_ns() if times_ns is None else times_ns
         else:
-            times = _unsigned(times_ns, count, "times_ns")
+            times = unsigned(times_ns, count, "times_ns")
         if count == 0:
             return
         with self._lock:
             stream_set = self._new_stream_set(streams)
-            if int(size_array.max()) > self._session.event_bytes_max:
-                raise ValueError(f"an event of more than {self._session.event_bytes_max} B")
+            self._check_size(int(size_array.max()))
             if number_array is None:
                 first = self._next_number.get(number_of_run, 0)
                 number_array = np.arange(first, first + count, dtype=np.uint64)
-            whole = event_bytes(0) * count + len(data)
-            if timeout is not None:
-                if whole > self._session.queue_bytes:
-                    raise ValueError("more than the queue holds: send less at once, or no timeout")
-                self._wait_for_room(number_of_run, whole, timeout)
-            self._add_in_parts(number_of_run, stream_set, number_array, times, size_array, data)
             self._next_number[number_of_run] = int(number_array[-1]) + 1
+        events = ManyEvents(number_array, times, size_array, data)
+        if timeout is None:
+            for part in events.parts(self._session.packer.packing.batch_bytes):
+                self._send_part(number_of_run, stream_set, part, None)
+        elif events.queue_bytes <= self._session.queue_bytes:
+            self._send_part(number_of_run, stream_set, events, timeout)
+        else:
+            raise ValueError("more than the queue holds: send less at once, or without timeout")
+
+    def _send_part(
+        self, run: RunNumber, streams: StreamSet, events: ManyEvents, timeout: float | None
+    ) -> None:
+        self._give_way()
+        with self._lock:
+            self._wait_for_room(run, events.queue_bytes, timeout)
+            self._session.add_many(run, streams, events, time.monotonic_ns())
         self._link.wake()
+
+    def _check_size(self, size_bytes: int) -> None:
+        if size_bytes > self._session.event_bytes_max:
+            raise ValueError(
+                f"an event of {size_bytes} B; {self._session.event_bytes_max} B is the limit"
+            )
 
     def _give_way(self) -> None:
         """Let the link's thread have the lock first, if it waits for it."""
         if self._link_waits:
             with self._gate:
                 return
-
-    def _add_in_parts(
-        self,
-        run: RunNumber,
-        streams: StreamSet,
-        numbers: NDArray[np.uint64],
-        times_ns: NDArray[np.uint64] | int,
-        sizes: NDArray[np.uint32],
-        data: NDArray[np.uint8],
-    ) -> None:
-        """Hand the events to the session, as many at a time as make about a batch."""
-        ends = np.cumsum(sizes, dtype=np.int64)
-        weights = ends + event_bytes(0) * np.arange(1, len(sizes) + 1)
-        begin = at = taken = 0
-        part_bytes = self._session.packer.packing.batch_bytes
-        while begin < len(sizes):
-            end = max(begin + 1, int(np.searchsorted(weights, taken + part_bytes, side="right")))
-            part = slice(begin, end)
-            size_bytes = int(weights[end - 1]) - taken
-            self._wait_for_room(run, size_bytes, None)
-            self._session.add_many(
-                run,
-                streams,
-                numbers[part],
-                times_ns if isinstance(times_ns, int) else times_ns[part],
-                sizes[part],
-                data[at : int(ends[end - 1])],
-                time.monotonic_ns(),
-            )
-            self._link.wake()
-            begin, at, taken = end, int(ends[end - 1]), int(weights[end - 1])
 
     def _wait_for_room(self, run: RunNumber, size_bytes: int, timeout: float | None) -> None:
         """With the lock: until the queue takes so many bytes; raises where sending is over."""
@@ -457,7 +438,7 @@ class Source:
             logger=session.logger_name,
             state=_STATES[session.phase],
             waiting=self._waiting(),
-            events=session.events_taken,
+            events=session.packer.events,
             events_pending=session.events_pending,
             sent=sum(stream.sent for stream in streams.values()),
             acknowledged=sum(stream.acknowledged for stream in streams.values()),
@@ -466,7 +447,7 @@ class Source:
             streams=streams,
             active=tuple(sorted(session.runs.active)),
             held=tuple(sorted(session.runs.held)),
-            queued_bytes=session.queued_bytes,
+            queued_bytes=session.batches.queued_bytes,
             reconnects=session.reconnects,
             batches_resent=session.batches_resent,
         )
@@ -511,15 +492,13 @@ class Source:
             return self._report()
 
     def _leave(self, timeout: float | None) -> None:
-        begin = time.monotonic()
         with self._lock:
             self._check_alive()
             self._session.close()
             self._link.wake()
             self._await_settled(timeout)
-            left = None if timeout is None else max(1.0, begin + timeout - time.monotonic())
             # The events are safe: what is missing is only that the logger knows that we left.
-            if not self._wait(lambda: self._session.phase is Phase.OVER, left):
+            if not self._wait(lambda: self._session.phase is Phase.OVER, _GOODBYE_SECONDS):
                 _LOG.warning("source %s: the logger did not confirm the end", self.name)
 
     def __enter__(self) -> Source:
@@ -646,66 +625,3 @@ def _checked_run(run: int) -> RunNumber:
     if not valid_run_number(run):
         raise ValueError(f"run {run}: from 1 to {2**32 - 1}")
     return RunNumber(run)
-
-
-def _flat(payload: Buffer) -> bytes | bytearray | memoryview:
-    """The payload as bytes, one behind the other; copied only where it does not lie like that."""
-    if isinstance(payload, bytearray):
-        return payload
-    view = payload.data if isinstance(payload, np.ndarray) else memoryview(payload)
-    return view.cast("B") if view.c_contiguous and view.nbytes else view.tobytes()
-
-
-def _events_of(
-    payload: Buffer, sizes: ArrayLike | None
-) -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
-    """The payloads behind each other, and the size of each."""
-    if sizes is not None:
-        flat = _flat(payload)
-        data = np.frombuffer(flat, np.uint8) if len(flat) else np.empty(0, np.uint8)
-        wide = np.asarray(sizes)
-        if wide.ndim != 1 or wide.dtype.kind not in "iu":
-            raise ValueError("sizes: a list of whole numbers")
-        if len(wide) and (int(wide.min()) < 0 or int(wide.max()) > EVENT_BYTES_MAX):
-            raise ValueError(f"sizes: from 0 to {EVENT_BYTES_MAX}")
-        if int(wide.sum(dtype=np.int64)) != len(data):
-            raise ValueError("the sizes do not add up to the payload")
-        return data, wide.astype(np.uint32)
-    array = np.ascontiguousarray(payload)
-    if array.ndim < 2:
-        raise ValueError("an array needs a first axis that counts the events; or give sizes")
-    data = array.reshape(-1).view(np.uint8)
-    size = data.size // max(1, len(array))
-    if size > EVENT_BYTES_MAX:
-        raise ValueError(f"an event of {size} B; {EVENT_BYTES_MAX} B is the limit")
-    return data, np.full(len(array), size, np.uint32)
-
-
-def _unsigned(values: ArrayLike, count: int, what: str) -> NDArray[np.uint64]:
-    array = np.asarray(values)
-    if array.shape != (count,) or array.dtype.kind not in "iu":
-        raise ValueError(f"{what}: {count} whole numbers, one for each event")
-    if array.dtype.kind == "i" and count and int(array.min()) < 0:
-        raise ValueError(f"{what}: none may be negative")
-    return array.astype(np.uint64)
-
-
-def _address_finder(address: str | os.PathLike[str]) -> Callable[[], str | None]:
-    """How to find the logger's address, now and again later."""
-    text = os.fspath(address)
-    if "://" in text:
-        return lambda: text
-    directory = Path(text)
-    if not directory.is_dir():
-        raise ValueError(f"{text!r} is neither an address (tcp://HOST:PORT) nor a data directory")
-    return lambda: _address_in(directory / "logger.json")
-
-
-def _address_in(path: Path) -> str | None:
-    """The event address that a logger wrote down; None where none has, yet."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
-    address = found.get("event_address") if isinstance(found, dict) else None
-    return address if isinstance(address, str) and address else None

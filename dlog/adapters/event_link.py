@@ -5,6 +5,7 @@ It moves whole messages and knows nothing of what is in them. docs/PROTOCOL.md, 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from typing import Final
@@ -20,7 +21,6 @@ _Context = zmq.Context[zmq.Socket[bytes]]
 RECEIVE_MESSAGES_MAX: Final = 64
 SEND_MESSAGES_MAX: Final = 256
 MESSAGES_PER_RECEIVE: Final = 32
-HELD_DURING_CHANGE_MS: Final = 200
 
 
 class EventSocket:
@@ -61,10 +61,8 @@ class EventSocket:
         if messages:
             return messages
         self._poller.poll(timeout_ms)
-        try:
+        with contextlib.suppress(BlockingIOError):  # not woken, then
             os.eventfd_read(self._wake)
-        except BlockingIOError:
-            pass
         return self._drain()
 
     def _drain(self) -> list[tuple[bytes, memoryview, str]]:

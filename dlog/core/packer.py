@@ -20,12 +20,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from struct import Struct
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dlog.core.batch import Batch, Buffer, batch_bytes, encode_pieces
+from dlog.core.many_events import ManyEvents
 from dlog.limits import (
     BATCH_BYTES_DEFAULT,
     BATCH_EVENTS_MAX,
@@ -203,40 +204,44 @@ class Packer:
             batch.tail().extend(payload)
         self._added(batch, streams, 1, size)
 
-    def add_many(
-        self,
-        run: RunNumber,
-        streams: StreamSet,
-        numbers: NDArray[np.uint64],
-        times_ns: NDArray[np.uint64] | int,
-        sizes: NDArray[Any],
-        payload: Payload,
-        now_ns: int,
-    ) -> None:
+    def add_many(self, run: RunNumber, streams: StreamSet, events: ManyEvents, now_ns: int) -> None:
         """Events of one stream set, without any code per event; the payload is copied."""
-        ends = np.cumsum(sizes, dtype=np.int64)
         self._now_ns = now_ns
+        sizes = events.sizes
+        ends = np.cumsum(sizes, dtype=np.int64)
         begin = at = 0
         while begin < len(sizes):
             batch = self._open_batch(run, streams, EVENT_BYTES + int(sizes[begin]))
             end = self._fitting(batch, ends, begin, at)
-            table = np.empty(end - begin, EVENT_DTYPE)
-            table["number"] = numbers[begin:end]
-            table["time_ns"] = times_ns if isinstance(times_ns, int) else times_ns[begin:end]
-            table["run"] = run
-            table["size"] = sizes[begin:end]
-            table["streams"] = batch.masks[streams]
-            first = self.events - batch.order_base
-            table["order"] = np.arange(first, first + end - begin, dtype=np.uint64)
-            batch.table += table.tobytes()
+            chosen = slice(begin, end)
+            batch.table += self._rows(batch, run, streams, events, chosen).tobytes()
             size = int(ends[end - 1]) - at
-            part = payload[at : at + size]
+            part = events.payload[at : at + size]
             if size > _COPIED_BYTES_MAX:
                 batch.payload.append(part.tobytes())
             else:
                 batch.tail().extend(part.data)
             self._added(batch, streams, end - begin, size)
             begin, at = end, at + size
+
+    def _rows(
+        self,
+        batch: _OpenBatch,
+        run: RunNumber,
+        streams: StreamSet,
+        events: ManyEvents,
+        chosen: slice,
+    ) -> EventTable:
+        times_ns = events.times_ns
+        table = np.empty(chosen.stop - chosen.start, EVENT_DTYPE)
+        table["number"] = events.numbers[chosen]
+        table["time_ns"] = times_ns if isinstance(times_ns, int) else times_ns[chosen]
+        table["run"] = run
+        table["size"] = events.sizes[chosen]
+        table["streams"] = batch.masks[streams]
+        first = self.events - batch.order_base
+        table["order"] = np.arange(first, first + len(table), dtype=np.uint64)
+        return table
 
     def _open_batch(self, run: RunNumber, streams: StreamSet, more_bytes: int) -> _OpenBatch:
         """The open batch that takes an event of so many bytes for these streams."""

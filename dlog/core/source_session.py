@@ -16,11 +16,9 @@ from __future__ import annotations
 import enum
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from dlog.core.frame import (
     FRAME_BYTES,
@@ -29,6 +27,7 @@ from dlog.core.frame import (
     control_body,
     encode_control,
 )
+from dlog.core.many_events import ManyEvents
 from dlog.core.packer import Packer, Packing, StreamSet, event_bytes
 from dlog.core.source_batches import Progress, SourceBatches
 from dlog.core.source_counts import SourceCounts
@@ -43,7 +42,6 @@ from dlog.limits import (
     MESSAGE_BYTES_MAX,
     STREAMS_PER_BATCH_MAX,
 )
-from dlog.model.events import Payload
 from dlog.model.ids import EventNumber, RunNumber, SessionId
 from dlog.model.messages import (
     Acknowledgement,
@@ -217,21 +215,12 @@ class SourceSession:
         self.packer.add(run, streams, number, time_ns, payload, now_ns)
         self._enqueue()
 
-    def add_many(
-        self,
-        run: RunNumber,
-        streams: StreamSet,
-        numbers: NDArray[np.uint64],
-        times_ns: NDArray[np.uint64] | int,
-        sizes: NDArray[Any],
-        payload: Payload,
-        now_ns: int,
-    ) -> None:
+    def add_many(self, run: RunNumber, streams: StreamSet, events: ManyEvents, now_ns: int) -> None:
         """Take events of one stream set. Raises `RunEnded`; the caller has asked `has_room`."""
         self.check_run(run)
         self._all_given = False
-        self.batches.take(run, event_bytes(0) * len(sizes) + len(payload))
-        self.packer.add_many(run, streams, numbers, times_ns, sizes, payload, now_ns)
+        self.batches.take(run, events.queue_bytes)
+        self.packer.add_many(run, streams, events, now_ns)
         self._enqueue()
 
     def check_streams(self, streams: StreamSet) -> None:

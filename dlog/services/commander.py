@@ -250,7 +250,7 @@ class Commander:
         self.handle(ITSELF, encode_json(own))
 
     def handle(self, peer: bytes, text: bytes) -> None:
-        """One command of a COOR. A wrong one is answered with what is wrong, and changes nothing."""
+        """One command of a COOR. A wrong one is answered with what is wrong and changes nothing."""
         try:
             command = decode_json(text, Command)
             command_id = CommandId(_session_bytes(command), command.number)
@@ -713,7 +713,8 @@ class Commander:
             self._begin_ending(run, None)
 
     def _drain(self, run: _Run) -> None:
-        assert self.record.init is not None and self.events is not None
+        assert self.record.init is not None
+        assert self.events is not None
         run.drain_until_ns = self._clock.monotonic_ns() + int(self.record.init.drain_seconds * 1e9)
         self._send_routes()
         self.events.drain(run.number)

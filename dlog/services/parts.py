@@ -263,8 +263,8 @@ class Part:
         return None if needed <= self._allocated else Offset(padded(needed))
 
     def reserve(self, least: Offset, *, use_ballast: bool = False) -> None:
-        """Commit a reservation of at least that, then allocate it. Raises `StorageError`, among them
-        `DiskFull`."""
+        """Commit a reservation of at least that, then allocate it. Raises `StorageError`, `DiskFull`
+        among them."""
         ahead = self._config.reserve_bytes
         if self._config.part_bytes:
             # Not much beyond the end of the part: what is reserved is taken from other streams.
@@ -404,7 +404,7 @@ class Part:
         return np.concatenate([read_index(self._file, self.record, self._index_end), here])
 
     def seal_by_fault(self, reason: str, *, use_ballast: bool = False) -> Predecessor:
-        """ "Sealed at D" is committed when this returns: nothing beyond D counts, whatever is there.
+        """The seal at D is committed when this returns: nothing beyond D counts, whatever is there.
 
         D is the offset of the last sync that succeeded; everything below was handed to the
         committer before, so it is committed with or before this.

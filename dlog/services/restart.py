@@ -90,7 +90,7 @@ class Restart:
         self._found = Settlement()
 
     def settle(self, records: Sequence[tuple[FileRecord, StreamConfig, bool]]) -> Settlement:
-        """Settle the files. Each comes with its frozen configuration and whether its run goes on."""
+        """Settle the files; each with its frozen configuration and whether its run goes on."""
         for record, config, live in records:
             self._settle(record, config, live)
         return self._found

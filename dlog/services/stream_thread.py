@@ -12,6 +12,7 @@ import queue
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Final
 
 import msgspec
@@ -108,7 +109,7 @@ class _Block:
 
 
 class StreamWriter:
-    """`offer`, `end` and `nudge` are called from any thread, `step` by the stream's thread alone."""
+    """`offer`, `end`, `seal` and `nudge` are for any thread, `step` for the stream's thread alone."""
 
     def __init__(
         self,
@@ -181,7 +182,7 @@ class StreamWriter:
                 opened.append(slot)
         # A crash between the creation of a part and the commit that ENDs the one before it leaves
         # two OPEN: the older one ends where the newer one begins.
-        for older, newer in zip(opened[:-1], opened[1:], strict=True):
+        for older, newer in pairwise(opened):
             assert older.part is not None
             if self._config.ranges and older.kind is FileKind.EVENTS:
                 older.part.ended(newer.low)
@@ -216,7 +217,7 @@ class StreamWriter:
         self._inbox.put(None)
 
     def seal(self) -> None:
-        """Close the current part once what was handed in is stored; the next one opens by itself."""
+        """Close the current part once what was handed in is stored; another opens when needed."""
         self._seal_wanted = True
         self._inbox.put(None)
 
