@@ -203,7 +203,7 @@ class EventLink(Protocol):
 
 
 class CoorLink(Protocol):
-    """The commander's end of every way that commands come in; used by its thread alone, save `wake`.
+    """The commander's end of all ways that commands come in; for its thread alone, save `wake`.
 
     A peer stands for one COOR (or command line) on one of the ways: the local control address, the
     address where the logger listens, the COOR that it connects to.

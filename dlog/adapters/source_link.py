@@ -24,9 +24,13 @@ _RECEIVED_AT_ONCE_MAX: Final = 256
 _SENT_AT_ONCE_MAX: Final = 64
 _RECONNECT_MS: Final = 100
 _RECONNECT_MS_MAX: Final = 2000
-# libzmq's own pings find a peer whose host is gone, which TCP alone takes minutes for.
-_PING_MS: Final = 1000
-_PING_TIMEOUT_MS: Final = 5000
+# The kernel finds a logger whose host is gone; not libzmq's own heartbeats, for the reason in
+# docs/decisions/0010-no-zeromq-heartbeats.md.
+_KEEPALIVE_IDLE_SECONDS: Final = 3
+_KEEPALIVE_SECONDS: Final = 1
+_KEEPALIVE_COUNT: Final = 3
+# Longer than a logger that is alive leaves its socket unread.
+_UNACKNOWLEDGED_MS_MAX: Final = 15_000
 _POLL_MS_MAX: Final = 1000
 _UNCONNECTED_POLL_MS: Final = 200
 _ADDRESS_CHECK_SECONDS: Final = 1.0
@@ -150,8 +154,11 @@ class SourceLink:
         socket.setsockopt(zmq.MAXMSGSIZE, CONTROL_MESSAGE_BYTES_MAX + KIB)
         socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MS_MAX)
-        socket.setsockopt(zmq.HEARTBEAT_IVL, _PING_MS)
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _PING_TIMEOUT_MS)
+        socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, _KEEPALIVE_IDLE_SECONDS)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, _KEEPALIVE_SECONDS)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, _KEEPALIVE_COUNT)
+        socket.setsockopt(zmq.TCP_MAXRT, _UNACKNOWLEDGED_MS_MAX)
         return socket
 
     def _follow_address(self, socket: zmq.Socket[bytes]) -> None:

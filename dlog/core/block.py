@@ -251,7 +251,7 @@ def moved_block(out: memoryview, header: BlockHeader, place: Place) -> BlockHead
             boot=place.boot,
             salt=place.salt,
             previous_crc=place.previous_crc,
-        )  # fmt: skip
+        )
     )
     out[:HEADER_BYTES] = packed
     return replace(moved, crc=crc)
@@ -397,7 +397,7 @@ def decode_fragments(
                 bool(flags & FRAGMENT_FIRST),
                 bool(flags & FRAGMENT_LAST),
                 OrphanReason(flags >> 8),
-            )  # fmt: skip
+            )
         )
     payload_bytes = header.raw_bytes - header.events * EVENT_BYTES
     if header.type is BlockType.EVENTS and (

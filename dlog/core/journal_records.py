@@ -284,8 +284,8 @@ class SessionRecord(_Record, frozen=True, kw_only=True):
     """A session of a source. acknowledged: the cumulative acknowledgement, a batch number.
 
     position_bytes: bytes of the session's messages up to and including that batch. refused: not yet
-    known to have reached the source. rebuilt: made by `journal rebuild` from the blocks, so that the
-    acknowledged number is only a lower bound.
+    known to have reached the source. rebuilt: made by `journal rebuild` from the blocks, so that
+    the acknowledged number is only a lower bound.
     """
 
     session: bytes

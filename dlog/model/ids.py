@@ -1,4 +1,4 @@
-"""The identities that dlog speaks of, as strict types; it knows nothing of where they are stored."""
+"""The identities that dlog speaks of, as strict types; not where they are stored."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def valid_run_number(number: int) -> bool:
 
 
 def file_name(key: FileKey) -> str:
-    """The final name of a file inside its folder: `photons_0001.dlog`, `photons.garbage_0001.dlog`."""
+    """The final name inside its folder: `photons_0001.dlog`, `photons.garbage_0001.dlog`."""
     kind = ".garbage" if key.kind is FileKind.GARBAGE else ""
     return f"{key.stream}{kind}_{key.part:04d}.dlog"
 

@@ -263,8 +263,8 @@ class Part:
         return None if needed <= self._allocated else Offset(padded(needed))
 
     def reserve(self, least: Offset, *, use_ballast: bool = False) -> None:
-        """Commit a reservation of at least that, then allocate it. Raises `StorageError`, `DiskFull`
-        among them."""
+        """Commit a reservation of at least that, then allocate it. Raises `StorageError`, also
+        `DiskFull`."""
         ahead = self._config.reserve_bytes
         if self._config.part_bytes:
             # Not much beyond the end of the part: what is reserved is taken from other streams.

@@ -109,7 +109,7 @@ class _Block:
 
 
 class StreamWriter:
-    """`offer`, `end`, `seal` and `nudge` are for any thread, `step` for the stream's thread alone."""
+    """`offer`, `end`, `seal` and `nudge` are for any thread, `step` for the stream's own."""
 
     def __init__(
         self,
