@@ -1,0 +1,42 @@
+"""Where a logger's event server listens: as given, or as the logger wrote it into its data
+directory. It only reads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from dlog.limits import KIB
+from dlog.model.status import Whereabouts
+
+LOGGER_FILE: Final = "logger.json"
+_FILE_BYTES_MAX: Final = 64 * KIB
+
+
+def event_address(place: str | os.PathLike[str]) -> Callable[[], str | None]:
+    """How to find the address, now and again later: a logger may come back elsewhere.
+
+    place: `tcp://HOST:PORT`, or a data directory. Raises `ValueError` for anything else. What is
+    returned gives None while no logger has written its address down.
+    """
+    text = os.fspath(place)
+    if "://" in text:
+        return lambda: text
+    directory = Path(text)
+    if not directory.is_dir():
+        raise ValueError(f"{text!r} is neither an address (tcp://HOST:PORT) nor a data directory")
+    return lambda: _written_in(directory / LOGGER_FILE)
+
+
+def _written_in(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            found = msgspec.json.decode(file.read(_FILE_BYTES_MAX), type=Whereabouts)
+    except (FileNotFoundError, msgspec.MsgspecError, ValueError):
+        # Not there yet, or not what it should be: it is asked for again.
+        return None
+    return found.event_address or None

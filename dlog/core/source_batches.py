@@ -1,0 +1,296 @@
+"""A source's closed batches, from the packer to the acknowledgement: what waits for a number, what
+has one, what is settled. It knows positions and counts, and sends nothing.
+
+A batch gets its number when it is about to be sent for the first time, so that a held run's
+batches keep nobody waiting. Only a replay (`dlog send`) numbers in packing order whatever comes,
+since after a restart each batch must get the number that it had.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from dlog.core.batch import Batch, encode_batch, number_batch
+from dlog.core.packer import PackedBatch
+from dlog.core.source_counts import SourceCounts
+from dlog.errors import SourceRefused
+from dlog.model import ids
+from dlog.model.events import EVENT_DTYPE
+from dlog.model.ids import RunNumber, SessionId, StreamName
+
+# Runs for which the last batch's number is kept.
+_LAST_OF_RUN_MAX: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What must outlive the process so that another one can go on with the session: the cumulative
+    acknowledgement, the bytes of the session up to there, and the refusals accounted for."""
+
+    acknowledged: int = 0
+    position_bytes: int = 0
+    refusals_seen: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class NumberedBatch:
+    """A batch that has its place in the session; its message is the same at every resend.
+
+    message_bytes: length of the original, also when only the placeholder is sent. content: None
+    when the batch is settled: its memory is free.
+    """
+
+    number: int
+    position_bytes: int
+    message_bytes: int
+    events: int
+    pieces: dict[StreamName, int]
+    queue_bytes: int
+    content: bytearray | None
+    sent: bool = False
+
+    @property
+    def end_bytes(self) -> int:
+        return self.position_bytes + self.message_bytes
+
+    def message(self, session: SessionId) -> bytearray:
+        """What is sent for it: itself, or when it is settled the empty batch in its place."""
+        if self.content is not None:
+            return self.content
+        placeholder = Batch(
+            session,
+            ids.Sequence(self.number),
+            self.position_bytes,
+            0,
+            (),
+            np.empty(0, EVENT_DTYPE),
+            np.empty(0, np.uint8),
+            self.message_bytes,
+            settled=True,
+        )
+        return encode_batch(placeholder)
+
+
+class SourceBatches:
+    """See the module. Numbers from 1; `cursor` is the next number to go out.
+
+    acknowledged: cumulative. selective: settled ranges above it. admitted: the logger's last
+    admitted, as it last said; a HELLO sets it back.
+    """
+
+    def __init__(
+        self, session: SessionId, counts: SourceCounts, *, replay: bool, progress: Progress
+    ) -> None:
+        self._session = session
+        self._counts = counts
+        self._replay = replay
+        self._resume_from = progress
+        self.progress = progress
+        # Closed batches by run, each with its place in the packing order.
+        self._queues: dict[RunNumber, deque[tuple[int, PackedBatch]]] = {}
+        self.closed = 0
+        self.queued_bytes = 0  # of all events that are not settled, those in open batches too
+        self._run_bytes: dict[RunNumber, int] = {}  # of those that have no number yet
+        self._numbered: dict[int, NumberedBatch] = {}
+        self.last = 0  # highest number given
+        self.end_bytes = 0  # position behind it
+        self.cursor = 1
+        self._last_of_run: dict[RunNumber, int] = {}
+        self.acknowledged = progress.acknowledged
+        self.selective: Sequence[tuple[int, int]] = ()
+        self.admitted = 0
+        self.given_up = False  # of a replay: some of its events were dropped, nothing may follow
+        self.events_settled = 0
+        self.events_run_ended = 0
+
+    # --- in ---------------------------------------------------------------------------------------
+
+    def take(self, run: RunNumber, size_bytes: int) -> None:
+        """Events of so many bytes went to the packer."""
+        self.queued_bytes += size_bytes
+        self._run_bytes[run] = self._run_bytes.get(run, 0) + size_bytes
+
+    def waiting_bytes(self, run: RunNumber) -> int:
+        """What the run's events without a number take."""
+        return self._run_bytes.get(run, 0)
+
+    def enqueue(self, batches: Iterable[PackedBatch]) -> None:
+        """Closed batches, in the order in which they were closed."""
+        for batch in batches:
+            self._counts.taken(batch.pieces)
+            self._queues.setdefault(batch.run, deque()).append((self.closed, batch))
+            self.closed += 1
+
+    # --- what is known ----------------------------------------------------------------------------
+
+    @property
+    def empty(self) -> bool:
+        """Every closed batch is settled."""
+        return not self._queues and not self._numbered
+
+    @property
+    def anything_queued(self) -> bool:
+        return bool(self._queues)
+
+    def queued(self, run: RunNumber) -> bool:
+        return run in self._queues
+
+    def last_of(self, run: RunNumber) -> int:
+        """The highest number with events of the run; 0 for none."""
+        return max(self._last_of_run.get(run, 0), self.known)
+
+    @property
+    def known(self) -> int:
+        """Of a replay: up to here, batches may have been sent by an earlier process."""
+        if not self._replay:
+            return 0
+        return max(self.acknowledged, self.admitted, self.selective[-1][1] if self.selective else 0)
+
+    @property
+    def repeating(self) -> bool:
+        """Of a replay: what an earlier process sent is still being given again."""
+        return self._replay and not self.given_up and self.last < self.known
+
+    def lowest(self) -> tuple[int, int]:
+        """The lowest unacknowledged number, and the bytes of the session before it."""
+        if self.last < self._resume_from.acknowledged:
+            return self._resume_from.acknowledged + 1, self._resume_from.position_bytes
+        for batch in self._numbered.values():
+            return batch.number, batch.position_bytes
+        return self.last + 1, self.end_bytes
+
+    # --- out --------------------------------------------------------------------------------------
+
+    def at_cursor(self) -> NumberedBatch | None:
+        return self._numbered.get(self.cursor)
+
+    def next_run(self, held: Collection[int]) -> RunNumber | None:
+        """The run whose oldest batch is the next to get a number."""
+        heads = [(queue[0][0], run) for run, queue in self._queues.items()]
+        if self._replay:
+            run = min(heads)[1] if heads else None
+            return None if run in held and not self.repeating else run
+        return min((head for head in heads if head[1] not in held), default=(0, None))[1]
+
+    def next_bytes(self, run: RunNumber) -> int:
+        """The length of the run's oldest batch."""
+        return len(self._queues[run][0][1].message)
+
+    def number_next(self, run: RunNumber) -> NumberedBatch:
+        """Give the run's oldest batch the next number.
+
+        Raises `SourceRefused` for a replay that does not repeat what was sent before.
+        """
+        recalled = self.repeating
+        packed = self._dequeue(run)
+        self.last += 1
+        number_batch(packed.message, ids.Sequence(self.last), self.end_bytes)
+        batch = NumberedBatch(
+            self.last,
+            self.end_bytes,
+            len(packed.message),
+            packed.events,
+            packed.pieces,
+            packed.queue_bytes,
+            packed.message,
+        )
+        self.end_bytes = batch.end_bytes
+        self._last_of_run[run] = self.last
+        if len(self._last_of_run) > _LAST_OF_RUN_MAX:
+            self._forget_runs()
+        self._numbered[self.last] = batch
+        if recalled:
+            self._recall(batch)
+        return batch
+
+    def _recall(self, batch: NumberedBatch) -> None:
+        """A batch that an earlier process of this session may have sent."""
+        resume = self._resume_from
+        if batch.number == resume.acknowledged and batch.end_bytes != resume.position_bytes:
+            raise SourceRefused("the events given again are not those of the session")
+        self._settle_known()
+        # What is admitted is not sent again; should it be needed, the logger says so.
+        if batch.number <= self.admitted:
+            self.cursor = max(self.cursor, batch.number + 1)
+        self.cursor = max(self.cursor, min(self.acknowledged, self.last) + 1)
+
+    def _forget_runs(self) -> None:
+        """Of a run whose batches are all acknowledged, the last one's number is of no use."""
+        for run, last in list(self._last_of_run.items()):
+            if last <= self.acknowledged:
+                del self._last_of_run[run]
+
+    def _dequeue(self, run: RunNumber) -> PackedBatch:
+        queue = self._queues[run]
+        packed = queue.popleft()[1]
+        if not queue:
+            del self._queues[run]
+        left = self._run_bytes[run] - packed.queue_bytes
+        if left:
+            self._run_bytes[run] = left
+        else:
+            del self._run_bytes[run]
+        return packed
+
+    # --- settled ----------------------------------------------------------------------------------
+
+    def acknowledge(
+        self, acknowledged: int, selective: Sequence[tuple[int, int]], admitted: int
+    ) -> None:
+        """Take over what the logger says."""
+        self.acknowledged = max(self.acknowledged, acknowledged)
+        self.selective = [r for r in selective if r[1] > self.acknowledged]
+        self.admitted = admitted
+        self._settle_known()
+        self.cursor = max(self.cursor, min(self.acknowledged, self.last) + 1)
+
+    def _settle_known(self) -> None:
+        while self._numbered:
+            number = next(iter(self._numbered))
+            if number > self.acknowledged:
+                break
+            batch = self._numbered.pop(number)
+            self._settle(batch)
+            # A replay begins below what it was told when it was begun.
+            if number >= self.progress.acknowledged:
+                self.progress = Progress(number, batch.end_bytes, self.progress.refusals_seen)
+        for first, last in self.selective:
+            for number in range(max(first, self.acknowledged + 1), min(last, self.last) + 1):
+                self._settle(self._numbered[number])
+
+    def _settle(self, batch: NumberedBatch) -> None:
+        if batch.content is None:
+            return
+        batch.content = None
+        self.queued_bytes -= batch.queue_bytes
+        self.events_settled += batch.events
+        self._counts.settled(batch.pieces)
+
+    # --- given up ---------------------------------------------------------------------------------
+
+    def drop_run(self, run: RunNumber) -> None:
+        """The run is over: what has no number is counted, and never sent."""
+        while run in self._queues:
+            self._drop(self._dequeue(run))
+        self._last_of_run.pop(run, None)
+
+    def drop_newest(self, run: RunNumber, batches: int) -> None:
+        """The same for the run's last so many batches in the queue."""
+        kept: deque[tuple[int, PackedBatch]] = self._queues.get(run, deque())
+        dropped = [kept.pop()[1] for _ in range(batches)]
+        for packed in dropped:
+            self._run_bytes[run] -= packed.queue_bytes
+            self._drop(packed)
+        if not kept:
+            self._queues.pop(run, None)
+            self._run_bytes.pop(run, None)
+
+    def _drop(self, packed: PackedBatch) -> None:
+        self.queued_bytes -= packed.queue_bytes
+        self.events_run_ended += packed.events
+        self._counts.run_ended(packed.pieces)
