@@ -350,7 +350,8 @@ class _Judge:
         among = [d for d in damages if events_end is None or d.begin < events_end]
         for damage in damages:
             if damage not in among:
-                self._footer_damage(damage)
+                if walked.after_end is None or damage.begin < walked.after_end:
+                    self._footer_damage(damage)
                 continue
             verdict = Verdict.TORN if stage is FileStage.TAIL else Verdict.DAMAGED
             self._report.add(self._lost(
@@ -391,6 +392,9 @@ class _Judge:
         events: int | None = None
         exact = False
         held = [h for h in damage.headers if h.type is BlockType.EVENTS]
+        expected = self._expected_totals(walked)
+        # A file that ends too early lost more than the block that it ends in.
+        short = damage is walked.tail and expected is not None
         if walked.index is not None:
             index = walked.index[2]
             hit = index[(index["offset"] >= damage.begin) & (index["offset"] < damage.end)]
@@ -398,13 +402,12 @@ class _Judge:
                 blocks = (int(hit["number"].min()), int(hit["number"].max()))
                 numbers = (int(hit["first_event"].min()), int(hit["last_event"].max()))
                 events, exact = int(hit["events"].sum()), True
-        elif held and damage.whole:
+        elif held and damage.whole and not short:
             blocks = (min(h.number for h in held), max(h.number for h in held))
             numbers = (min(h.first_event for h in held), max(h.last_event for h in held))
             events, exact = sum(h.events for h in held), True
         else:
-            blocks, numbers = between(damage, self._expected_totals(walked))
-            expected = self._expected_totals(walked)
+            blocks, numbers = between(damage, expected)
             if expected is not None and alone:
                 events, exact = max(0, expected.events - walked.totals.events), True
         return Finding(
@@ -421,7 +424,12 @@ class _Judge:
                 blocks=(header.number, header.number) if header.number else None,
                 acknowledged=self._acknowledged(),
             ))  # fmt: skip
+        recovered = walked.closing is not None and walked.closing[2].status == "recovered"
         for header, reason in walked.doubled:
+            if recovered:
+                # It was a finding of the source, and stands in the sidecar as one.
+                self._report.note(f"block {header.number}: {reason}")
+                continue
             self._report.add(Finding(
                 kind=FindingKind.SEQUENCE, verdict=Verdict.DAMAGED, reason=reason,
                 begin=header.offset, end=header.offset + header.block_bytes,
@@ -624,7 +632,7 @@ class _Judge:
             self._report.note("its sidecar is there: it was being closed")
             return
         for reason in list(self._sidecar_problems(sidecar, walked)):
-            self._add(FindingKind.SIDECAR, Verdict.DAMAGED, f"sidecar: {reason}",
+            self._add(FindingKind.SIDECAR, Verdict.DAMAGED, reason,
                       acknowledged=Acknowledged.DERIVED)  # fmt: skip
         if sidecar.file_content_status == "bad":
             self._report.note("its sidecar says bad: acknowledged bytes were lost before it closed")
@@ -679,7 +687,7 @@ class _Judge:
         closed = self._known.closed
         if closed is not None:
             for reason in list(self._catalogue_problems(closed, walked)):
-                self._add(FindingKind.CATALOGUE, Verdict.DISAGREE, f"catalogue: {reason}")
+                self._add(FindingKind.CATALOGUE, Verdict.DISAGREE, reason)
         elif (
             self._data is not None and self._data.snapshot is not None
             and self._known.record is None and self._known.stage is not FileStage.TAIL
