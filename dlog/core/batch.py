@@ -138,6 +138,9 @@ def decode_batch(message: memoryview) -> Batch:
             f"{events} events for {streams} streams in a batch; "
             f"at most {BATCH_EVENTS_MAX} and {STREAMS_PER_BATCH_MAX}",
         )
+    if flags & FLAG_SETTLED and not FRAME_BYTES + HEADER_BYTES <= original <= MESSAGE_BYTES_MAX:
+        # It moves the position in the session, and with it what is granted.
+        raise MessageError("length", f"batch {sequence} stands for a message of {original} bytes")
     expected = batch_bytes(events, streams, payload_bytes)
     if expected != len(message):
         raise MessageError(
