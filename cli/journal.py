@@ -59,13 +59,13 @@ def check(
     6 schema not supported.
     """
     from recovery.journal_check import check as check_journal
-    from recovery.report import report_lines
+    from recovery.report import Verdict, report_lines
 
     report = check_journal(data)
     if as_json:
         json_line(report)
     else:
         print("\n".join(plain(line) for line in report_lines(report)))
-    if report.verdict == 5:
+    if report.verdict == Verdict.DISAGREE:
         words(f"rebuild it from the event files: dlog journal rebuild {data}")
-    raise typer.Exit(int(report.verdict))
+    raise typer.Exit(report.verdict.exit_code)

@@ -64,4 +64,4 @@ def command(
                 print("\n".join(plain(line) for line in recovery_lines(recovery)), flush=True)
     summary = summarise_recoveries(recoveries, made.reports)
     words(recovery_summary_line(summary))
-    raise typer.Exit(int(summary.verdict))
+    raise typer.Exit(summary.verdict.exit_code)

@@ -46,4 +46,4 @@ def command(
                 print("\n".join(plain(line) for line in report_lines(report)), flush=True)
     summary = summarise(reports)
     words(summary_line(summary))
-    raise typer.Exit(int(summary.verdict))
+    raise typer.Exit(summary.verdict.exit_code)

@@ -14,17 +14,29 @@ from typing import Final
 import msgspec
 
 
-class Verdict(enum.IntEnum):
-    """What is said of a file; the value is the exit code of design section 9."""
+class Verdict(enum.StrEnum):
+    """What is said of a file; each verdict has its exit code, of design section 9."""
 
-    GOOD = 0
-    CANNOT_RUN = 1  # could not be looked at: no such file, no permission, not a file
-    DAMAGED = 3  # acknowledged events, or derived parts of a closed file, are damaged or lost
-    TORN = 4  # nothing but an unacknowledged tail is torn
-    DISAGREE = 5  # journal, name or sidecar and file contradict each other
-    UNSUPPORTED = 6  # not an event file, or one of a format that this program does not know
+    GOOD = "good"
+    CANNOT_RUN = "not-checked"  # no such file, no permission, not a file
+    DAMAGED = "damaged"  # acknowledged events, or derived parts of a closed file
+    TORN = "torn-tail"  # nothing but an unacknowledged tail
+    DISAGREE = "disagree"  # journal, name or sidecar and file contradict each other
+    UNSUPPORTED = "not-supported"  # no event file, or of a format that this program does not know
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_CODES[self]
 
 
+EXIT_CODES: Final = {
+    Verdict.GOOD: 0,
+    Verdict.CANNOT_RUN: 1,
+    Verdict.DAMAGED: 3,
+    Verdict.TORN: 4,
+    Verdict.DISAGREE: 5,
+    Verdict.UNSUPPORTED: 6,
+}
 # Worst first: what several verdicts are together.
 WORST_FIRST: Final = (
     Verdict.CANNOT_RUN, Verdict.DAMAGED, Verdict.DISAGREE, Verdict.UNSUPPORTED, Verdict.TORN,
@@ -32,9 +44,9 @@ WORST_FIRST: Final = (
 )  # fmt: skip
 
 
-def worst(verdicts: Iterable[int]) -> Verdict:
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
     """The verdict that stands for several; GOOD for none."""
-    given = {Verdict(v) for v in verdicts}
+    given = set(verdicts)
     return next((v for v in WORST_FIRST if v in given), Verdict.GOOD)
 
 
@@ -149,11 +161,11 @@ def summarise(reports: Iterable[FileReport]) -> Summary:
     files = list(reports)
     counts: dict[str, int] = {}
     for report in files:
-        counts[report.verdict.name.lower()] = counts.get(report.verdict.name.lower(), 0) + 1
+        counts[report.verdict] = counts.get(report.verdict, 0) + 1
     return Summary(
         verdict=worst(r.verdict for r in files),
         files=len(files),
-        good=counts.get("good", 0),
+        good=counts.get(Verdict.GOOD, 0),
         blocks=sum(r.blocks for r in files),
         events=sum(r.events for r in files),
         payload_bytes=sum(r.payload_bytes for r in files),
@@ -232,9 +244,9 @@ def report_lines(report: FileReport) -> list[str]:
 
 def summary_line(summary: Summary) -> str:
     others = ", ".join(
-        f"{count} {verdict_words(Verdict[name.upper()])}"
+        f"{count} {verdict_words(Verdict(name))}"
         for name, count in summary.by_verdict.items()
-        if name != "good"
+        if name != Verdict.GOOD
     )
     text = f"{summary.files} checked, {summary.good} good"
     if others:
