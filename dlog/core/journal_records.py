@@ -396,5 +396,5 @@ def decode_record(key: bytes, value: bytes, kind: type[R]) -> R:
         raise JournalUnreadable(f"journal record {key!r}: checksum does not hold")
     try:
         return msgspec.msgpack.decode(body, type=kind)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise JournalUnreadable(f"journal record {key!r}: {error}") from error
