@@ -67,6 +67,7 @@ from dlog.model.ids import (
     StreamKey,
     StreamName,
 )
+from dlog.model.messages import Command
 from dlog.model.status import Whereabouts, status_data, within
 from dlog.ports import Severity
 from dlog.services.alarms import AlarmBoard
@@ -277,13 +278,16 @@ class Logger:
     def _give_itself_commands(self) -> None:
         """`--auto`: INIT (not under running runs) and CONFIGURE, from the file."""
         assert self._config is not None
-        session = os.urandom(16)
-        state = self._commander.record.state
-        if state is not LoggerState.RUNNING:
-            init = msgspec.to_builtins(self._config.init)
-            self._commander.command_itself("INIT", init, session)
+        session = os.urandom(16).hex()
+        init = msgspec.to_builtins(self._config.init)
         streams = {n: msgspec.to_builtins(s) for n, s in self._config.streams.items()}
-        self._commander.command_itself("CONFIGURE", {"streams": streams}, session)
+        commands = [("CONFIGURE", {"streams": streams})]
+        if self._commander.record.state is not LoggerState.RUNNING:
+            commands.insert(0, ("INIT", init))
+        for number, (command, parameters) in enumerate(commands):
+            self._commander.command_itself(
+                Command(session=session, number=number, command=command, parameters=parameters)
+            )
 
     def _on_signal(self, number: int, _frame: object) -> None:
         log.info("%s: settling; the runs stay active", signal.Signals(number).name)

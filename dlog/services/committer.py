@@ -170,13 +170,23 @@ class _Ledger:
 class Committer:
     """`submit…` and `settle` are called from any thread; `step` by the committer's thread alone."""
 
-    def __init__(self, journal: Journal, clock: Clock, *, single_thread: bool = False) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        clock: Clock,
+        *,
+        single_thread: bool = False,
+        while_full: Callable[[], None] | None = None,
+    ) -> None:
+        """single_thread: who waits drives the committer. while_full: what such a one does while
+        the journal is full, so that others may make room."""
         self._journal = journal
         self._clock = clock
         self._inbox: queue.SimpleQueue[_Changes | Progress | Settlement | None] = (
             queue.SimpleQueue()
         )
         self._drive = self._drive_once if single_thread else None
+        self._while_full = while_full
         self._ledgers: dict[SessionId, _Ledger] = {}
         self._counts: dict[tuple[str, RunNumber, StreamName], CountRecord] = {}
         self._next_block: dict[tuple[int, str], int] = {}
@@ -277,7 +287,9 @@ class Committer:
     def _drive_once(self) -> None:
         self.step()
         if self._stuck is not None:
-            raise JournalFull("the journal is full, and nobody else could make room")
+            if self._while_full is None:
+                raise JournalFull("the journal is full, and nobody else could make room")
+            self._while_full()
 
     def _add(self, group: _Group, fresh: list[_Changes | Progress | Settlement]) -> None:
         group.changes += self._changes(fresh, group.touched)

@@ -1,0 +1,413 @@
+"""The runs: brings each through its states, from START RUN until its files are in the catalogue.
+
+It acts for the commander, on its thread: what is asked for is checked here, what takes time goes
+on here while other commands are carried out. It waits for no stream and no source.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from dlog.core import journal_records as records
+from dlog.core.journal_records import EndedRunRecord, RunRecord, StreamRecord
+from dlog.core.states import RUN, LoggerEvent, RunEvent, RunState
+from dlog.errors import TransitionRefused
+from dlog.limits import RUNS_ACTIVE_MAX
+from dlog.model.config import StreamConfig
+from dlog.model.ids import RunNumber, StreamKey, StreamName
+from dlog.ports import Clock, Directory, Journal
+from dlog.services.command_desk import Asked, Desk, Refusal, put
+from dlog.services.event_server import EventServer, Routes, RunRoute
+from dlog.services.parts import Part
+from dlog.services.stream_thread import Ending, StreamWriter
+
+log = logging.getLogger("dlog.runs")
+
+FINISHED_KEPT: Final = 1000
+
+
+class Writers(Protocol):
+    """Makes the writers of a run's streams, and their threads."""
+
+    def make_writer(
+        self,
+        config: StreamConfig,
+        stream: StreamRecord,
+        parts: Sequence[Part],
+        *,
+        run_started_ns: int,
+        streams: tuple[str, ...],
+    ) -> StreamWriter: ...
+
+    def start_writer(self, writer: StreamWriter) -> None: ...
+
+
+@dataclass(slots=True)
+class Run:
+    """A live run. waiting: streams that are not ready yet, or not finished yet."""
+
+    record: RunRecord
+    writers: dict[StreamName, StreamWriter]
+    waiting: set[StreamName] = field(default_factory=set)
+    problems: list[str] = field(default_factory=list)
+    since_ns: int = 0
+    drain_until_ns: int = 0
+    going_to: RunState | None = None  # its writers finish; this is what it becomes
+    reason: str = ""
+
+    @property
+    def number(self) -> RunNumber:
+        return RunNumber(self.record.run)
+
+
+class Runs:
+    """All live runs, and who takes orphans. `idle` is called whenever the last run is over."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        writers: Writers,
+        journal: Journal,
+        directories: Sequence[Directory],
+        clock: Clock,
+        post: Callable[[Callable[[], None]], None],
+        *,
+        idle: Callable[[], None],
+        waiting: Callable[[], str],
+    ) -> None:
+        self._desk = desk
+        self._writers = writers
+        self._journal = journal
+        self._directories = directories
+        self._clock = clock
+        self._post = post
+        self._idle = idle
+        self._waiting = waiting  # why no credit may be granted
+        self.live: dict[RunNumber, Run] = {}
+        self._finished: dict[RunNumber, RunState] = {}  # the latest; the journal knows them all
+        self.orphans: StreamWriter | None = None
+        self.events: EventServer | None = None
+        self.stopping = False
+
+    # --- commands ----------------------------------------------------------------------------
+
+    def start(self, number: RunNumber, comment: str, asked: Asked) -> None:
+        """START RUN, in a logger whose state accepts it."""
+        self._refuse_known(number)
+        if len(self.live) >= RUNS_ACTIVE_MAX:
+            raise Refusal(f"{RUNS_ACTIVE_MAX} runs are active", "run")
+        configs = self._desk.record.streams
+        record = RunRecord(
+            run=number,
+            state=RunState.STARTING,
+            streams=configs,
+            started_ns=self._clock.wall_ns(),
+            comment=comment,
+            pending=asked.pending,
+        )
+        streams = [
+            StreamRecord(run=number, stream=name, directory=(config.directories or (0,))[0])
+            for name, config in configs.items()
+        ]
+        self._desk.become(LoggerEvent.START_RUN)
+        run = self._make_run(record, [(stream, []) for stream in streams])
+        self._desk.commit(
+            [
+                put(records.run_key(number), record),
+                *(
+                    put(records.stream_key(StreamKey(number, StreamName(s.stream))), s)
+                    for s in streams
+                ),
+            ],
+            then=lambda: self._start_writers(run),
+        )
+
+    def _refuse_known(self, number: RunNumber) -> None:
+        if number in self.live or self._journal.get(records.ended_run_key(number)) is not None:
+            raise Refusal(f"run {number} is in the journal already", "run")
+        for directory in self._directories:
+            if directory.exists(f"runs/{number}"):
+                raise Refusal(f"run {number} is on the disk already, in {directory.name}", "run")
+
+    def change(self, number: RunNumber, event: RunEvent, asked: Asked) -> None:
+        """PAUSE RUN and RESUME RUN."""
+        run = self._get(number, event)
+        run.record = msgspec.structs.replace(run.record, state=RUN.next(run.record.state, event))
+        run.since_ns = self._clock.wall_ns()
+        self._desk.commit(
+            [put(records.run_key(run.number), run.record)],
+            answer=(asked, self._desk.answer(asked, {"run": run.number})),
+            then=self.send_routes,
+        )
+
+    def _get(self, number: RunNumber, event: RunEvent) -> Run:
+        run = self.live.get(number)
+        if run is None:
+            known = ", ".join(str(n) for n in sorted(self.live)) or "none"
+            raise Refusal(f"run {number} is not active; active runs: {known}", "run")
+        if run.going_to is not None:
+            raise TransitionRefused("run", run.going_to, event, [])
+        RUN.next(run.record.state, event)
+        return run
+
+    def stop(self, number: RunNumber, asked: Asked) -> None:
+        """STOP RUN: the sources drain, then its files are closed, then it is answered."""
+        self._begin_ending(self._get(number, RunEvent.STOP), asked)
+
+    def stop_all(self) -> None:
+        """STOP with runs active ends them first; one that is starting, once it is active."""
+        self.stopping = True
+        for run in list(self.live.values()):
+            if run.going_to is None and run.record.state in (RunState.ACTIVE, RunState.PAUSED):
+                self._begin_ending(run, None)
+
+    def _begin_ending(self, run: Run, asked: Asked | None) -> None:
+        assert self._desk.record.init is not None
+        run.record = msgspec.structs.replace(
+            run.record,
+            state=RUN.next(run.record.state, RunEvent.STOP),
+            pending=asked.pending if asked else None,
+        )
+        run.since_ns = self._clock.wall_ns()
+        self._desk.commit(
+            [put(records.run_key(run.number), run.record)],
+            use_ballast=True,
+            then=lambda: self._drain(run),
+        )
+
+    def abort(self, number: RunNumber, reason: str, asked: Asked) -> None:
+        """ABORT RUN: what is stored stays, what comes is refused."""
+        run = self._get(number, RunEvent.ABORT)
+        self._answer_pending(run, "the run was aborted")
+        run.record = msgspec.structs.replace(
+            run.record, pending=asked.pending, abort_reason=reason or "ABORT RUN"
+        )
+        self._desk.commit(
+            [put(records.run_key(run.number), run.record)],
+            use_ballast=True,
+            then=lambda: self._finish(run, RunState.ABORTED, reason),
+        )
+
+    def _answer_pending(self, run: Run, text: str) -> None:
+        """The command that was being carried out on the run comes to nothing."""
+        asked = self._asked_of(run)
+        if asked is not None:
+            self._desk.commit([], answer=(asked, self._desk.error_answer(asked, text, "run")))
+
+    def _asked_of(self, run: Run) -> Asked | None:
+        return self._desk.pending(run.record.pending)
+
+    # --- what goes on by itself --------------------------------------------------------------
+
+    def _make_run(
+        self, record: RunRecord, streams: Sequence[tuple[StreamRecord, Sequence[Part]]]
+    ) -> Run:
+        writers = {
+            StreamName(stream.stream): self._writers.make_writer(
+                record.streams[stream.stream],
+                stream,
+                parts,
+                run_started_ns=record.started_ns,
+                streams=tuple(record.streams),
+            )
+            for stream, parts in streams
+        }
+        run = Run(record, writers, set(writers), since_ns=self._clock.wall_ns())
+        self.live[run.number] = run
+        return run
+
+    def _start_writers(self, run: Run) -> None:
+        for writer in run.writers.values():
+            self._writers.start_writer(writer)
+
+    def writer_ready(self, key: StreamKey, problem: str) -> None:
+        run = self.live.get(key.run)
+        if run is None:
+            return
+        run.waiting.discard(key.stream)
+        if problem:
+            run.problems.append(f"stream {key.stream}: {problem}")
+        if run.waiting or run.record.state is not RunState.STARTING or run.going_to is not None:
+            return
+        if run.problems:
+            self._finish(run, RunState.FAILED, "; ".join(run.problems))
+            return
+        asked = self._asked_of(run)
+        run.record = msgspec.structs.replace(
+            run.record, state=RUN.next(run.record.state, RunEvent.STARTED), pending=None
+        )
+        run.since_ns = self._clock.wall_ns()
+        log.info("run %d active: %s", run.number, ", ".join(run.writers))
+        data = {"run": run.number, "streams": sorted(run.writers)}
+        self._desk.commit(
+            [put(records.run_key(run.number), run.record)],
+            answer=(asked, self._desk.answer(asked, data)) if asked else None,
+            then=lambda: self._now_active(run),
+        )
+
+    def _now_active(self, run: Run) -> None:
+        self.send_routes()
+        if self.stopping and run.going_to is None:
+            self._begin_ending(run, None)
+
+    def _drain(self, run: Run) -> None:
+        assert self._desk.record.init is not None
+        assert self.events is not None
+        run.drain_until_ns = self._clock.monotonic_ns() + int(
+            self._desk.record.init.drain_seconds * 1e9
+        )
+        self.send_routes()
+        self.events.drain(run.number)
+
+    def drained(self, number: RunNumber) -> None:
+        run = self.live.get(number)
+        if run is not None and run.record.state is RunState.ENDING and run.going_to is None:
+            self._finish(run, RunState.ENDED, "")
+
+    def look_at_drains(self) -> None:
+        now = self._clock.monotonic_ns()
+        for run in list(self.live.values()):
+            over = run.drain_until_ns and now >= run.drain_until_ns
+            if over and run.record.state is RunState.ENDING and run.going_to is None:
+                names = self.events.waited_for(run.number) if self.events else []
+                reason = "drain time over, not heard from: " + (", ".join(names) or "nobody")
+                log.warning("run %d: %s", run.number, reason)
+                self._finish(run, RunState.ENDED, reason)
+
+    def _finish(self, run: Run, state: RunState, reason: str) -> None:
+        """Nothing goes to the run's writers any more; then they store what they have, and close."""
+        run.going_to, run.reason = state, reason
+        run.waiting = set(run.writers)
+        how = Ending.ABORT if state is RunState.ABORTED else Ending.FINISH
+
+        def applied() -> None:
+            for writer in run.writers.values():
+                writer.end(how)
+
+        self.send_routes(applied)
+
+    def writer_finished(self, key: StreamKey) -> None:
+        if self.orphans is not None and key == self.orphans.key:
+            self.orphans = None
+            self._idle()
+            return
+        run = self.live.get(key.run)
+        if run is None or run.going_to is None:
+            return
+        run.waiting.discard(key.stream)
+        if not run.waiting:
+            self._end(run)
+
+    def _end(self, run: Run) -> None:
+        """Every file of the run is settled: it enters the catalogue, with the answer."""
+        assert run.going_to is not None
+        state = run.going_to
+        events = {
+            RunState.ENDED: RunEvent.DRAINED,
+            RunState.ABORTED: RunEvent.ABORT,
+            RunState.FAILED: RunEvent.START_FAILED,
+        }
+        RUN.next(run.record.state, events[state])
+        del self.live[run.number]
+        self._finished[run.number] = state
+        if len(self._finished) > FINISHED_KEPT:
+            del self._finished[next(iter(self._finished))]
+        if not self.live and not self.stopping:
+            self._desk.become(LoggerEvent.LAST_RUN_OVER)
+            if self.orphans is not None:
+                self.orphans.seal()
+        ended = EndedRunRecord(
+            run=run.number,
+            state=state,
+            started_ns=run.record.started_ns,
+            ended_ns=self._clock.wall_ns(),
+            comment=run.record.comment,
+            reason=run.reason or run.record.abort_reason,
+            streams=run.record.streams,
+        )
+        asked = self._asked_of(run)
+        answer = None
+        if asked is not None and state is RunState.FAILED:
+            text = f"run {run.number} could not be started: {run.reason}"
+            answer = (asked, self._desk.error_answer(asked, text, "run"))
+        elif asked is not None:
+            data: dict[str, Any] = {"run": run.number, "state": str(state)}
+            if run.reason:
+                data["reason"] = run.reason
+            answer = (asked, self._desk.answer(asked, data))
+        log.info("run %d %s", run.number, state)
+        self._desk.commit(
+            [],
+            make=lambda c: c.end_run(ended),
+            answer=answer,
+            use_ballast=True,
+            then=self._idle,
+        )
+
+    def send_routes(self, applied: Callable[[], None] | None = None) -> None:
+        if self.events is None:
+            if applied is not None:
+                applied()
+            return
+        going = {n: r.going_to for n, r in self.live.items() if r.going_to is not None}
+        routes = Routes(
+            MappingProxyType(
+                {
+                    number: RunRoute(run.record.state, MappingProxyType(dict(run.writers)))
+                    for number, run in self.live.items()
+                    if number not in going
+                }
+            ),
+            MappingProxyType({**self._finished, **going}),
+            self.orphans,
+            self._waiting(),
+        )
+        self.events.routes(routes, (lambda: self._post(applied)) if applied is not None else None)
+
+    # --- restart and end ---------------------------------------------------------------------
+
+    def resume(
+        self,
+        runs: Sequence[tuple[RunRecord, Sequence[tuple[StreamRecord, Sequence[Part]]]]],
+    ) -> None:
+        """The live runs of the journal, as the restart settled their parts."""
+        for record, streams in runs:
+            self._make_run(record, streams)
+            if record.pending is not None:
+                self._desk.resume(record.pending, _pending_command(record))
+
+    def go_on(self) -> None:
+        """Behind `resume`, once the event server runs."""
+        for run in list(self.live.values()):
+            self._start_writers(run)
+            if run.record.abort_reason:
+                self._finish(run, RunState.ABORTED, run.record.abort_reason)
+            elif run.record.state is RunState.ENDING:
+                self._drain(run)
+
+    def nudge(self) -> None:
+        """There is space again."""
+        for writer in self.writers():
+            writer.nudge()
+
+    def settle(self) -> None:
+        """SIGTERM: what was taken is stored where that can be; the runs stay active."""
+        for writer in self.writers():
+            writer.end(Ending.SETTLE)
+
+    def writers(self) -> list[StreamWriter]:
+        """All of them, the orphans' too."""
+        found = [w for run in self.live.values() for w in run.writers.values()]
+        return found + ([self.orphans] if self.orphans is not None else [])
+
+
+def _pending_command(record: RunRecord) -> str:
+    if record.abort_reason:
+        return "ABORT RUN"
+    return "START RUN" if record.state is RunState.STARTING else "STOP RUN"
