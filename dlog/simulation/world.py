@@ -1,0 +1,489 @@
+"""A whole logger with its sources, COOR, disks and network, in one thread from one seed.
+
+    world = World(seed=1)
+    world.do("INIT"), world.do("CONFIGURE", streams={"photons": {}}), world.do("START RUN", run=7)
+    source = world.source("router-1")
+    source.send(7, (StreamName("photons"),), 1, b"payload")
+    world.steps.crash_at(world.steps.count + 12, When.DURING)
+    world.settle()            # the crash, the restart, the resend: until all is acknowledged
+    assert world.problems() == []
+
+The services are those of the real logger, unchanged; what the composition root does for them
+(`dlog.logger`) is done here with steps instead of threads. The same seed gives the same history.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any, Final
+
+from dlog.core import journal_records as records
+from dlog.core.journal_records import (
+    BootRecord,
+    EndedRunRecord,
+    FileRecord,
+    JournalMeta,
+    LoggerRecord,
+    MarkRecord,
+    RunRecord,
+    SessionRecord,
+    StreamRecord,
+)
+from dlog.core.states import LoggerState, RunState
+from dlog.errors import Failure
+from dlog.limits import MIB
+from dlog.model.config import InitConfig, StreamConfig
+from dlog.model.ids import (
+    NO_RUN,
+    ORPHAN_STREAM,
+    BootNumber,
+    MarkKey,
+    RunNumber,
+    SessionId,
+    StreamKey,
+    StreamName,
+)
+from dlog.model.messages import Answer
+from dlog.services.alarms import AlarmBoard
+from dlog.services.commander import Commander
+from dlog.services.committer import Committer
+from dlog.services.event_server import EventServer, Identity
+from dlog.services.operations import Operations
+from dlog.services.parts import Part, Storage
+from dlog.services.restart import DirectCommits, Restart
+from dlog.services.stream_thread import StreamWriter
+from dlog.simulation.clock import SimulatedClock
+from dlog.simulation.disk import SimulatedDirectory, SimulatedDisk
+from dlog.simulation.journal import JournalStore, SimulatedJournal
+from dlog.simulation.network import SimulatedCoorLink, SimulatedEventLink, SimulatedNetwork
+from dlog.simulation.sources import History, SimulatedCoor, SimulatedSource
+from dlog.simulation.steps import SimulatedCrash, StorageSteps
+from dlog.simulation.witness import Findings
+
+ROOT: Final = "data"
+ORPHAN_CONFIG: Final = StreamConfig(ranges=False, reserve_bytes=MIB)
+TICK_NS: Final = 10_000_000
+ROUNDS_MAX: Final = 20_000
+REBOOTS_MAX: Final = 50
+JOURNAL_PATIENCE_NS: Final = 100_000_000
+# Small enough that a few hundred events show everything; no low-water mark unless it is asked for.
+INIT: Final[Mapping[str, Any]] = {
+    "memory_bytes": 64 * MIB, "low_water_bytes": 0, "resume_bytes": 0, "drain_seconds": 5.0,
+    "stream_defaults": {"reserve_bytes": MIB, "block_bytes": 65536},
+}  # fmt: skip
+
+
+class Stuck(AssertionError):
+    """Something that should happen by itself did not, however long it was waited for."""
+
+
+class _Buffer:
+    def __init__(self, size: int) -> None:
+        self._view = memoryview(bytearray(size))
+
+    @property
+    def view(self) -> memoryview:
+        return self._view
+
+    def release(self) -> None:
+        """The memory goes with its last user."""
+
+
+class _Buffers:
+    """`ports.Buffers` without a pool: nothing here is fast."""
+
+    def take(self, size: int) -> _Buffer:
+        return _Buffer(size)
+
+
+@dataclass(eq=False, slots=True)
+class _Writer:
+    """A stream's thread: it opens its first part, then takes steps."""
+
+    writer: StreamWriter
+    started: bool = False
+
+    def step(self) -> None:
+        if not self.started:
+            self.started = True
+            self.writer.start()
+        elif not self.writer.over:
+            self.writer.step()
+
+
+class Life:
+    """One start of the logger until it dies: what `dlog.logger` is in the real program."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._clock = world.clock
+        self.alarms = AlarmBoard(world.clock)
+        self.journal = SimulatedJournal(world.steps, world.store)
+        self.directories: list[SimulatedDirectory] = [d.directory(ROOT) for d in world.disks]
+        self._meta = self._open_journal()
+        self.boot = self._next_boot()
+        self.committer = Committer(
+            self.journal, world.clock, single_thread=True, while_full=world.while_journal_full
+        )
+        self.storage = Storage(
+            self._meta.name, self._meta.logger_uuid, self.boot, self.directories, _Buffers(),
+            self.committer, Operations.load(self.journal, self.boot, world.clock), world.clock,
+            self.alarms, world.random_bytes,
+        )
+        self.link = SimulatedCoorLink()
+        self.writers: list[_Writer] = []
+        self.events: EventServer | None = None
+        self.commander = Commander(
+            name=self._meta.name, uuid=self._meta.logger_uuid, boot=self.boot, host="simulated",
+            process=1, link=self.link, machinery=self, journal=self.journal,
+            committer=self.committer, directories=self.directories, clock=world.clock,
+            alarms=self.alarms, status=lambda commander: {"state": str(commander.record.state)},
+        )
+        self.lost: list[str] = []
+        self._resume()
+
+    def _open_journal(self) -> JournalMeta:
+        value = self.journal.get(records.META)
+        if value is not None:
+            meta = records.decode_record(records.META, value, JournalMeta)
+        else:
+            meta = JournalMeta(
+                logger_uuid=self._world.random_bytes(16), name="simulated",
+                data=tuple(d.name for d in self.directories), created_ns=self._clock.wall_ns(),
+            )
+        self.journal.commit([(records.META, records.encode_record(records.META, meta))])
+        return meta
+
+    def _next_boot(self) -> BootNumber:
+        value = self.journal.get(records.BOOT)
+        before = records.decode_record(records.BOOT, value, BootRecord).boot if value else 0
+        record = BootRecord(boot=before + 1)
+        self.journal.commit([(records.BOOT, records.encode_record(records.BOOT, record))])
+        return BootNumber(before + 1)
+
+    def _resume(self) -> None:
+        record = self._logger_record()
+        runs = self._all(records.RUNS, RunRecord)
+        streams = self._all(records.STREAMS, StreamRecord)
+        parts = self._settle_files(runs)
+        self.committer.load()
+        orphan = next(
+            (s for s in streams if s.run == NO_RUN),
+            StreamRecord(run=NO_RUN, stream=ORPHAN_STREAM),
+        )
+        orphans = self.make_writer(
+            ORPHAN_CONFIG, orphan, parts.get(StreamKey(NO_RUN, ORPHAN_STREAM), []),
+            run_started_ns=0, streams=(),
+        )
+        self.commander.resume(
+            record,
+            [
+                (run, [(s, parts.get(_key(s), [])) for s in streams if s.run == run.run])
+                for run in runs
+            ],
+            orphans,
+        )
+        self.start_writer(orphans)
+
+    def _all(self, prefix: bytes, kind: type[records.R]) -> list[records.R]:
+        found = self.journal.scan(prefix)
+        return [records.decode_record(key, value, kind) for key, value in found]
+
+    def _logger_record(self) -> LoggerRecord:
+        value = self.journal.get(records.LOGGER)
+        if value is None:
+            return LoggerRecord(state=LoggerState.PREINITIALIZED)
+        record = records.decode_record(records.LOGGER, value, LoggerRecord)
+        if record.state in (LoggerState.STOPPED, LoggerState.FAILED):
+            return LoggerRecord(
+                state=LoggerState.PREINITIALIZED, next_command_order=record.next_command_order
+            )
+        return record
+
+    def _settle_files(self, runs: Sequence[RunRecord]) -> dict[StreamKey, list[Part]]:
+        live = {run.run: run for run in runs}
+        files = []
+        for record in self._all(records.FILES, FileRecord):
+            if record.run == NO_RUN:
+                files.append((record, ORPHAN_CONFIG, True))
+            elif record.run in live:
+                files.append((record, live[record.run].streams[record.stream], True))
+            else:
+                files.append((record, StreamConfig(), False))
+        found = Restart(replace(self.storage, commits=DirectCommits(self.journal))).settle(files)
+        self.lost = found.lost
+        parts: dict[StreamKey, list[Part]] = {}
+        for part in found.parts:
+            part.use(self.storage)
+            parts.setdefault(part.key.stream_key, []).append(part)
+        return parts
+
+    # --- services.commander.Machinery --------------------------------------------------------
+
+    def open_events(self, init: InitConfig, address: str) -> str:
+        return "tcp://127.0.0.1:7000"
+
+    def start_events(self) -> EventServer:
+        init = self.commander.record.init
+        assert init is not None
+        link = SimulatedEventLink(self._world.network, self._world.message_to_source)
+        events = EventServer(
+            Identity(self._meta.name, self._meta.logger_uuid, self.boot), link, self.committer,
+            self._clock, self.alarms, memory_bytes=init.memory_bytes // 2,
+            expiry_seconds=init.session_expiry_seconds, finished_run=self._finished_run,
+            drained=self.commander.drained,
+        )
+        events.load(self._all(records.SESSIONS, SessionRecord), dict(self._marks()))
+        self.events = events
+        return events
+
+    def _marks(self) -> list[tuple[MarkKey, int]]:
+        found = []
+        for key, value in self.journal.scan(records.MARKS):
+            session, run, stream = key[len(records.MARKS) :].decode().split("/")
+            mark = MarkKey(
+                SessionId(bytes.fromhex(session)), RunNumber(int(run)), StreamName(stream)
+            )
+            found.append((mark, records.decode_record(key, value, MarkRecord).sequence))
+        return found
+
+    def _finished_run(self, run: RunNumber) -> RunState | None:
+        value = self.journal.get(records.ended_run_key(run))
+        if value is None:
+            return None
+        return records.decode_record(records.ended_run_key(run), value, EndedRunRecord).state
+
+    def notices(self, init: InitConfig) -> None:
+        """There is neither alarm server nor monitor."""
+
+    def make_writer(
+        self, config: StreamConfig, stream: StreamRecord, parts: Sequence[Part], *,
+        run_started_ns: int, streams: tuple[str, ...],
+    ) -> StreamWriter:  # fmt: skip
+        return StreamWriter(
+            self.storage, self.committer, config, stream, parts, run_started_ns=run_started_ns,
+            streams=streams, finished=self.commander.writer_finished,
+            ready=self.commander.writer_ready,
+        )
+
+    def start_writer(self, writer: StreamWriter) -> None:
+        self.writers.append(_Writer(writer))
+
+    def set_debug(self, level: str) -> None:
+        """Nothing is logged here."""
+
+    def address_changed(self, event_address: str) -> None:
+        """Everyone knows where we are."""
+
+    # --- threads -----------------------------------------------------------------------------
+
+    def threads(self) -> list[Callable[[], None]]:
+        self.writers = [w for w in self.writers if not w.writer.over]
+        found: list[Callable[[], None]] = [w.step for w in self.writers]
+        found += [self._commit, self.commander.step]
+        if self.events is not None:
+            found.append(self.events.step)
+        return found
+
+    def threads_that_never_wait(self) -> list[Callable[[], None]]:
+        found: list[Callable[[], None]] = [self.commander.step]
+        if self.events is not None:
+            found.append(self.events.step)
+        return found
+
+    def _commit(self) -> None:
+        self.committer.step()
+
+
+class World:
+    """See the module. `problems` judges, `settle` waits, `do` commands; `pump` is one round.
+
+    power_cut: whether a crash loses what is not synced; else it is a killed program.
+    """
+
+    def __init__(
+        self, seed: int = 1, *, directories: int = 1, capacity_bytes: int = 1 << 40
+    ) -> None:
+        self.seed = seed
+        self.random = Random(seed)
+        self.clock = SimulatedClock()
+        self.steps = StorageSteps(Random(f"{seed}/steps"), self.clock)
+        self.disks = [
+            SimulatedDisk(self.steps, name=f"disk{i}", capacity_bytes=capacity_bytes)
+            for i in range(directories)
+        ]
+        self.store = JournalStore()
+        self.network = SimulatedNetwork(seed, self.clock)
+        self.history = History()
+        self.sources: list[SimulatedSource] = []
+        self.power_cut = True
+        self.coor = SimulatedCoor(self.random_bytes(8), self.clock)
+        self.life: Life | None = None
+        self.stopped = False  # COOR's STOP was carried out
+        self.reboots = 0
+        self.failures: list[Failure] = []  # what the logger ended on by itself
+        self.after_crash: Callable[[], None] | None = None
+        self._journal_full_since_ns: int | None = None
+        self.journal_full_ns = 500_000_000  # how long a full journal lasts while somebody waits
+
+    def random_bytes(self, size: int) -> bytes:
+        return self.random.randbytes(size)
+
+    # --- who takes part ----------------------------------------------------------------------
+
+    def source(self, name: str, **options: int) -> SimulatedSource:
+        """A new session of that name."""
+        source = SimulatedSource(
+            name, SessionId(self.random_bytes(16)), self.network, self.clock, self.history,
+            **options,
+        )
+        self.sources.append(source)
+        return source
+
+    def message_to_source(self, peer: bytes, message: bytes) -> None:
+        self.history.message_to_source(message)
+
+    # --- the logger's lives ------------------------------------------------------------------
+
+    def boot(self) -> None:
+        """Start the program; a crash inside is survived by the next start."""
+        for _ in range(REBOOTS_MAX):
+            if self.life is None and self.steps.crashed:
+                self.steps.restart()
+            try:
+                self.life = Life(self)
+            except SimulatedCrash:
+                self._bury()
+            except Failure as error:
+                self._failed(error)
+            else:
+                self.coor.logger_started()
+                return
+        raise Stuck(f"the logger does not start: {self.failures[-1:]}")
+
+    def kill(self) -> None:
+        """The program dies between two steps."""
+        self.steps.crash_now()
+        self._bury()
+
+    def _bury(self) -> None:
+        self.life = None
+        self.reboots += 1
+        if self.power_cut:
+            for disk in self.disks:
+                disk.crash(Random(f"{self.seed}/crash/{self.reboots}"))
+        self.network.cut()
+        if self.after_crash is not None:
+            self.after_crash()
+        self.steps.restart()
+
+    def _failed(self, error: Failure) -> None:
+        """The program ended on a FAILURE; the machine goes on."""
+        self.failures.append(error)
+        self.steps.crash_now()
+        self.life = None
+        self.reboots += 1
+        self.network.cut()
+        self.steps.restart()
+
+    # --- time --------------------------------------------------------------------------------
+
+    def pump(self, rounds: int = 1, *, tick_ns: int = TICK_NS) -> None:
+        """Let everyone take a step, in an order that the seed says; a dead logger starts anew."""
+        for _ in range(rounds):
+            self.clock.advance(tick_ns)
+            if self.life is None and not self.stopped:
+                self.boot()
+            self._round()
+
+    def _round(self) -> None:
+        actors: list[Callable[[], None]] = [source.step for source in self.sources]
+        life = self.life
+        if life is not None:
+            actors += life.threads()
+            actors.append(lambda: self.coor.step(life.link))
+        self.random.shuffle(actors)
+        for act in actors:
+            try:
+                act()
+            except SimulatedCrash:
+                self._bury()
+                return
+            except Failure as error:
+                self._failed(error)
+                return
+        if life is not None and life.commander.over:
+            self.coor.step(life.link)
+            self.stopped = True
+            self.life = None
+            self.steps.crash_now()
+            self.steps.restart()
+
+    def while_journal_full(self) -> None:
+        """A writer waits for a commit that finds no space; everyone who does not wait goes on."""
+        now = self.clock.monotonic_ns()
+        if self._journal_full_since_ns is None:
+            self._journal_full_since_ns = now
+        if now - self._journal_full_since_ns >= self.journal_full_ns:
+            self._journal_full_since_ns = None
+            self.store.capacity_bytes = 1 << 40
+            self.steps.clear_faults()
+        self.clock.advance(JOURNAL_PATIENCE_NS)
+        life = self.life
+        if life is None:
+            return
+        for act in (*(s.step for s in self.sources), *life.threads_that_never_wait()):
+            act()
+        self.coor.step(life.link)
+
+    def run_until(self, condition: Callable[[], bool], what: str) -> None:
+        """Pump until it holds. Raises `Stuck`."""
+        for n in range(ROUNDS_MAX):
+            if condition():
+                return
+            # Nobody waits for anything but time after a while: let it run faster.
+            self.pump(tick_ns=TICK_NS if n < 500 else 10 * TICK_NS)
+        last = list(self.steps.history)[-5:]
+        raise Stuck(f"seed {self.seed}: {what}; the last steps were {last}")
+
+    def do(self, command: str, **parameters: Any) -> Answer:
+        """Give a command and wait for its answer, over as many restarts as it takes."""
+        number = self.give(command, **parameters)
+        self.run_until(lambda: number in self.coor.answers, f"{command} is not answered")
+        return self.coor.answers[number]
+
+    def give(self, command: str, **parameters: Any) -> int:
+        """Give a command; its answer comes by itself."""
+        self.stopped = False
+        if command == "INIT":
+            parameters = {**INIT, **parameters}
+        return self.coor.give(command, parameters)
+
+    def settle(self) -> None:
+        """Until every source is through with what it took."""
+        self.run_until(lambda: all(s.idle for s in self.sources), "sources are not through")
+
+    # --- judgement ---------------------------------------------------------------------------
+
+    def findings(self) -> Findings:
+        return Findings(self.store, [(disk, ROOT) for disk in self.disks], self.history)
+
+    def problems(self, *, complete: bool = False) -> list[str]:
+        """What should hold and does not. complete: everything that was sent is there, too."""
+        findings = self.findings()
+        problems = list(findings.problems)
+        if complete:
+            problems += [f"{piece}: not there" for piece in findings.unsettled()]
+        return problems
+
+    def fingerprint(self) -> int:
+        """The same for the same history."""
+        trace = repr([tuple(step) for step in self.steps.history])
+        return zlib.crc32(trace.encode())
+
+
+def _key(stream: StreamRecord) -> StreamKey:
+    return StreamKey(RunNumber(stream.run), StreamName(stream.stream))
