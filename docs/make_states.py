@@ -1,4 +1,4 @@
-"""Writes docs/STATES.md from the tables in dlog/core/states.py and the classes in dlog/errors.py.
+"""Writes docs/STATES.md from the tables in dlog/core/states.py and the error classes of dlog.
 
     python docs/make_states.py            writes it
     python docs/make_states.py --check    exits 1 where it is not what would be written
@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import importlib
 import inspect
+import pkgutil
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import dlog
 from dlog.core.states import (
     CONNECTION,
     FILE,
@@ -33,9 +35,6 @@ from dlog.core.states import (
 from dlog.errors import DlogError, Failure
 
 TARGET: Final = Path(__file__).resolve().parent / "STATES.md"
-# Where error classes stand.
-ERROR_MODULES: Final = ("dlog.errors", "dlog.adapters.coor_link")
-
 # What is true in each state. A state without its words breaks the generator.
 # By the type too: the FAILED of a logger and that of a run are equal as texts.
 MEANINGS: Final[Mapping[tuple[type, str], str]] = {
@@ -199,7 +198,7 @@ def document() -> str:
     """All of STATES.md."""
     parts = [
         "# States, events and errors",
-        "Made by `docs/make_states.py` from `dlog/core/states.py` and `dlog/errors.py`: change "
+        "Made by `docs/make_states.py` from `dlog/core/states.py` and the error classes: change "
         "those.",
         INTRODUCTION,
         *machine_parts("Logger", LOGGER, LoggerState.PREINITIALIZED),
@@ -278,16 +277,16 @@ def error_table() -> str:
 
 
 def error_classes() -> list[type[DlogError]]:
-    """Every class of both branches: Errors before Failures, in the order of the source."""
+    """Every class of both branches, wherever it stands in dlog: first those of dlog/errors.py, in
+    its order; Errors before Failures."""
+    names = sorted(module.name for module in pkgutil.walk_packages(dlog.__path__, "dlog."))
     found: list[type[DlogError]] = []
-    for name in ERROR_MODULES:
+    for name in ["dlog.errors", *names]:
         module = importlib.import_module(name)
-        own = [
-            value
-            for value in vars(module).values()
-            if inspect.isclass(value) and issubclass(value, DlogError)
-        ]
-        found += [each for each in own if each.__module__ == name and each is not DlogError]
+        for value in vars(module).values():
+            ours = inspect.isclass(value) and issubclass(value, DlogError)
+            if ours and value.__module__ == name and value not in (DlogError, *found):
+                found.append(value)
     return sorted(found, key=lambda each: issubclass(each, Failure))
 
 
