@@ -397,7 +397,8 @@ class Committer:
         if ledger is None or ledger.record.closed or settlement.shares == 0:
             return
         n = settlement.sequence
-        if settlement.mark is not None:
+        # A duplicate is at or below the mark, which must never go back.
+        if settlement.mark is not None and not settlement.duplicate:
             marks[settlement.mark] = max(n, marks.get(settlement.mark, 0))
         if settlement.refused:
             ledger.record = msgspec.structs.replace(
