@@ -26,6 +26,7 @@ from dlog.core.journal_records import (
     META,
     BootRecord,
     ClosedFileRecord,
+    CountRecord,
     EndedRunRecord,
     FileRecord,
     JournalMeta,
@@ -38,19 +39,22 @@ from dlog.core.journal_records import (
     SessionRecord,
     StreamRecord,
     closed_file_key,
+    count_key,
+    decode_record,
     done_operation_key,
     encode_record,
     ended_run_key,
     file_key,
     mark_key,
     quarantine_key,
+    run_counts,
     run_key,
     session_key,
     stream_key,
 )
 from dlog.core.scan import SpanKind, scan
 from dlog.core.states import FileState, LoggerState, RunState
-from dlog.errors import DlogError, Error, LockedByAnother
+from dlog.errors import DlogError, Error, JournalUnreadable, LockedByAnother
 from dlog.limits import PAGE_BYTES, SESSIONS_MAX, WATERMARKS_PER_SESSION_MAX
 from dlog.model.config import InitConfig, StreamConfig
 from dlog.model.ids import (
@@ -84,6 +88,8 @@ CHANGES_PER_COMMIT: Final = 4096
 # Sessions of the past that are taken over; room is left for those to come.
 SESSIONS_TAKEN_MAX: Final = SESSIONS_MAX // 2
 SESSION_AGE_NS_MAX: Final = 7 * 24 * 3600 * 10**9
+# Who the events of a rebuilt journal are counted for.
+REBUILT_SOURCE: Final = "before-rebuild"
 _RENAME_EXCHANGE: Final = 2
 
 
@@ -115,6 +121,7 @@ class _Book:
     def __init__(self, old: Snapshot | None) -> None:
         self.old = old
         self.changes: list[Change] = []
+        self.counts: dict[RunNumber, list[tuple[str, str, CountRecord]]] = {}
         self.marks: dict[MarkKey, int] = {}
         self.session_times: dict[SessionId, int] = {}
         self.live_sessions: set[SessionId] = set()
@@ -196,6 +203,8 @@ class _Rebuild:
 
     def _hear(self, file: tuple[int, Place]) -> Testimony | None:
         number, place = file
+        if place.is_part and not self._report.dry_run:
+            _make_durable(place.path)
         try:
             return hear(place, number, self._old, self._progress)
         except (OSError, DlogError) as error:
@@ -251,7 +260,10 @@ class _Rebuild:
             )
         book.newest_streams = configs
         old = book.old
+        counts = book.counts.pop(run, [])
         if live:
+            for source, stream, count in counts:
+                book.put(count_key(source, run, stream), count)
             record = old.runs.get(run) if old is not None else None
             book.put(run_key(run), record or RunRecord(
                 run=run, state=RunState.ACTIVE, streams=configs, started_ns=started,
@@ -263,6 +275,7 @@ class _Rebuild:
         book.put(ended_run_key(run), ended or EndedRunRecord(
             run=run, state=RunState.ENDED, started_ns=started, ended_ns=closed_ns,
             reason="rebuilt from the files", streams=configs, files=len(files),
+            counts=counts,
         ))  # fmt: skip
 
     # --- one stream ---------------------------------------------------------------------------
@@ -273,6 +286,7 @@ class _Rebuild:
         for text in found.problems:
             report.problems.append(f"{key}: {text}")
         spans = ranges(files, found.last)
+        self._counts(key, files, found.last)
         for file in files:
             if len(file.rows):
                 book.boot = max(book.boot, int(file.rows["boot"].max()))
@@ -287,6 +301,43 @@ class _Rebuild:
                 self._closed_file(file)
         if live:
             self._stream_record(key, files, found.last, spans)
+
+    def _counts(self, key: StreamKey, files: Sequence[Testimony], last: int) -> None:
+        """What the files hold beyond what the old journal counted, so that the run's accounts add
+        up; blocks do not tell the names of the sources, nor what was refused or came twice."""
+        if key.run == 0:
+            return
+        held = {FileKind.EVENTS: 0, FileKind.GARBAGE: 0}
+        payload_bytes = 0
+        for file in files:
+            assert file.key is not None
+            rows = file.rows[file.rows["number"] <= last] if file.is_open else file.rows
+            held[file.key.kind] += int(rows["events"].sum())
+            payload_bytes += int(rows["payload_bytes"].sum())
+        counted = self._old_counts(key)
+        stored = held[FileKind.EVENTS] - sum(c.stored for _, c in counted)
+        garbage = held[FileKind.GARBAGE] - sum(c.garbage for _, c in counted)
+        payload_bytes -= sum(c.payload_bytes for _, c in counted)
+        if stored > 0 or garbage > 0:
+            rest = CountRecord(stored=max(0, stored), garbage=max(0, garbage),
+                               payload_bytes=max(0, payload_bytes))  # fmt: skip
+            counted = [*counted, (REBUILT_SOURCE, rest)]
+        told = self._book.counts.setdefault(key.run, [])
+        told += [(source, key.stream, count) for source, count in counted]
+
+    def _old_counts(self, key: StreamKey) -> list[tuple[str, CountRecord]]:
+        if self._book.old is None:
+            return []
+        prefix = run_counts(key.run)
+        found = []
+        for name, value in self._book.old.others.items():
+            if not name.startswith(prefix):
+                continue
+            source, _, stream = name[len(prefix) :].decode().rpartition("/")
+            if stream == key.stream:
+                with contextlib.suppress(JournalUnreadable):
+                    found.append((source, decode_record(name, value, CountRecord)))
+        return found
 
     def _old_durable(self, files: Sequence[Testimony]) -> Iterator[tuple[Testimony, int]]:
         if self._book.old is None:
@@ -517,6 +568,8 @@ class _Rebuild:
             logger_uuid=meta.logger_uuid if meta else uuid, name=meta.name if meta else name,
             data=tuple(str(folder) for folder in self._folders),
             created_ns=meta.created_ns if meta else now_ns, rebuilt_ns=now_ns,
+            coor_listen=meta.coor_listen if meta else whereabouts.coor_listen,
+            coor_connect=meta.coor_connect if meta else "",
         ))  # fmt: skip
         book.put(BOOT, BootRecord(boot=boot + 1))
         book.put(LOGGER, msgspec.structs.replace(
@@ -561,6 +614,20 @@ class _Rebuild:
         else:
             _rename(made, aside)
         self._report.old_journal = shown(aside)
+
+
+def _make_durable(path: Path) -> None:
+    """What is taken over as acknowledged must be on the disk, and be read from there: after a kill
+    its last blocks may be in the page cache alone."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise Error(f"{path} cannot be made durable: {error.strerror}") from error
 
 
 def _chunks(changes: Sequence[Change], size: int) -> Iterable[Sequence[Change]]:

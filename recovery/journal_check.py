@@ -31,9 +31,9 @@ from recovery.report import FileReport, Finding, FindingKind, Verdict, shown
 from recovery.snapshot import Snapshot
 
 
-def check(root: Path) -> FileReport:
+def check(root: Path, data: DataDirectory | None = None) -> FileReport:
     """The verdict on the journal of a data directory: good, 5 for what disagrees or cannot be read,
-    6 for a schema of another version, 1 where there is no journal."""
+    6 for a schema of another version, 1 where there is no journal. data: what was read of it."""
     report = FileReport(path=shown(root / "journal"), state="journal", findings=[], notes=[])
     if not (root / "journal").is_dir():
         report.add(Finding(
@@ -42,7 +42,7 @@ def check(root: Path) -> FileReport:
             "event files",
         ))  # fmt: skip
         return report
-    data = look_at(root)
+    data = data or look_at(root)
     if data.snapshot is None:
         report.add(Finding(
             kind=FindingKind.JOURNAL, verdict=Verdict.DISAGREE, reason=data.journal_problem

@@ -1,0 +1,322 @@
+"""What a journal that is rebuilt from the files says: how far each file counts, and why so far."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dlog.adapters.directory_lock import DirectoryLock
+from dlog.core.states import FileState, LoggerState, RunState
+from dlog.errors import Error, JournalUnreadable
+from dlog.limits import PAGE_BYTES
+from dlog.model.ids import FileKind, MarkKey, RunNumber, StreamKey, StreamName
+from recovery.facts import look_at
+from recovery.journal import REBUILT_SOURCE, rebuild
+from recovery.journal_check import check
+from recovery.report import Verdict, worst
+from recovery.snapshot import Snapshot, read_journal
+from recovery.verify import plan, verify
+from tests.event_files import (
+    LOGGER_UUID,
+    SESSION_A,
+    SESSION_B,
+    BuiltFile,
+    FileBuilder,
+    build_orphans,
+    build_run,
+    make_entry,
+    make_events,
+    make_key,
+    make_pieces,
+    overwrite,
+)
+
+A7 = StreamKey(RunNumber(7), StreamName("a"))
+
+
+def rebuilt(data: Path) -> Snapshot:
+    rebuild(data)
+    found = look_at(data)
+    snapshot = found.snapshot
+    assert snapshot is not None
+    assert snapshot.problems == []
+    assert check(data, found).findings == []
+    return snapshot
+
+
+def mark(snapshot: Snapshot, session: bytes = SESSION_A, stream: str = "a") -> int:
+    key = MarkKey(session, RunNumber(7), StreamName(stream))  # type: ignore[arg-type]
+    record = snapshot.marks.get(key)
+    return record.sequence if record is not None else 0
+
+
+def open_file(data: Path, **options: object) -> FileBuilder:
+    (data / "runs/7").mkdir(parents=True, exist_ok=True)
+    return FileBuilder(make_key(stream="a", part=1), **options)  # type: ignore[arg-type]
+
+
+def write_open(file: FileBuilder, data: Path, tail: bytes = b"") -> BuiltFile:
+    return file.write(
+        data / f"runs/7/a_{file.key.part:04d}.dlog.part", closed=False, tail=tail
+    )  # fmt: skip
+
+
+def test_a_live_and_an_ended_run_are_told_apart_by_their_names(tmp_path: Path) -> None:
+    build_run(tmp_path, {"a": make_pieces(make_events(80), 10)}, last_open=True)
+    build_run(tmp_path, {"a": make_pieces(make_events(30), 10)}, run=6)
+    build_orphans(tmp_path, make_pieces(make_events(5), 5))
+    snapshot = rebuilt(tmp_path)
+    assert snapshot.runs[RunNumber(7)].state is RunState.ACTIVE
+    assert set(snapshot.runs[RunNumber(7)].streams) == {"a"}
+    assert snapshot.ended[RunNumber(6)].state is RunState.ENDED
+    assert snapshot.logger is not None
+    assert snapshot.logger.state is LoggerState.RUNNING
+    assert snapshot.meta is not None
+    assert snapshot.meta.logger_uuid == LOGGER_UUID
+    assert snapshot.boot is not None
+    assert snapshot.boot.boot == 2
+    assert worst(r.verdict for r in verify(plan([tmp_path]))) is Verdict.GOOD
+
+
+def test_the_open_part_goes_on_behind_its_last_block(tmp_path: Path) -> None:
+    built = build_run(tmp_path, {"a": make_pieces(make_events(80), 10)}, last_open=True)[-1]
+    with built.path.open("ab") as file:
+        file.write(bytes(3 * PAGE_BYTES))
+    snapshot = rebuilt(tmp_path)
+    record = snapshot.files[built.key]
+    assert record.state is FileState.OPEN
+    assert (record.durable, record.reserved) == (built.data_end, built.data_end + 3 * PAGE_BYTES)
+    assert record.chain == built.blocks[-1].header.crc
+    assert record.last_header_offset == built.blocks[-1].offset
+    assert record.salt == built.header.salt
+    stream = snapshot.streams[A7]
+    assert (stream.next_block, stream.highest_event) == (9, 80)
+    assert stream.next_part == {FileKind.EVENTS: 4}
+    assert mark(snapshot) == 8
+
+
+def test_bytes_behind_the_last_trusted_block_stay_for_the_restart(tmp_path: Path) -> None:
+    file = open_file(tmp_path)
+    file.pieces(make_pieces(make_events(20), 10), 10)
+    built = write_open(file, tmp_path, tail=b"\xa5" * 5000)
+    snapshot = rebuilt(tmp_path)
+    assert snapshot.files[built.key].durable == built.data_end
+    assert built.path.stat().st_size == built.data_end + 5000
+    (report,) = [r for r in verify(plan([tmp_path])) if r.findings]
+    assert report.verdict is Verdict.TORN
+
+
+def test_trust_ends_in_front_of_a_piece_that_is_not_complete(tmp_path: Path) -> None:
+    """The piece of batch 3 began in the last block; its end was never written."""
+    file = open_file(tmp_path)
+    file.pieces(make_pieces(make_events(20), 10), 10)
+    (piece,) = make_pieces(make_events(10, first=21), 10, first_sequence=3)
+    entry = make_entry(file.key, piece, piece.events[:5], 10, first=True, last=False)
+    file.block([entry], piece.events[:5], group_end=False)
+    built = write_open(file, tmp_path)
+    snapshot = rebuilt(tmp_path)
+    assert snapshot.files[built.key].durable == built.blocks[2].offset
+    assert snapshot.streams[A7].next_block == 3
+    assert mark(snapshot) == 2
+
+
+def test_trust_ends_where_a_block_number_is_missing(tmp_path: Path) -> None:
+    file = open_file(tmp_path)
+    file.pieces(make_pieces(make_events(50), 10), 10)
+    built = write_open(file, tmp_path)
+    overwrite(built.path, built.blocks[2].offset, bytes(PAGE_BYTES))
+    told = rebuild(tmp_path)
+    snapshot = look_at(tmp_path).snapshot
+    assert snapshot is not None
+    assert snapshot.files[built.key].durable == built.blocks[2].offset
+    assert mark(snapshot) == 2
+    assert any("block numbers 3 to 3 are missing" in text for text in told.problems)
+    assert any("2 blocks" in text for text in told.notes)
+
+
+def test_numbers_count_across_the_parts_of_a_stream(tmp_path: Path) -> None:
+    """Late events: block 4 lies in part 1, between 3 and 5 of part 2."""
+    first, second = open_file(tmp_path), FileBuilder(make_key(stream="a", part=2), first_block=3)
+    first.pieces(make_pieces(make_events(20), 10), 10)
+    second.pieces(make_pieces(make_events(10, first=21), 10, first_sequence=3), 10)
+    first.next_number = 4
+    first.pieces(make_pieces(make_events(5, first=15), 5, first_sequence=4), 10)
+    second.next_number = 5
+    second.pieces(make_pieces(make_events(10, first=31), 10, first_sequence=5), 10)
+    one, two = write_open(first, tmp_path), write_open(second, tmp_path)
+    snapshot = rebuilt(tmp_path)
+    assert snapshot.files[one.key].durable == one.data_end
+    assert snapshot.files[two.key].durable == two.data_end
+    assert snapshot.files[one.key].state is FileState.END
+    assert (snapshot.files[one.key].low, snapshot.files[one.key].high) == (-1, 20)
+    assert snapshot.files[two.key].state is FileState.OPEN
+    assert (snapshot.files[two.key].low, snapshot.files[two.key].high) == (20, -1)
+    assert snapshot.streams[A7].low == 20
+    assert mark(snapshot) == 5
+
+
+def test_a_lost_part_in_the_middle_ends_the_trust_in_open_parts(tmp_path: Path) -> None:
+    first, second = open_file(tmp_path), FileBuilder(make_key(stream="a", part=2), first_block=4)
+    first.pieces(make_pieces(make_events(20), 10), 10)
+    second.pieces(make_pieces(make_events(10, first=31), 10, first_sequence=4), 10)
+    one, two = write_open(first, tmp_path), write_open(second, tmp_path)
+    rebuild(tmp_path)
+    snapshot = look_at(tmp_path).snapshot
+    assert snapshot is not None
+    assert snapshot.files[one.key].durable == one.data_end
+    assert snapshot.files[two.key].durable == PAGE_BYTES
+
+
+def test_blocks_of_a_closed_file_were_committed_even_if_one_is_damaged(tmp_path: Path) -> None:
+    """What comes after it in an open part is not given up."""
+    built = build_run(tmp_path, {"a": make_pieces(make_events(80), 10)}, last_open=True)
+    overwrite(built[0].path, built[0].blocks[1].offset, bytes(512))
+    rebuild(tmp_path)
+    snapshot = look_at(tmp_path).snapshot
+    assert snapshot is not None
+    assert snapshot.files[built[-1].key].durable == built[-1].data_end
+    assert snapshot.closed[built[0].key].status == "bad"
+
+
+def test_blocks_before_those_of_a_later_boot_were_committed(tmp_path: Path) -> None:
+    """A restart cuts what was not: so a damaged block of the first boot ends nothing."""
+    file = open_file(tmp_path)
+    file.pieces(make_pieces(make_events(30), 10), 10)
+    file.boot = 2
+    file.pieces(make_pieces(make_events(20, first=31), 10, first_sequence=4), 10)
+    built = write_open(file, tmp_path)
+    overwrite(built.path, built.blocks[1].offset, bytes(512))
+    rebuild(tmp_path)
+    snapshot = look_at(tmp_path).snapshot
+    assert snapshot is not None
+    assert snapshot.files[built.key].durable == built.data_end
+    assert snapshot.boot is not None
+    assert snapshot.boot.boot == 3
+
+
+def test_a_sealed_part_counts_up_to_where_its_successor_says(tmp_path: Path) -> None:
+    """Block 3 was moved to part 2; its first copy behind the seal is void."""
+    first = open_file(tmp_path)
+    first.pieces(make_pieces(make_events(20), 10), 10)
+    sealed_content = bytes(first.content)
+    sealed = BuiltFile(
+        tmp_path / "runs/7/a_0001.dlog.part", first.key, first.header, tuple(first.blocks),
+        len(sealed_content), len(sealed_content), None,
+    )  # fmt: skip
+    moved = make_pieces(make_events(10, first=21), 10, first_sequence=3)
+    first.pieces(moved, 10)
+    one = write_open(first, tmp_path)
+    second = FileBuilder(make_key(stream="a", part=2), first_block=3, predecessor=sealed)
+    second.pieces(moved, 10)
+    two = write_open(second, tmp_path)
+    snapshot = rebuilt(tmp_path)
+    record = snapshot.files[one.key]
+    assert (record.state, record.sealed, record.durable) == (FileState.ERROR, True, sealed.data_end)
+    assert record.totals.events == 20
+    assert snapshot.files[two.key].state is FileState.OPEN
+    assert snapshot.files[two.key].predecessor_sealed == sealed.data_end
+    assert (snapshot.files[two.key].low, snapshot.files[two.key].high) == (-1, -1)
+    assert mark(snapshot) == 3
+
+
+def test_watermarks_are_kept_by_session_and_stream_as_sent(tmp_path: Path) -> None:
+    build_run(
+        tmp_path,
+        {
+            "a": make_pieces(make_events(30), 10),
+            "b": make_pieces(make_events(30), 5, session=SESSION_B, first_sequence=40),
+        },
+        garbage_blocks={"a": 1}, last_open=True,
+    )  # fmt: skip
+    snapshot = rebuilt(tmp_path)
+    assert mark(snapshot) == 3
+    assert mark(snapshot, SESSION_B, "b") == 45
+    assert mark(snapshot, SESSION_B, "a") == 0
+    assert all(session.rebuilt for session in snapshot.sessions.values())
+    # Nothing tells what was acknowledged: another stream may still wait for a batch.
+    assert {session.acknowledged for session in snapshot.sessions.values()} == {0}
+
+
+def test_a_part_that_was_cut_in_its_header_page_is_left_for_the_restart(tmp_path: Path) -> None:
+    built = build_run(tmp_path, {"a": make_pieces(make_events(80), 10)}, last_open=True)[-1]
+    (tmp_path / "runs/7/a_0004.dlog.part").write_bytes(built.path.read_bytes()[:1000])
+    told = rebuild(tmp_path)
+    snapshot = look_at(tmp_path).snapshot
+    assert snapshot is not None
+    assert snapshot.files[make_key(7, "a", part=4)].state is FileState.CREATING
+    assert snapshot.streams[A7].next_part[FileKind.EVENTS] == 5
+    assert any("header page" in text for text in told.problems)
+
+
+def test_accounts_of_a_run_add_up_under_a_name_of_their_own(tmp_path: Path) -> None:
+    build_run(tmp_path, {"a": make_pieces(make_events(30), 10)}, garbage_blocks={"a": 1})
+    ((source, stream, count),) = rebuilt(tmp_path).ended[RunNumber(7)].counts
+    assert (source, stream) == (REBUILT_SOURCE, "a")
+    assert (count.stored, count.garbage) == (20, 10)
+
+
+def test_what_an_old_readable_journal_knows_is_kept(tmp_path: Path) -> None:
+    build_run(tmp_path, {"a": make_pieces(make_events(80), 10)}, last_open=True)
+    first = rebuilt(tmp_path)
+    second = rebuilt(tmp_path)
+    assert second.runs == first.runs
+    assert second.marks == first.marks
+    assert second.files == first.files
+    assert first.boot is not None
+    assert second.boot is not None
+    assert second.boot.boot == first.boot.boot + 1
+    assert (tmp_path / "journal.old-1").is_dir()
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
+    build_run(tmp_path, {"a": make_pieces(make_events(80), 10)}, last_open=True)
+    told = rebuild(tmp_path, dry_run=True)
+    assert told.live_runs == [7]
+    assert not (tmp_path / "journal").exists()
+
+
+def test_no_event_file_is_touched(tmp_path: Path) -> None:
+    build_run(tmp_path, {"a": make_pieces(make_events(80), 10)}, last_open=True)
+    before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in tmp_path.rglob("*.dlog*")}
+    rebuild(tmp_path)
+    assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in tmp_path.rglob("*.dlog*")} == before
+
+
+def test_a_journal_is_not_rebuilt_under_a_running_logger(tmp_path: Path) -> None:
+    build_run(tmp_path, {"a": make_pieces(make_events(80), 10)}, last_open=True)
+    with DirectoryLock.acquire(tmp_path), pytest.raises(Error, match="another logger runs"):
+        rebuild(tmp_path)
+    assert not (tmp_path / "journal").exists()
+
+
+def test_a_directory_that_holds_no_data_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Error, match="is no data directory"):
+        rebuild(tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, 9000, 300_000])
+def test_a_truncated_journal_is_a_message_and_not_a_signal(tmp_path: Path, size: int) -> None:
+    build_run(tmp_path, {"a": make_pieces(make_events(80), 10)}, last_open=True)
+    rebuild(tmp_path)
+    with (tmp_path / "journal/data.mdb").open("r+b") as file:
+        file.truncate(size)
+    with pytest.raises(JournalUnreadable, match="dlog journal rebuild"):
+        read_journal(tmp_path / "journal")
+    assert rebuilt(tmp_path).runs[RunNumber(7)].state is RunState.ACTIVE
+
+
+def test_a_flipped_byte_in_a_record_is_named(tmp_path: Path) -> None:
+    build_run(tmp_path, {"a": make_pieces(make_events(80), 10)}, last_open=True)
+    rebuild(tmp_path)
+    database = tmp_path / "journal/data.mdb"
+    content = bytearray(database.read_bytes())
+    needle = LOGGER_UUID
+    at = content.find(needle)
+    while at >= 0:
+        content[at] ^= 0xFF
+        at = content.find(needle)
+    database.write_bytes(content)
+    report = check(tmp_path)
+    assert report.verdict is Verdict.DISAGREE
+    assert any("checksum does not hold" in f.reason for f in report.findings)

@@ -1,0 +1,132 @@
+"""A journal that is lost under a run: rebuilt from the files alone, the run goes on, and what the
+sources send again is still not stored twice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from tests.end_to_end.conftest import NewLogger
+from tests.end_to_end.events import Sender, assert_exactly_once, merged
+from tests.end_to_end.processes import QUICK_INIT, LoggerProcess, run_dlog, until
+
+CONFIGURATION = (
+    QUICK_INIT
+    + """
+[streams.ranged]
+part_events = 300
+late_seconds = 0.3
+reserve_bytes = "1 MiB"
+
+[streams.packed]
+part_bytes = "1 MiB"
+compression = "zstd"
+filter = "shuffle"
+reserve_bytes = "1 MiB"
+"""
+)
+PATTERN = ("ranged", "packed", "ranged+packed")
+
+
+def _under_load(logger: LoggerProcess, acknowledged: int) -> list[Sender]:
+    """Two sources, killed in the middle of what they send."""
+    logger.start_run(7, 8)
+    senders = [
+        Sender(logger.data, f"source-{i}", (7, 8), PATTERN, offset=i, step=2, seed=i)
+        for i in range(2)
+    ]
+    for sender in senders:
+        sender.start()
+    until(
+        lambda: all(s.source.report().acknowledged > acknowledged for s in senders),
+        "acknowledgements",
+    )
+    logger.kill()
+    return senders
+
+
+def _finish(logger: LoggerProcess, senders: list[Sender]) -> None:
+    before = [s.source.report().acknowledged for s in senders]
+    until(
+        lambda: all(
+            s.source.report().acknowledged > n for s, n in zip(senders, before, strict=True)
+        ),
+        "acknowledgements after the rebuild",
+    )
+    for sender in senders:
+        sender.halt()
+        sender.source.flush(60)
+    logger.stop_run(7, 8)
+    for sender in senders:
+        sender.finish()
+    logger.stop()
+
+
+def _rebuilt(data: Path) -> dict[str, object]:
+    done = run_dlog("journal", "rebuild", data, "--json")
+    assert done.returncode == 0, done.stderr.decode()
+    told: dict[str, object] = json.loads(done.stdout)
+    assert told["problems"] == []
+    checked = run_dlog("journal", "check", data)
+    assert checked.returncode == 0, checked.stdout.decode()
+    return told
+
+
+def test_a_run_goes_on_exactly_once_after_its_journal_was_lost(new_logger: NewLogger) -> None:
+    logger = new_logger(CONFIGURATION).start()
+    senders = _under_load(logger, 1500)
+    shutil.rmtree(logger.data / "journal")
+    told = _rebuilt(logger.data)
+    assert told["live_runs"] == [7, 8]
+    assert told["old_journal"] == ""
+    logger.start(auto=False, state="RUNNING")
+    _finish(logger, senders)
+    assert_exactly_once(logger.data, merged(*(s.expected() for s in senders)))
+    logger.assert_verified()
+
+
+def test_a_scrambled_journal_is_named_kept_aside_and_replaced(new_logger: NewLogger) -> None:
+    logger = new_logger(CONFIGURATION).start()
+    senders = _under_load(logger, 500)
+    database = logger.data / "journal" / "data.mdb"
+    content = bytearray(database.read_bytes())
+    content[8192:] = b"\xa5" * (len(content) - 8192)
+    database.write_bytes(content)
+
+    for command in (["verify", logger.data], ["journal", "check", logger.data]):
+        done = run_dlog(*command)
+        assert done.returncode == 5
+        assert f"dlog journal rebuild {logger.data}" in done.stdout.decode()
+    assert run_dlog("start", "-c", logger.config_file).returncode != 0
+
+    told = _rebuilt(logger.data)
+    aside = logger.data / "journal.old-1"
+    assert told["old_journal"] == str(aside)
+    assert (aside / "data.mdb").read_bytes() == bytes(content)
+    logger.start(auto=False, state="RUNNING")
+    _finish(logger, senders)
+    assert_exactly_once(logger.data, merged(*(s.expected() for s in senders)))
+
+
+def test_verify_of_a_running_logger_finds_nothing_and_hurts_nothing(new_logger: NewLogger) -> None:
+    logger = new_logger(CONFIGURATION).start()
+    logger.start_run(7)
+    sender = Sender(logger.data, "source-0", (7,), PATTERN)
+    sender.start()
+    for n in range(4):
+        until(lambda n=n: sender.source.report().acknowledged > 100 * n, "acknowledgements")
+        done = run_dlog("verify", logger.data, "--json")
+        assert done.returncode == 0, done.stdout.decode()
+    checked = run_dlog("journal", "check", logger.data)
+    assert checked.returncode == 0, checked.stdout.decode()
+    refused = run_dlog("journal", "rebuild", logger.data)
+    assert refused.returncode == 1
+    assert b"another logger runs" in refused.stderr
+    sender.halt()
+    sender.source.flush(60)
+    logger.stop_run(7)
+    sender.finish()
+    logger.stop()
+    assert_exactly_once(logger.data, sender.expected())
+    logger.assert_verified()
