@@ -482,7 +482,9 @@ class _Coor:
             again = min(deadline, time.monotonic() + (RESEND_SECONDS if sent else 0.05))
             while (left := again - time.monotonic()) > 0:
                 said = self._hear(left)
-                if isinstance(said, Answer) and (said.session, said.number) == command_id:
+                if not isinstance(said, Answer) or (said.session, said.number) != command_id:
+                    continue
+                if said.code != "busy":  # that means: not taken in, ask again
                     return said
         raise NoAnswer(self._why_no_answer(command, timeout, sent), sent=sent)
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zmq
@@ -243,6 +244,17 @@ def test_a_lost_command_is_sent_again_with_the_same_id(tmp_path: Path) -> None:
         assert coor.ask("INIT", timeout=LONG).number == 1
     assert commander.unanswered == 0
     assert commander.done == ["INIT"]
+
+
+def test_a_busy_logger_is_asked_again(tmp_path: Path) -> None:
+    commander = StandIn()
+    with opened(tmp_path) as link, serving(link, commander), CoorClient(tmp_path) as coor:
+        key = coor.session, 1
+        commander.answers[key] = encode_json(
+            Answer(session=coor.session, number=1, command="INIT", ok=False, state="", code="busy")
+        )
+        threading.Timer(0.1, commander.answers.pop, [key]).start()
+        assert coor.ask("INIT", timeout=LONG).ok
 
 
 @pytest.mark.parametrize("way", ["control", "listen", "connect"])
@@ -667,3 +679,24 @@ def test_nothing_is_left_open(tmp_path: Path) -> None:
         ):
             coor.ask("STATUS", timeout=LONG)
     assert descriptors() <= before
+
+
+# --- the specification ---------------------------------------------------------------------------
+
+
+def test_the_example_of_the_specification_works(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "PROTOCOL.md").read_text()
+    section = text.partition("\n## COOR link\n")[2]
+    example = section.partition("```python\n")[2].partition("```")[0]
+    address = f"ipc://{tmp_path}/coor.sock"
+    assert '"tcp://*:5570"' in example
+    commander = StandIn()
+    said: dict[str, Any] = {}
+    with opened(tmp_path, connect=address) as link, serving(link, commander):
+        exec(example.replace('"tcp://*:5570"', repr(address)), said)
+        said["coor"].close(0)
+        said["coor"].context.term()
+    assert commander.done == ["START RUN"]
+    assert "'type': 'identification'" in capsys.readouterr().out
