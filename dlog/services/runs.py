@@ -23,8 +23,9 @@ from dlog.model.config import StreamConfig
 from dlog.model.ids import RunNumber, StreamKey, StreamName
 from dlog.ports import Clock, Directory, Journal
 from dlog.services.command_desk import Asked, Desk, Refusal, put
-from dlog.services.event_server import EventServer, Routes, RunRoute
+from dlog.services.event_server import EventServer
 from dlog.services.parts import Part
+from dlog.services.routes import Routes, RunRoute
 from dlog.services.stream_thread import Ending, StreamWriter
 
 log = logging.getLogger("dlog.runs")

@@ -1,0 +1,167 @@
+"""Admission: what of a session is taken, by the protocol rules. It does no I/O and knows no clock.
+
+Only the batch behind the last admitted one is admitted; duplicates are judged against what was
+admitted, acknowledgements come from what is committed. docs/PROTOCOL.md, "Sessions".
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from dlog.core.batch import Batch
+from dlog.core.journal_records import Refusal, SessionRecord
+from dlog.limits import WATERMARKS_PER_SESSION_MAX
+from dlog.model.ids import MarkKey, RunNumber, SessionId, StreamName, valid_source_name
+from dlog.model.messages import Hello
+
+
+class Admission(enum.Enum):
+    """What becomes of a batch that came."""
+
+    ADMIT = "admitted"
+    DUPLICATE = "admitted before: its pieces only count"
+    GAP = "one before it is missing: the source is asked to send again"
+    WINDOW = "outside the window: dropped"
+
+
+@dataclass(eq=False, slots=True)
+class SessionState:
+    """A session as the protocol sees it; what is committed of it comes from the committer.
+
+    admitted, position: the last admitted batch, and the session's bytes up to and including it; a
+    HELLO may set them back. high, high_position: the highest that was ever admitted in this boot.
+    settled_bytes: bytes of the settled batches. limit: how far the source may send, in bytes.
+    marks: highest admitted batch by run and stream as sent. end_of_run: the source's answers.
+    """
+
+    id: SessionId
+    admitted: int
+    position: int
+    high: int
+    high_position: int
+    acknowledged: int
+    settled_bytes: int
+    limit: int
+    selective: tuple[tuple[int, int], ...] = ()
+    refused: tuple[Refusal, ...] = ()
+    refused_from: int = 0
+    wanted: int = 0
+    marks: dict[tuple[RunNumber, StreamName], int] = field(default_factory=dict)
+    end_of_run: dict[RunNumber, int] = field(default_factory=dict)
+    rebuilt: bool = False
+
+    @classmethod
+    def of(cls, record: SessionRecord) -> SessionState:
+        """As the journal has it: nothing above the acknowledgement was admitted yet."""
+        n, position = record.acknowledged, record.position_bytes
+        return cls(
+            SessionId(record.session),
+            n,
+            position,
+            n,
+            position,
+            n,
+            position,
+            position,
+            refused=tuple(record.refused),
+            refused_from=record.refused_from,
+            rebuilt=record.rebuilt,
+        )
+
+    # --- HELLO -------------------------------------------------------------------------------
+
+    def accepts(self, hello: Hello) -> bool:
+        """Whether the source may go on from where it says: nothing may be missing in between. What
+        is acknowledged of a rebuilt session only the source knows."""
+        return hello.lowest <= self.acknowledged + 1 or self.rebuilt
+
+    def reopen(self, hello: Hello) -> None:
+        """It sends again from its lowest unacknowledged batch."""
+        self.admitted = hello.lowest - 1
+        self.position = hello.position_bytes
+
+    def adopt(self, hello: Hello) -> bool:
+        """Take a rebuilt session's acknowledgement from its source; whether it is above ours."""
+        self.rebuilt = False
+        if hello.lowest - 1 < self.acknowledged:
+            return False
+        self.acknowledged = self.high = hello.lowest - 1
+        self.settled_bytes = self.high_position = self.limit = hello.position_bytes
+        return True
+
+    # --- batches -----------------------------------------------------------------------------
+
+    def judge(self, batch: Batch, memory_bytes: int) -> tuple[Admission, str]:
+        """What becomes of the batch, and in words why it is dropped. It changes nothing."""
+        n = batch.sequence
+        if n > self.admitted + 1:
+            return Admission.GAP, f"batch {n} came, {self.admitted + 1} is next"
+        if n <= self.admitted:
+            return Admission.DUPLICATE, ""
+        if batch.position_bytes != self.position:
+            return Admission.WINDOW, (
+                f"it says that it begins at byte {batch.position_bytes} of the session, "
+                f"byte {self.position} was expected"
+            )
+        if n <= self.high or n <= self.acknowledged:
+            # It was admitted before the source said HELLO again: the first copy settles it.
+            return Admission.DUPLICATE, ""
+        end = batch.position_bytes + batch.message_bytes
+        beyond = end > self.limit or end - self.settled_bytes > memory_bytes
+        if beyond and not batch.settled:
+            return Admission.WINDOW, (
+                f"it ends at byte {end} of the session, the window at {self.limit}"
+            )
+        return Admission.ADMIT, ""
+
+    def admit(self, batch: Batch) -> None:
+        """It is the one behind the last: what comes next is behind it."""
+        if batch.sequence != self.admitted + 1:
+            return
+        self.admitted = batch.sequence
+        self.position = batch.position_bytes + batch.message_bytes
+        if self.admitted > self.high:
+            self.high, self.high_position = self.admitted, self.position
+
+    def is_duplicate(self, mark: MarkKey, sequence: int) -> bool:
+        """Whether the piece was admitted before, in this boot or, by its watermark, in another."""
+        return sequence <= self.marks.get((mark.run, mark.stream), 0)
+
+    def has_room_for(self, mark: MarkKey) -> bool:
+        """Whether a watermark may be kept for it: a source cannot make up streams without end."""
+        known = (mark.run, mark.stream) in self.marks
+        return known or len(self.marks) < WATERMARKS_PER_SESSION_MAX
+
+    def mark(self, mark: MarkKey, sequence: int) -> None:
+        self.marks[mark.run, mark.stream] = sequence
+
+    # --- end of run --------------------------------------------------------------------------
+
+    def sent_events_of(self, run: RunNumber) -> bool:
+        return any(of_run == run for of_run, _ in self.marks)
+
+    def is_drained(self, run: RunNumber) -> bool:
+        """The source has said what its last batch of the run is, and all up to it is settled."""
+        last = self.end_of_run.get(run)
+        if last is None or max(self.high, self.acknowledged) < last:
+            return False
+        following = self.acknowledged + 1
+        for first, end in self.selective:
+            if first > following:
+                break
+            following = max(following, end + 1)
+        return following > last
+
+
+def hello_problem(peer: bytes, hello: Hello) -> str:
+    """What is wrong with a HELLO that came by that routing id, or ""."""
+    if not valid_source_name(hello.name):
+        return f"{hello.name[:80]!r} is not a source name"
+    if len(hello.session) != 16:
+        return f"a session of {len(hello.session)} bytes; 16 are needed"
+    if peer != hello.name.encode() + b"/" + hello.session:
+        return "the routing id is not name, slash and session"
+    if hello.lowest < 1 or hello.position_bytes < 0:
+        return f"lowest {hello.lowest}, position {hello.position_bytes}"
+    return ""
