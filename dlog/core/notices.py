@@ -53,7 +53,7 @@ class LoggerLine:
     process: int
     interval_ms: int
     heard_ns: int
-    number: int = 0
+    numbers: dict[str, int] = field(default_factory=dict)  # of the last report, by type
     lost: int = 0  # reports that never came, by the gaps in their numbers
     silent: bool = False
     ended: bool = False
@@ -84,9 +84,9 @@ class Desk:
             news.append(_news(NewsKind.BACK, line, report.time_ns))
         line.heard_ns = now_ns
         line.interval_ms = max(1, report.interval_ms)
-        if line.number and report.number > line.number:
-            line.lost += report.number - line.number - 1
-        line.number = report.number
+        before = line.numbers.get(report.type, report.number - 1)
+        line.lost += max(0, report.number - before - 1)
+        line.numbers[report.type] = report.number
         if isinstance(report, AlarmReport):
             news += _alarm_news(line, report)
         else:
@@ -115,7 +115,8 @@ class Desk:
         if line is not None:
             # What was raised by the process before is not raised by this one until it says so.
             kind = NewsKind.RESTARTED
-            line.process, line.host, line.number = report.process, report.host, 0
+            line.process, line.host = report.process, report.host
+            line.numbers.clear()
             line.logger, line.silent, line.ended = report.logger, False, False
         else:
             if len(self._lines) >= self._loggers_max:

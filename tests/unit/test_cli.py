@@ -18,16 +18,21 @@ import typer
 from typer.testing import CliRunner, Result
 
 import cli.main
+import cli.monitor
 import cli.status
 from cli import output
 from cli.main import COMMANDS, Entry, app
+from dlog.adapters.clock import SystemClock
 from dlog.adapters.coor_link import CoorSockets, control_address
+from dlog.adapters.notice_links import NoticeLinks
+from dlog.core.notices import Desk
 from dlog.errors import ConfigurationError, Failure
 from dlog.model.messages import (
     AlarmState,
     Answer,
     Command,
     Identification,
+    MonitorReport,
     decode_json,
     encode_json,
 )
@@ -43,6 +48,8 @@ from dlog.model.status import (
     Whereabouts,
     status_data,
 )
+from dlog.ports import Severity
+from dlog.services.alarms import AlarmBoard
 
 LONG = 20.0
 PRESENT = [name for name, entry in COMMANDS.items() if cli.main._is_there(entry.module)]
@@ -518,6 +525,115 @@ def test_names_are_text_and_no_markup() -> None:
     text = shown(document(alarms=[alarm]))
     assert "[red]x[/]" in text
     assert "\x1b[2J" not in text
+
+
+# --- the control room's beginnings ----------------------------------------
+
+
+class Reporting:
+    """A logger that reports alarms and its state."""
+
+    def __init__(self, address: str) -> None:
+        self.board = AlarmBoard(SystemClock())
+        self.links = NoticeLinks(
+            self.board, lambda: status_data(document()), logger="daq", uuid="u"
+        )
+        self.links.start()
+        self.links.use(alarm_server=address, monitor=address, monitor_interval_ms=100)
+
+
+def lines_of(process: subprocess.Popen[str], number: int) -> list[str]:
+    assert process.stdout is not None
+    return [process.stdout.readline() for _ in range(number)]
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> str:
+    return f"ipc://{tmp_path}/notices.sock"
+
+
+@pytest.fixture
+def reporting(address: str) -> Iterator[Reporting]:
+    made = Reporting(address)
+    yield made
+    made.links.close()
+
+
+def test_the_alarm_server_tells_what_is_new(reporting: Reporting, address: str) -> None:
+    process = dlog("alarm-server", "--listen", address)
+    assert "appeared" in lines_of(process, 1)[0]
+    reporting.board.raise_alarm("disk[0]", Severity.ERROR, "full\x1b[2J")
+    (line,) = lines_of(process, 1)
+    assert line.rstrip().endswith(r"daq          error  disk[0]: full\x1b[2J")
+    reporting.board.clear_alarm("disk[0]")
+    assert "cleared  disk[0]" in lines_of(process, 1)[0]
+    reporting.links.close()
+    assert "ended" in lines_of(process, 1)[0]
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=LONG)
+    assert process.returncode == 130
+
+
+def test_the_alarm_server_tells_scripts(reporting: Reporting, address: str) -> None:
+    process = dlog("alarm-server", "--listen", address, "--json")
+    reporting.board.raise_alarm("disk", Severity.ERROR, "full")
+    said = [json.loads(line) for line in lines_of(process, 2)]
+    assert [each["kind"] for each in said] == ["appeared", "raised"]
+    assert said[1]["alarm"]["name"] == "disk"
+    process.kill()
+    process.communicate(timeout=LONG)
+
+
+def test_the_monitor_tells_what_changes(reporting: Reporting, address: str) -> None:
+    process = dlog("monitor", "--listen", address)
+    assert lines_of(process, 1)[0].rstrip().endswith("RUNNING run 7 ACTIVE")
+    reporting.links.close()
+    assert lines_of(process, 1)[0].rstrip().endswith("ended")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=LONG)
+    assert process.returncode == 130
+
+
+def test_the_monitor_tells_scripts_each_report(reporting: Reporting, address: str) -> None:
+    process = dlog("monitor", "--listen", address, "--json", "--interval", "0.1")
+    said = [json.loads(line) for line in lines_of(process, 6)]
+    assert said[0]["kind"] == "appeared"
+    reports = [each for each in said if each.get("type") == "monitor"]
+    assert reports[0]["status"] == status_data(document())
+    assert [each["number"] for each in reports] == list(range(1, len(reports) + 1))
+    process.kill()
+    process.communicate(timeout=LONG)
+
+
+def test_the_monitor_shows_several_loggers_and_all_of_an_only_one() -> None:
+    def overview(*names: str) -> str:
+        desk = Desk()
+        for name in names:
+            for number in (1, 2):
+                status = status_data(document(seconds=number, stored=number * 500))
+                report = MonitorReport(
+                    logger=name, uuid=name, number=number, time_ns=1, status=status
+                )
+                desk.take(report, time.monotonic_ns())
+        console = output.console()
+        with console.capture() as capture:
+            console.print(cli.monitor._overview(desk))
+        return capture.get()
+
+    assert "no logger has reported" in overview()
+    one, two = overview("one"), overview("one", "two")
+    assert "photons" in one
+    assert "photons" not in two
+    assert two.count("7 ACTIVE") == 2
+    assert "500.0 kB/s" in two
+
+
+def test_a_report_without_a_status_breaks_no_view() -> None:
+    desk = Desk()
+    report = MonitorReport(logger="x", uuid="x", number=1, time_ns=1, status={"runs": "many"})
+    desk.take(report, 0)
+    with output.console().capture():
+        output.console().print(cli.monitor._overview(desk))
 
 
 # --- numbers for people ----------------------------------------

@@ -412,6 +412,17 @@ def test_a_lost_report_does_no_harm() -> None:
     assert desk.lines()[0].lost == 1
 
 
+def test_alarms_and_states_are_numbered_apart() -> None:
+    desk = Desk()
+    for number in (1, 2, 3):
+        desk.take(report(number), 0)
+        state = MonitorReport(
+            logger="daq", uuid="u", host="h", process=1, number=10 + number, time_ns=1, status={}
+        )
+        desk.take(state, 0)
+    assert desk.lines()[0].lost == 0
+
+
 def test_an_alarm_between_two_reports_is_told() -> None:
     desk = Desk()
     desk.take(report(1), 0)
