@@ -103,7 +103,11 @@ def progress(what: str, total: float | None, *, unit: str = "") -> Iterator[Prog
     else:
         columns += [rich_progress.MofNCompleteColumn()]
     columns += [rich_progress.TimeRemainingColumn(compact=True)]
-    with rich_progress.Progress(*columns, console=console(stderr=True), transient=True) as shown:
+    with rich_progress.Progress(
+        *columns, console=console(stderr=True), transient=True,
+        # What is printed goes above the bar by way of stderr; data for a pipe must not.
+        redirect_stdout=sys.stdout.isatty(),
+    ) as shown:  # fmt: skip
         task = shown.add_task(what, total=total)
 
         class _Shown:
