@@ -38,6 +38,8 @@ BLOCK_PIECES_MAX: Final = 16_384
 SMALL_BLOCK_BYTES: Final = 64 * KIB
 COMPRESSION_GAIN_MIN: Final = 0.03
 BLOCKS_PER_FILE_MAX: Final = 1_000_000
+# END parts of a stream that are kept open for late events; the oldest closes where there are more.
+END_PARTS_MAX: Final = 16
 RESERVE_BYTES_DEFAULT: Final = 64 * MIB
 
 # --- memory of a source: the largest event fits beside others

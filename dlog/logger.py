@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -117,6 +118,7 @@ class Logger:
 
     def __init__(self, config: Configuration | None, data: Path) -> None:
         sys.setswitchinterval(THREAD_SWITCH_SECONDS)
+        _allow_many_files()
         self._config = config
         self._data = data
         self._clock = SystemClock()
@@ -634,6 +636,12 @@ class Logger:
             self._alarms.raised(),
         )
         return status_data(within(status))
+
+
+def _allow_many_files() -> None:
+    """Each open part is a descriptor, and so is each connection."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _key(stream: StreamRecord) -> StreamKey:

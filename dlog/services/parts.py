@@ -155,8 +155,8 @@ class Part:
     ) -> Part:
         """A new part, OPEN (or END) when this returns. `key` and `stream` come from `allot`.
 
-        Raises `StorageError`; then the record is in ERROR, and what may lie on disk under its name
-        is moved aside at the next start.
+        Raises `StorageError`; then the record is in ERROR, and what lies on disk under its name is
+        moved aside later; where there is nothing, there is no record either.
         """
         before = predecessor or Predecessor(PartNumber(0), Offset(0), 0)
         record = FileRecord(
@@ -207,14 +207,14 @@ class Part:
             _write_pages(storage, file, Offset(0), page)
             file.sync()
         except StorageError as error:
-            failed = msgspec.structs.replace(
-                record,
-                state=FILE.next(record.state, FileEvent.CREATE_FAILED),
-                sealed=True,
-                reason=str(error),
+            state = FILE.next(record.state, FileEvent.CREATE_FAILED)
+            failed = put_file(
+                msgspec.structs.replace(record, state=state, sealed=True, reason=str(error))
             )
+            if not _is_there(directory, record.path + OPEN_SUFFIX):
+                failed = (file_key(key), None)  # nothing is left for a restart to settle
             storage.commits.submit(
-                [put_file(failed), *storage.operations.done(number, f"failed: {error}")],
+                [failed, *storage.operations.done(number, f"failed: {error}")],
                 use_ballast=use_ballast,
             ).wait()
             raise
@@ -433,6 +433,13 @@ class Part:
             log.error("%s", error)
 
 
+def _is_there(directory: Directory, path: str) -> bool:
+    try:
+        return directory.exists(path)
+    except StorageError:
+        return True  # nobody knows: the restart looks again
+
+
 def read_index(file: DataFile, record: FileRecord, end: Offset) -> NDArray[Any]:
     """The index of the blocks below `end`, from their headers. Raises `FormatError`."""
     rows = []
@@ -492,8 +499,9 @@ def finish_file(
     )
     _put_sidecar(storage, directory, record, sidecar)
     if directory.exists(record.path + OPEN_SUFFIX):
-        directory.make_read_only(record.path + OPEN_SUFFIX)
         directory.rename(record.path + OPEN_SUFFIX, record.path)
+    # Only now: a restart between the two could not open a read-only `.part` to settle it.
+    directory.make_read_only(record.path)
     return ClosedFileRecord(
         run=record.run,
         stream=record.stream,

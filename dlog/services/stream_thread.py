@@ -38,6 +38,8 @@ from dlog.limits import (
     BLOCK_EVENTS_MAX,
     BLOCK_PIECES_MAX,
     BLOCKS_PER_FILE_MAX,
+    END_PARTS_MAX,
+    MIB,
     PAGE_BYTES,
     SMALL_BLOCK_BYTES,
     SYNC_BYTES_MAX,
@@ -55,11 +57,21 @@ from dlog.model.ids import (
 )
 from dlog.ports import Buffer, Severity
 from dlog.services.committer import Committer, Progress, Settlement
-from dlog.services.parts import Part, Predecessor, Storage, allot, put_file, put_stream
+from dlog.services.parts import (
+    Part,
+    Predecessor,
+    Storage,
+    allot,
+    put_file,
+    put_stream,
+)
 
 log = logging.getLogger("dlog.stream")
 
-RETRY_NS: Final = 200_000_000  # between two tries for space, or for a directory that failed
+RETRY_NS: Final = 200_000_000  # between two tries for space
+RETRY_NS_MAX: Final = 10_000_000_000  # for a directory that goes on failing
+SYNC_PATIENCE_NS: Final = 20_000_000
+NEW_PART_BYTES: Final = MIB  # what a new part needs beside its first block
 IDLE_SECONDS: Final = 0.2  # how often the time limits of the parts are looked at
 
 
@@ -160,6 +172,7 @@ class StreamWriter:
         self._first_unsynced = self._next_block
         self._received_ns = 0
         self._retry_ns = 0
+        self._tries = 0
         self.stalled = ""  # why nothing can be written now
         compression = Compression[config.compression.upper()]
         self._packing = Packing(
@@ -267,7 +280,7 @@ class StreamWriter:
         if self._staged and (self.ending or self._group_is_due(now_ns)) and not self._flush():
             self._give_up_if_ending()
             return
-        if self._inbox.empty() and not self._sync():
+        if (self._inbox.empty() or self._sync_is_due(now_ns)) and not self._sync():
             self._give_up_if_ending()
             return
         if self.ending and not self._intake and not self._staged and self._inbox.empty():
@@ -309,6 +322,11 @@ class StreamWriter:
             return True
         return now_ns - self._staged_since_ns >= self._config.flush_interval_ms * 1_000_000
 
+    def _sync_is_due(self, now_ns: int) -> bool:
+        """What is written waits for more no longer than it waited to be written."""
+        patience_ns = max(SYNC_PATIENCE_NS, self._config.flush_interval_ms * 1_000_000)
+        return self._received_ns > 0 and now_ns - self._received_ns > patience_ns
+
     # --- where events go ---------------------------------------------------------------------
 
     def _take(self, piece: Piece) -> None:
@@ -324,13 +342,19 @@ class StreamWriter:
             self._staged_since_ns = self._clock.monotonic_ns()
         staged = _Staged(piece)
         table, payload = piece.table, piece.payload
+        rolled = 0
         while len(table):
-            if self._is_full():
+            # A batch that is many parts long goes over a bounded number of them: the last one then
+            # takes more than its limit.
+            if rolled < END_PARTS_MAX and self._is_full():
                 self._roll()
+                rolled += 1
             table, payload = self._sort(staged, table, payload)
             if not len(table):
                 break
-            count = fitting(table, self._fill(self._now), self._config)
+            count = len(table)
+            if rolled < END_PARTS_MAX:
+                count = fitting(table, self._fill(self._now), self._config)
             chosen = slice(None) if count == len(table) else slice(0, count)
             self._stage(staged, self._now, *select(table, payload, chosen))
             self._highest = max(self._highest, int(table["number"][:count].max()))
@@ -502,26 +526,33 @@ class StreamWriter:
             log.warning("%s: writing again", self.key)
             self._storage.alarms.clear_alarm(f"stalled {self.key}")
             self.stalled = ""
+            self._tries = 0
         return True
 
     def _make_room(self, slot: _Slot, block_bytes: int) -> None:
         """A part with space reserved for the block and the footer behind it."""
         if slot.part is None:
+            self._refuse_without_space(block_bytes)
             self._open(slot)
         assert slot.part is not None
         end = slot.part.needs_reservation(block_bytes)
         if end is not None:
             slot.part.reserve(end, use_ballast=bool(self.ending))
 
+    def _refuse_without_space(self, block_bytes: int) -> None:
+        """No file is begun that could not take the block: each try would leave one behind."""
+        directory = self._storage.directories[self._stream.directory]
+        if directory.space().free < block_bytes + NEW_PART_BYTES:
+            raise DiskFull("no space left for a new part", path=directory.name)
+
     def _open(self, slot: _Slot) -> None:
-        key, stream = allot(self._stream, slot.kind)
-        self._stream = stream
+        key, self._stream = allot(self._stream, slot.kind)
         ended = slot.ended
         slot.part = Part.create(
             self._storage,
             self._config,
             key,
-            stream,
+            self._stream,
             run_started_ns=self._run_started_ns,
             streams=self._streams,
             low=slot.low,
@@ -551,11 +582,13 @@ class StreamWriter:
     def _leave_directory(self, slot: _Slot) -> None:
         """No space here: the blocks of the slot go to a part in the next directory.
 
-        What is written and not synced in the old part is written again in the new one, so the old
-        one is sealed like after a fault: nothing but its header was wrong with it.
+        Where some are written and not synced in the old part, they are written again in the new
+        one, and so the old one is sealed like after a fault; else it is closed as any other.
         """
-        if slot.part is not None:
+        if slot.part is not None and slot.part.dirty:
             self._seal(slot, "no space left in its directory")
+        elif slot.part is not None:
+            self._close(slot)
         self._next_directory()
 
     def _fault(self, slot: _Slot, error: StorageError) -> None:
@@ -575,7 +608,9 @@ class StreamWriter:
                 block.written = False
 
     def _stall(self, why: str, error: StorageError) -> bool:
-        self._retry_ns = self._clock.monotonic_ns() + RETRY_NS
+        self._tries += 1
+        wait_ns = RETRY_NS if why == NO_SPACE else min(RETRY_NS << self._tries, RETRY_NS_MAX)
+        self._retry_ns = self._clock.monotonic_ns() + wait_ns
         if not self.stalled:
             log.error("%s: nothing can be written: %s", self.key, error)
             self._storage.alarms.raise_alarm(f"stalled {self.key}", Severity.ERROR, str(error))
@@ -637,10 +672,11 @@ class StreamWriter:
                 self._roll()
             self._seal_wanted = False
         over_ns = int(self._config.late_seconds * 1e9)
-        late = [s for s in self._ends if now_ns - s.ended_ns >= over_ns and not s.staged_events]
         unsynced = {id(b.slot) for b in self._blocks}
-        for slot in late:
-            if id(slot) not in unsynced:
+        too_many = len(self._ends) - END_PARTS_MAX
+        for i, slot in enumerate(list(self._ends)):
+            over = i < too_many or now_ns - slot.ended_ns >= over_ns
+            if over and not slot.staged_events and id(slot) not in unsynced:
                 self._ends.remove(slot)
                 self._close(slot)
 
