@@ -1,0 +1,297 @@
+"""A real logger in a process of its own, for the tests: starts it, kills it, and shows its log.
+
+Every wait has a bound and looks at a fact of the logger; none of them sleeps and hopes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+from dlog.adapters.coor_link import CoorClient, NoAnswer, read_whereabouts
+from dlog.adapters.journal import LmdbJournal
+from dlog.core import journal_records as records
+from dlog.core.journal_records import CountRecord, EndedRunRecord
+from dlog.model.ids import RunNumber
+from dlog.model.messages import Answer
+from dlog.model.status import ConnectionStatus, RunStatus, Status, StreamStatus, read_status
+
+CHECKOUT: Final = Path(__file__).resolve().parents[2]
+# A generous bound for what takes a second: the machine may be busy with other things.
+PATIENCE_SECONDS: Final = 30.0
+_LOG_LINES_SHOWN: Final = 60
+
+# Short bounds, so that a test does not wait for them; a low-water mark that no disk here is below.
+QUICK_INIT: Final = """
+[init]
+drain_seconds = 5
+settle_seconds = 2
+low_water_bytes = 0
+resume_bytes = 0
+"""
+
+
+def until(
+    holds: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS, every: float = 0.01
+) -> Any:
+    """Wait until `holds()` is true, and return it; fails with `what` when the time is over."""
+    deadline = time.monotonic() + seconds
+    while not (result := holds()):
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"not within {seconds:g} s: {what}")
+        time.sleep(every)
+    return result
+
+
+def dlog_command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "cli.main", *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    """That of a user, with this checkout in front."""
+    return {**os.environ, "PYTHONPATH": str(CHECKOUT), "COLUMNS": "200"}
+
+
+def run_dlog(
+    *arguments: str | Path, timeout: float = 60.0, cwd: Path | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """A whole command, with what it said."""
+    return subprocess.run(
+        dlog_command(*arguments), capture_output=True, timeout=timeout, cwd=cwd, env=environment(),
+        check=False,
+    )  # fmt: skip
+
+
+class LoggerProcess:
+    """`dlog start` (or `dlog resume`) on `folder/data`, with `folder/dlog.toml`.
+
+    prefix: what to put before the command, for example strace.
+    """
+
+    def __init__(self, folder: Path, configuration: str, *, data: Path | None = None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.data = data or folder / "data"
+        self.config_file = folder / "dlog.toml"
+        self.log_file = folder / "logger.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.configure_with(configuration)
+
+    def configure_with(self, configuration: str) -> None:
+        """Write dlog.toml; it holds from the next start or INIT or CONFIGURE on."""
+        if "[logger]" not in configuration:
+            configuration = f'[logger]\ndata = ["{self.data}"]\n{configuration}'
+        self.config_file.write_text(configuration)
+
+    # --- the process
+
+    def spawn(
+        self,
+        *,
+        auto: bool = True,
+        resume: bool = False,
+        arguments: Sequence[str] = (),
+        prefix: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.Popen[bytes]:
+        """Start it, and wait for nothing."""
+        assert self.process is None or self.process.poll() is not None, "it runs already"
+        if resume:
+            command = dlog_command("resume", "-d", self.data)
+        else:
+            command = dlog_command("start", "-c", self.config_file, *(["--auto"] if auto else []))
+        with self.log_file.open("ab") as log:
+            log.write(f"--- {' '.join(command[3:])}\n".encode())
+            log.flush()
+            self.process = subprocess.Popen(
+                [*prefix, *command, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env={**environment(), **(env or {})},
+            )  # fmt: skip
+        return self.process
+
+    def start(self, *, state: str = "", **how: Any) -> LoggerProcess:
+        """Start it, and wait until it answers as itself (and, with `auto`, is configured)."""
+        self.spawn(**how)
+        wanted = {state} if state else {"CONFIGURED", "RUNNING"}
+        if not state and (how.get("auto") is False or how.get("resume")):
+            wanted = set()
+        self.wait_ready(wanted)
+        return self
+
+    def wait_ready(self, states: set[str] | None = None, seconds: float = PATIENCE_SECONDS) -> None:
+        deadline = time.monotonic() + seconds
+        with self.coor() as coor:
+            while time.monotonic() < deadline:
+                code = self.exit_code()
+                assert code is None, f"the logger ended with {code}"
+                status = self._status(coor)
+                mine = status is not None and self._is_mine(status)
+                if status is not None and mine and (not states or status.logger.state in states):
+                    return
+        raise AssertionError(f"no logger in {states or 'any state'} within {seconds:g} s")
+
+    def _is_mine(self, status: Status) -> bool:
+        """Whether it is this process (or its child, under strace) that answers."""
+        assert self.process is not None
+        return status.logger.pid in (self.process.pid, *_children(self.process.pid))
+
+    def _status(self, coor: CoorClient) -> Status | None:
+        try:
+            return read_status(coor.ask("STATUS", timeout=0.3).data)
+        except NoAnswer:
+            time.sleep(0.02)
+            return None
+
+    @property
+    def pid(self) -> int:
+        """Of the logger itself."""
+        assert self.process is not None
+        found = read_whereabouts(self.data)
+        return found.pid if found is not None else self.process.pid
+
+    def exit_code(self) -> int | None:
+        return None if self.process is None else self.process.poll()
+
+    def kill(self) -> None:
+        """kill -9, and gone when this returns."""
+        if self.process is not None and self.process.poll() is None:
+            for child in _children(self.process.pid):
+                os.kill(child, signal.SIGKILL)
+            self.process.kill()
+        if self.process is not None:
+            self.process.wait(PATIENCE_SECONDS)
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def ended(self, seconds: float = PATIENCE_SECONDS) -> int:
+        """Its exit code, once it has ended."""
+        assert self.process is not None
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the logger runs on after {seconds:g} s") from None
+
+    def stop(self) -> Answer:
+        """COOR's STOP, and the end with code 0."""
+        answer = self.do("STOP", timeout=60)
+        assert self.ended() == 0
+        return answer
+
+    # --- talking to it
+
+    def coor(self, name: str = "test") -> CoorClient:
+        """A COOR; waits until there is a directory to look for the logger in."""
+        until(self.data.is_dir, f"{self.data} is there")
+        return CoorClient(self.data, name=name)
+
+    def ask(
+        self, command: str, parameters: Mapping[str, Any] | None = None, timeout: float = 30.0
+    ) -> Answer:
+        with self.coor() as coor:
+            return coor.ask(command, parameters, timeout)
+
+    def do(
+        self, command: str, parameters: Mapping[str, Any] | None = None, timeout: float = 30.0
+    ) -> Answer:
+        """A command that must not be refused."""
+        answer = self.ask(command, parameters, timeout)
+        assert answer.ok, f"{command} refused: {answer.error}"
+        return answer
+
+    def start_run(self, *runs: int) -> None:
+        for run in runs:
+            self.do("START RUN", {"run": run})
+
+    def stop_run(self, *runs: int) -> None:
+        for run in runs:
+            self.do("STOP RUN", {"run": run})
+
+    def status(self) -> Status:
+        return read_status(self.ask("STATUS").data)
+
+    def run_status(self, run: int) -> RunStatus:
+        return next(each for each in self.status().runs if each.run == run)
+
+    def stream_status(self, run: int, stream: str) -> StreamStatus:
+        return next(each for each in self.run_status(run).streams if each.name == stream)
+
+    def source_status(self, name: str) -> ConnectionStatus:
+        found = [c for c in self.status().connections if c.kind == "source" and c.name == name]
+        assert len(found) == 1, f"{len(found)} connections of {name}"
+        return found[0]
+
+    def alarms(self) -> dict[str, str]:
+        """What is raised, with its text."""
+        return {alarm.name: alarm.text for alarm in self.status().alarms}
+
+    @property
+    def event_address(self) -> str:
+        return self.status().logger.addresses["events"]
+
+    # --- what the system says of it
+
+    def resident_bytes(self) -> int:
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+        raise AssertionError("no VmRSS")
+
+    def cpu_seconds(self) -> float:
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    # --- what it left
+
+    def files(self, run: int, pattern: str = "*.dlog") -> list[Path]:
+        return sorted((self.data / "runs" / str(run)).glob(pattern))
+
+    def ended_run(self, run: int) -> EndedRunRecord:
+        """The run's record in the catalogue."""
+        key = records.ended_run_key(RunNumber(run))
+        return records.decode_record(key, self._journal_value(key), EndedRunRecord)
+
+    def counts(self, run: int) -> dict[tuple[str, str], CountRecord]:
+        """What became of the pieces of an ended run, by source and stream."""
+        return {(source, stream): count for source, stream, count in self.ended_run(run).counts}
+
+    def _journal_value(self, key: bytes) -> bytes:
+        with closing(LmdbJournal.open_read_only(self.data / "journal", live_prefixes=())) as found:
+            value = found.get(key)
+        assert value is not None, f"{key!r} is not in the journal"
+        return value
+
+    def assert_verified(self) -> None:
+        """`dlog verify` finds nothing wrong with the data directory."""
+        done = run_dlog("verify", self.data, "--json", timeout=120)
+        said = "\n".join(
+            line
+            for line in done.stdout.decode().splitlines()
+            if json.loads(line)["verdict"] != "good"
+        )
+        assert done.returncode == 0, (
+            f"dlog verify: {done.returncode}\n{said}\n{done.stderr.decode()}"
+        )
+
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+
+    def log_tail(self) -> str:
+        return "\n".join(self.log().splitlines()[-_LOG_LINES_SHOWN:])
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return []
+    return [int(child) for child in text.split()]

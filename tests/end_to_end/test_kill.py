@@ -1,0 +1,157 @@
+"""kill -9 at random moments, under load: every acknowledged event stands exactly once."""
+
+from __future__ import annotations
+
+import os
+import random
+import statistics
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from tests.end_to_end.conftest import NewLogger
+from tests.end_to_end.events import Sender, assert_exactly_once, merged
+from tests.end_to_end.processes import QUICK_INIT, LoggerProcess, until
+
+RUNS = (7, 8)
+CYCLES = int(os.environ.get("DLOG_KILL_CYCLES", "50"))
+SOAK_CYCLES = int(os.environ.get("DLOG_SOAK_CYCLES", "2000"))
+SEED = int(os.environ.get("DLOG_KILL_SEED", "0")) or random.SystemRandom().randrange(1, 2**31)
+
+CONFIGURATION = (
+    QUICK_INIT
+    + """
+[streams.ranged]
+part_events = 300
+late_seconds = 0.3
+reserve_bytes = "1 MiB"
+
+[streams.packed]
+part_bytes = "1 MiB"
+late_seconds = 0.3
+compression = "zstd"
+filter = "shuffle"
+reserve_bytes = "1 MiB"
+
+[streams.plain]
+ranges = false
+part_seconds = 1.0
+reserve_bytes = "1 MiB"
+"""
+)
+# Of eight events, which go where; two of them to two streams.
+PATTERN = (
+    "ranged",
+    "ranged",
+    "packed",
+    "plain",
+    "ranged+packed",
+    "packed",
+    "ranged+plain",
+    "plain",
+)
+
+
+def test_every_event_stands_exactly_once_after_fifty_kills(new_logger: NewLogger) -> None:
+    kill_and_compare(new_logger, CYCLES, SEED)
+
+
+@pytest.mark.soak
+def test_every_event_stands_exactly_once_after_thousands_of_kills(new_logger: NewLogger) -> None:
+    kill_and_compare(new_logger, SOAK_CYCLES, SEED)
+
+
+def kill_and_compare(new_logger: NewLogger, cycles: int, seed: int) -> None:
+    print(f"\nDLOG_KILL_SEED={seed} DLOG_KILL_CYCLES={cycles}")
+    chance = random.Random(seed)
+    logger = new_logger(CONFIGURATION).start()
+    logger.start_run(*RUNS)
+    senders = [
+        Sender(
+            logger.data, f"source-{i}", RUNS, PATTERN, offset=i, step=2, seed=seed + i,
+            # The second one falls behind at times, so that events come late for their range.
+            lag_seconds=0.0 if i == 0 else 0.6,
+        )
+        for i in range(2)
+    ]  # fmt: skip
+    for sender in senders:
+        sender.start()
+    recoveries = []
+    killed_at = 0.0
+    for cycle in range(cycles):
+        # A third of the kills hits the start and the resume; the others what goes on after.
+        if cycle == 0 or chance.random() < 0.67:
+            recovered_at = wait_for_acknowledgement(logger, senders)
+            if killed_at:
+                recoveries.append(recovered_at - killed_at)
+            time.sleep(chance.uniform(0.0, 0.25))
+        else:
+            time.sleep(chance.uniform(0.0, 0.6))
+        logger.kill()
+        killed_at = time.monotonic()
+        logger.spawn(auto=False, resume=chance.random() < 0.2)
+    recoveries.append(wait_for_acknowledgement(logger, senders) - killed_at)
+    for sender in senders:
+        sender.halt()
+        sender.source.flush(60)
+    logger.stop_run(*RUNS)
+    reports = [sender.finish() for sender in senders]
+    logger.stop()
+
+    expected = merged(*(sender.expected() for sender in senders))
+    sent = sum(len(numbers) for numbers in expected.values())
+    print(
+        f"{cycles} kills, {sent} events; from kill to acknowledgement: median "
+        f"{statistics.median(recoveries):.2f} s, worst {max(recoveries):.2f} s"
+    )
+    pieces = assert_exactly_once(logger.data, expected)
+    assert [report.pending for report in reports] == [0, 0]
+    assert sum(report.acknowledged for report in reports) == pieces.total()
+    for run in RUNS:
+        assert_accounts(logger, run, {(s, t): n for (s, r, t), n in pieces.items() if r == run})
+    logger.assert_verified()
+    assert_files_are_closed(logger, RUNS)
+
+
+def wait_for_acknowledgement(logger: LoggerProcess, senders: Sequence[Sender]) -> float:
+    """When the first batch of this boot was acknowledged."""
+    before: dict[str, int] = {}
+
+    def acknowledged() -> bool:
+        code = logger.exit_code()
+        assert code is None, f"the logger ended with {code}"
+        for sender in senders:
+            assert sender.error is None, sender.error
+            report = sender.source.report()
+            if report.state != "connected":
+                # What is still under way from a logger that was killed does not count.
+                before[report.name] = report.acknowledged
+            elif report.acknowledged > before.setdefault(report.name, report.acknowledged):
+                return True
+        return False
+
+    until(acknowledged, "an acknowledgement after the restart", every=0.005)
+    return time.monotonic()
+
+
+def assert_accounts(logger: LoggerProcess, run: int, sent: dict[tuple[str, str], int]) -> None:
+    """received = stored + duplicate + garbage + orphan + refused, by source and stream."""
+    counts = logger.counts(run)
+    settled = {key: count.stored + count.garbage for key, count in counts.items() if count.received}
+    assert settled == sent
+    for key, count in counts.items():
+        assert count.orphan == 0, key
+        assert count.refused == {}, key
+    late = sum(count.garbage for count in counts.values())
+    double = sum(count.duplicate for count in counts.values())
+    print(f"run {run}: {sum(sent.values())} pieces, {late} of them late, {double} came twice")
+
+
+def assert_files_are_closed(logger: LoggerProcess, runs: Sequence[int]) -> None:
+    for run in runs:
+        folder = logger.data / "runs" / str(run)
+        files = logger.files(run)
+        assert files
+        assert list(folder.glob("*.part")) == []
+        assert {path.stat().st_mode & 0o777 for path in files} == {0o444}
