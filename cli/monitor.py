@@ -76,6 +76,8 @@ def _lines(server: NoticeServer, desk: Desk, interval: float, as_json: bool) -> 
     while True:
         asked_ns = _turn(server, desk, interval, asked_ns, as_json)
         for line in desk.lines() if not as_json else []:
+            if line.report is None:  # alarms alone
+                continue
             state = _state(line)
             if told.get(line.uuid) != state:
                 told[line.uuid] = state

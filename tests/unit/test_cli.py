@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +64,17 @@ def run(*arguments: str) -> Result:
     return CliRunner(env={"NO_COLOR": "1", "COLUMNS": "160"}).invoke(app, list(arguments))
 
 
-def dlog(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+@contextmanager
+def dlog(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     """The real command, as a process."""
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "cli.main", *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
-    )  # fmt: skip
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 # --- a logger that answers ----------------------------------------
@@ -276,23 +282,23 @@ def test_an_exit_code_of_a_command_is_kept(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_ctrl_c_on_a_real_command_exits_130_without_a_trace(tmp_path: Path) -> None:
-    process = dlog("alarm-server", "--listen", f"ipc://{tmp_path}/alarms.sock")
-    assert process.stderr is not None
-    assert "alarm server on" in process.stderr.readline()
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=LONG)
-    assert (process.returncode, out, err) == (130, "", "")
+    with dlog("alarm-server", "--listen", f"ipc://{tmp_path}/alarms.sock") as process:
+        assert process.stderr is not None
+        assert "alarm server on" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=LONG)
+        assert (process.returncode, out, err) == (130, "", "")
 
 
 def test_a_reader_that_leaves_is_no_error(logger: StandIn, tmp_path: Path) -> None:
-    process = dlog("status", "-d", str(tmp_path), "--watch", "--json", "--interval", "0.1")
-    assert process.stdout is not None
-    assert process.stderr is not None
-    assert process.stdout.readline().startswith("{")
-    process.stdout.close()
-    assert process.stderr.read() == ""
-    assert process.wait(LONG) == 0
-    process.stderr.close()
+    with dlog("status", "-d", str(tmp_path), "--watch", "--json", "--interval", "0.1") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith("{")
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(LONG) == 0
+        process.stderr.close()
 
 
 # --- start: the configuration ----------------------------------------
@@ -560,49 +566,45 @@ def reporting(address: str) -> Iterator[Reporting]:
 
 
 def test_the_alarm_server_tells_what_is_new(reporting: Reporting, address: str) -> None:
-    process = dlog("alarm-server", "--listen", address)
-    assert "appeared" in lines_of(process, 1)[0]
-    reporting.board.raise_alarm("disk[0]", Severity.ERROR, "full\x1b[2J")
-    (line,) = lines_of(process, 1)
-    assert line.rstrip().endswith(r"daq          error  disk[0]: full\x1b[2J")
-    reporting.board.clear_alarm("disk[0]")
-    assert "cleared  disk[0]" in lines_of(process, 1)[0]
-    reporting.links.close()
-    assert "ended" in lines_of(process, 1)[0]
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=LONG)
-    assert process.returncode == 130
+    with dlog("alarm-server", "--listen", address) as process:
+        assert "appeared" in lines_of(process, 1)[0]
+        reporting.board.raise_alarm("disk[0]", Severity.ERROR, "full\x1b[2J")
+        (line,) = lines_of(process, 1)
+        assert line.rstrip().endswith(r"daq          error  disk[0]: full\x1b[2J")
+        reporting.board.clear_alarm("disk[0]")
+        assert "cleared  disk[0]" in lines_of(process, 1)[0]
+        reporting.links.close()
+        assert "ended" in lines_of(process, 1)[0]
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=LONG)
+        assert process.returncode == 130
 
 
 def test_the_alarm_server_tells_scripts(reporting: Reporting, address: str) -> None:
-    process = dlog("alarm-server", "--listen", address, "--json")
-    reporting.board.raise_alarm("disk", Severity.ERROR, "full")
-    said = [json.loads(line) for line in lines_of(process, 2)]
-    assert [each["kind"] for each in said] == ["appeared", "raised"]
-    assert said[1]["alarm"]["name"] == "disk"
-    process.kill()
-    process.communicate(timeout=LONG)
+    with dlog("alarm-server", "--listen", address, "--json") as process:
+        reporting.board.raise_alarm("disk", Severity.ERROR, "full")
+        said = [json.loads(line) for line in lines_of(process, 2)]
+        assert [each["kind"] for each in said] == ["appeared", "raised"]
+        assert said[1]["alarm"]["name"] == "disk"
 
 
 def test_the_monitor_tells_what_changes(reporting: Reporting, address: str) -> None:
-    process = dlog("monitor", "--listen", address)
-    assert lines_of(process, 1)[0].rstrip().endswith("RUNNING run 7 ACTIVE")
-    reporting.links.close()
-    assert lines_of(process, 1)[0].rstrip().endswith("ended")
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=LONG)
-    assert process.returncode == 130
+    with dlog("monitor", "--listen", address) as process:
+        assert lines_of(process, 1)[0].rstrip().endswith("RUNNING run 7 ACTIVE")
+        reporting.links.close()
+        assert lines_of(process, 1)[0].rstrip().endswith("ended")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=LONG)
+        assert process.returncode == 130
 
 
 def test_the_monitor_tells_scripts_each_report(reporting: Reporting, address: str) -> None:
-    process = dlog("monitor", "--listen", address, "--json", "--interval", "0.1")
-    said = [json.loads(line) for line in lines_of(process, 6)]
-    assert said[0]["kind"] == "appeared"
-    reports = [each for each in said if each.get("type") == "monitor"]
-    assert reports[0]["status"] == status_data(document())
-    assert [each["number"] for each in reports] == list(range(1, len(reports) + 1))
-    process.kill()
-    process.communicate(timeout=LONG)
+    with dlog("monitor", "--listen", address, "--json", "--interval", "0.1") as process:
+        said = [json.loads(line) for line in lines_of(process, 6)]
+        assert said[0]["kind"] == "appeared"
+        reports = [each for each in said if each.get("type") == "monitor"]
+        assert reports[0]["status"] == status_data(document())
+        assert [each["number"] for each in reports] == list(range(1, len(reports) + 1))
 
 
 def test_the_monitor_shows_several_loggers_and_all_of_an_only_one() -> None:
