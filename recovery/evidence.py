@@ -33,6 +33,7 @@ from recovery.facts import (
     read_sidecar,
 )
 from recovery.judge import Progress, no_progress, open_header
+from recovery.walk import Adler32
 
 ROW_DTYPE: Final = np.dtype(
     [
@@ -147,19 +148,13 @@ def hear(
         problems = []
         if opened.problem is not None:
             problems.append(f"header page: {opened.problem.reason}")
-        page = source.header_page()
-        adler32 = zlib.adler32(page)
-
-        def observe(view: memoryview) -> None:
-            nonlocal adler32
-            adler32 = zlib.adler32(view, adler32)
-            progress(len(view))
-
+        adler32 = Adler32(progress)
+        adler32.data(memoryview(source.header_page()))
         gathered = _Gatherer(keep_pieces=place.is_part)
         if opened.salt is not None:
             for span in scan(
                 source, salt=opened.salt, path=str(place.path), end=end, chain=opened.chain,
-                depth=Depth.FULL, observe=observe,
+                depth=Depth.FULL, observe=adler32,
             ):  # fmt: skip
                 gathered.take(span)
     sidecar = None
@@ -171,7 +166,7 @@ def hear(
     return Testimony(
         place, directory, size, opened.header, sidecar, sealed_at,
         known.witness if sealed_at is not None else "", gathered.rows(), gathered.totals, told,
-        gathered.has_footer, adler32, gathered.marks, gathered.pieces, gathered.sessions,
+        gathered.has_footer, adler32.value, gathered.marks, gathered.pieces, gathered.sessions,
         [*problems, *gathered.damage],
     )  # fmt: skip
 

@@ -4,7 +4,6 @@ it. It reads and never writes a byte. The rules of the verdicts: docs/RECOVERY.m
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -34,7 +33,7 @@ from recovery.facts import (
     read_sidecar,
 )
 from recovery.report import Acknowledged, FileReport, Finding, FindingKind, Verdict, shown
-from recovery.walk import Damage, Walked, walk
+from recovery.walk import Adler32, Damage, Walked, walk
 
 Progress = Callable[[int], None]
 
@@ -155,9 +154,8 @@ class _Judge:
         self._running = data is not None and data.running
         self._source = source
         self._depth = depth
-        self._progress = progress
         self._path = str(place.path)
-        self._adler = 1
+        self._adler = Adler32(progress)
         self._sidecar: Sidecar | None = None
 
     def run(self) -> None:
@@ -172,7 +170,7 @@ class _Judge:
             self._add(FindingKind.DURABLE, Verdict.DISAGREE, self._known.problem)
         if opened.problem is not None and not self._header_problem(opened.problem):
             return
-        self._see(memoryview(self._source.header_page()))
+        self._adler.data(memoryview(self._source.header_page()))
         if self._known.stage is FileStage.CREATING:
             self._creating()
             return
@@ -266,11 +264,6 @@ class _Judge:
         self._report.judged_bytes = end
         return begin, end
 
-    def _see(self, view: memoryview) -> None:
-        """Every byte below the judged end comes by here once, in order."""
-        self._adler = zlib.adler32(view, self._adler)
-        self._progress(len(view))
-
     def _walk(self, begin: int, end: int, opened: Opened) -> Walked:
         if opened.salt is None:
             # No header, no block: everything behind the page is one stretch.
@@ -282,7 +275,7 @@ class _Judge:
         spans = scan(
             self._source, salt=opened.salt, path=self._path, begin=begin, end=end,
             chain=opened.chain if begin == PAGE_BYTES else None, depth=self._depth,
-            observe=self._see,
+            observe=self._adler,
         )  # fmt: skip
         walked = walk(spans, begin=begin, end=end, path=self._path)
         report, totals = self._report, walked.totals
@@ -643,8 +636,8 @@ class _Judge:
         damaged = self._report.verdict is Verdict.DAMAGED
         if sidecar.size_bytes != size:
             yield f"{sidecar.size_bytes} bytes, but the file has {size}"
-        elif sidecar.adler32 != f"{self._adler:08x}" and not damaged:
-            yield f"adler32 {sidecar.adler32}, but the file has {self._adler:08x}"
+        elif sidecar.adler32 != f"{self._adler.value:08x}" and not damaged:
+            yield f"adler32 {sidecar.adler32}, but the file has {self._adler.value:08x}"
         totals = walked.closing[2].totals if walked.closing is not None else walked.totals
         if sidecar.totals != totals and not (damaged and walked.closing is None):
             yield difference("sidecar", sidecar.totals, totals)
@@ -704,8 +697,8 @@ class _Judge:
         damaged = self._report.verdict is Verdict.DAMAGED
         if closed.size_bytes != size:
             yield f"{closed.size_bytes} bytes, but the file has {size}"
-        elif closed.adler32 != self._adler and not damaged:
-            yield f"adler32 {closed.adler32:08x}, but the file has {self._adler:08x}"
+        elif closed.adler32 != self._adler.value and not damaged:
+            yield f"adler32 {closed.adler32:08x}, but the file has {self._adler.value:08x}"
         totals = walked.closing[2].totals if walked.closing is not None else walked.totals
         if closed.totals != totals and not (damaged and walked.closing is None):
             yield difference("catalogue", closed.totals, totals)

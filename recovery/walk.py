@@ -4,7 +4,8 @@ reckon from. It judges nothing and opens nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from dlog.limits import PAGE_BYTES
 from dlog.model.ids import MarkKey
 from recovery.report import FindingKind
 
+_ADLER_PRIME: Final = 65521
 NO_ROWS: Final = np.empty(0, INDEX_DTYPE)
 
 
@@ -188,3 +190,21 @@ class _Marks:
                     f"batch {sequence}: its events may stand here twice"
                 )
         return ""
+
+
+class Adler32:
+    """An `Observer` that keeps the adler32 of what it saw, and tells how far it is."""
+
+    def __init__(self, progress: Callable[[int], None]) -> None:
+        self.value = 1
+        self._progress = progress
+
+    def data(self, view: memoryview) -> None:
+        self.value = zlib.adler32(view, self.value)
+        self._progress(len(view))
+
+    def zeros(self, count: int) -> None:
+        """Zeros leave the first sum as it is and add it to the second `count` times."""
+        low, high = self.value & 0xFFFF, self.value >> 16
+        self.value = (high + count % _ADLER_PRIME * low) % _ADLER_PRIME << 16 | low
+        self._progress(count)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -99,7 +99,12 @@ class Span:
         return 0 if self.kind in WHOLE or self.kind is SpanKind.ZEROS else self.end - self.begin
 
 
-Observer = Callable[[memoryview], None]
+class Observer(Protocol):
+    """Sees every byte of a scan once and in order: as a view, or as a count of zeros of a hole."""
+
+    def data(self, view: memoryview) -> None: ...
+
+    def zeros(self, count: int) -> None: ...
 
 
 class _Window:
@@ -134,12 +139,15 @@ class _Window:
 
     def finish(self) -> None:
         """Let the observer see what no span asked for."""
-        if self._observe is not None:
-            while self._observed < self._end:
-                before = self._observed
-                self.view(self._observed, WINDOW_BYTES)
-                if self._observed == before:
-                    break
+        while self._observe is not None and self._observed < self._end:
+            at = self.skip_hole(self._observed)
+            if at >= self._end:
+                self._observe.zeros(self._end - self._observed)
+                return
+            before = self._observed
+            self.view(max(at, before), WINDOW_BYTES)
+            if self._observed == before:
+                return
 
     def _move(self, offset: int, size: int) -> None:
         have_end = self._begin + self._filled
@@ -157,20 +165,14 @@ class _Window:
         else:
             self._buffer[:kept] = keep
         if self._observe is not None and offset + kept > self._observed:
-            self._observe_hole(offset + kept)
+            # What was passed over is a hole.
+            self._observe.zeros(offset + kept - self._observed)
+            self._observed = offset + kept
         got = self._source.read_into(offset + kept, self._buffer[kept:wanted])
         self._begin, self._filled = offset, kept + got
         if self._observe is not None and offset + self._filled > self._observed:
-            self._observe(self._buffer[self._observed - offset : self._filled])
+            self._observe.data(self._buffer[self._observed - offset : self._filled])
             self._observed = offset + self._filled
-
-    def _observe_hole(self, end: int) -> None:
-        assert self._observe is not None
-        zeros = memoryview(bytes(WINDOW_BYTES))
-        while self._observed < end:
-            piece = zeros[: min(WINDOW_BYTES, end - self._observed)]
-            self._observe(piece)
-            self._observed += len(piece)
 
 
 def scan(
@@ -187,7 +189,7 @@ def scan(
     """The spans of [begin, end), in order and without gaps between them.
 
     chain: crc of the header before `begin` (of the file header, for the first block), None where it
-    is not known. observe: called with every byte of [begin, end), once and in order.
+    is not known. observe: sees every byte of [begin, end), once and in order.
     """
     limit = source.size() if end is None else min(end, source.size())
     window = _Window(source, begin, limit, observe)

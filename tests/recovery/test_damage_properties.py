@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from recovery.judge import verify_file
 from recovery.rebuild import Job, Mode, Outcome, recover_file
 from recovery.report import Verdict
 from recovery.verify import Task
+from recovery.walk import Adler32
 from tests.event_files import BuiltFile, build_file, make_events, make_key
 from tests.recovery.damage import (
     DAMAGES,
@@ -143,3 +145,16 @@ def test_any_bytes_get_a_verdict_that_is_not_good(content: bytes, part: bool) ->
         path = Path(folder) / ("photons_0001.dlog.part" if part else "photons_0001.dlog")
         path.write_bytes(content)
         assert verify_file(place_of(path)).verdict is not Verdict.GOOD
+
+
+@given(parts=st.lists(st.one_of(st.binary(max_size=50), st.integers(0, 200_000)), max_size=6))
+def test_the_checksum_of_a_hole_is_that_of_its_zeros(parts: list[bytes | int]) -> None:
+    adler, whole = Adler32(lambda _count: None), b""
+    for part in parts:
+        if isinstance(part, int):
+            adler.zeros(part)
+            whole += bytes(part)
+        else:
+            adler.data(memoryview(part))
+            whole += part
+    assert adler.value == zlib.adler32(whole)

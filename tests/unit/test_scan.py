@@ -263,6 +263,19 @@ def test_the_content_of_a_span_holds_until_the_next(tmp_path: Path) -> None:
     assert numbers == built.numbers
 
 
+class Seen:
+    """An observer that keeps everything."""
+
+    def __init__(self) -> None:
+        self.content = bytearray()
+
+    def data(self, view: memoryview) -> None:
+        self.content += view
+
+    def zeros(self, count: int) -> None:
+        self.content += bytes(count)
+
+
 def test_the_observer_sees_every_byte_once_and_in_order(tmp_path: Path) -> None:
     path = tmp_path / "photons_0001.dlog"
     built = build_file(path, events=make_events(900, size=3000), events_per_block=50)
@@ -271,9 +284,9 @@ def test_the_observer_sees_every_byte_once_and_in_order(tmp_path: Path) -> None:
     for at in rng.integers(PAGE_BYTES, len(content), 20):
         content[at] ^= 0xFF
     assert len(content) > 2 * WINDOW_BYTES
-    seen = bytearray()
-    list(scan(Memory(content), salt=built.header.salt, path="test", observe=seen.extend))
-    assert seen == content[PAGE_BYTES:]
+    seen = Seen()
+    list(scan(Memory(content), salt=built.header.salt, path="test", observe=seen))
+    assert seen.content == content[PAGE_BYTES:]
 
 
 def test_small_blocks_do_not_cost_a_read_each(tmp_path: Path) -> None:
@@ -299,8 +312,15 @@ def test_a_hole_of_terabytes_is_passed_at_once(small: BuiltFile) -> None:
             super().read_into(offset, buffer)
             return len(buffer)
 
-    source = Sparse(small.path.read_bytes())
-    found = list(scan(source, salt=small.header.salt, path="test"))
+    class Counted(Seen):
+        count = 0
+
+        def zeros(self, count: int) -> None:
+            self.count += count
+
+    source, seen = Sparse(small.path.read_bytes()), Counted()
+    found = list(scan(source, salt=small.header.salt, path="test", observe=seen))
+    assert PAGE_BYTES + len(seen.content) + seen.count == 1 << 44
     assert good(found) == [1, 2]
     assert found[-1].kind is SpanKind.ZEROS
     assert found[-1].end == 1 << 44

@@ -1,0 +1,407 @@
+"""What `dlog verify` says: each outcome its own words and exit code, against every witness."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+from dlog.adapters.journal import LmdbJournal
+from dlog.core.event_file import encode_sidecar
+from dlog.core.journal_records import (
+    FileRecord,
+    closed_file_key,
+    encode_record,
+    file_key,
+)
+from dlog.core.scan import Depth
+from dlog.core.states import FileState
+from dlog.limits import PAGE_BYTES
+from recovery.facts import DataDirectory, look_at, place_of
+from recovery.journal import rebuild
+from recovery.judge import verify_file
+from recovery.report import (
+    Acknowledged,
+    FileReport,
+    FindingKind,
+    Verdict,
+    finding_line,
+    report_lines,
+    worst,
+)
+from recovery.verify import plan, verify
+from tests.event_files import (
+    BuiltFile,
+    build_file,
+    build_run,
+    make_events,
+    make_key,
+    make_pieces,
+    overwrite,
+)
+
+
+def judged(path: Path, **options: object) -> FileReport:
+    (report,) = verify(plan([path]), **options)  # type: ignore[arg-type]
+    return report
+
+
+def kinds(report: FileReport) -> list[FindingKind]:
+    return [f.kind for f in report.findings]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data directory with a journal; run 7 stream a, parts 1 and 2 closed, 3 open."""
+    build_run(tmp_path, {"a": make_pieces(make_events(80), 10)}, last_open=True)
+    rebuild(tmp_path)
+    return tmp_path
+
+
+def open_part(data: Path) -> Path:
+    return data / "runs/7/a_0003.dlog.part"
+
+
+def change_record(data: Path, **fields: object) -> FileRecord:
+    """What the journal says of the open part, changed."""
+    known = look_at(data).snapshot
+    assert known is not None
+    key = make_key(7, "a", part=3)
+    record = msgspec.structs.replace(known.files[key], **fields)
+    with LmdbJournal.open(data / "journal") as journal:
+        journal.commit([(file_key(key), encode_record(file_key(key), record))])
+    return record
+
+
+# --- what cannot be judged --------------------------------------------------------------------
+
+
+def test_a_path_that_is_not_there_could_not_be_checked(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["verify", str(tmp_path / "nothing.dlog")])
+    assert result.exit_code == 1
+    assert "no such file" in result.stdout
+
+
+def test_a_directory_without_event_files_could_not_be_checked(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    report = judged(tmp_path)
+    assert (report.verdict, kinds(report)) == (Verdict.CANNOT_RUN, [FindingKind.NO_FILES])
+
+
+def test_a_pipe_under_an_event_files_name_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "photons_0001.dlog")
+    report = judged(tmp_path / "photons_0001.dlog")
+    assert (report.verdict, kinds(report)) == (Verdict.CANNOT_RUN, [FindingKind.NOT_A_FILE])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_file_without_permission_could_not_be_checked(tmp_path: Path) -> None:
+    built = build_file(tmp_path / "photons_0001.dlog")
+    built.path.chmod(0)
+    assert judged(built.path).verdict is Verdict.CANNOT_RUN
+
+
+def test_one_bad_file_does_not_keep_the_others_from_being_judged(tmp_path: Path) -> None:
+    for part in (1, 2, 3):
+        build_file(tmp_path / f"photons_{part:04d}.dlog", key=make_key(part=part))
+    (tmp_path / "photons_0002.dlog").unlink()
+    (tmp_path / "photons_0002.dlog").mkdir()
+    paths = [tmp_path / f"photons_{part:04d}.dlog" for part in (1, 2, 3)]
+    assert [r.verdict for r in verify(plan(paths), workers=2)].count(Verdict.GOOD) == 2
+
+
+def test_the_worst_verdict_is_the_exit_code_in_the_order_of_the_design() -> None:
+    order = [
+        Verdict.CANNOT_RUN, Verdict.DAMAGED, Verdict.DISAGREE, Verdict.UNSUPPORTED, Verdict.TORN,
+        Verdict.GOOD,
+    ]  # fmt: skip
+    assert [v.exit_code for v in order] == [1, 3, 5, 6, 4, 0]
+    for n, verdict in enumerate(order):
+        assert worst(order[n:]) is verdict
+        assert worst(reversed(order[n:])) is verdict
+
+
+# --- one file ---------------------------------------------------------------------------------
+
+
+def test_a_read_error_costs_its_block_and_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = build_file(tmp_path / "photons_0001.dlog")
+    bad = built.blocks[1].offset
+    real = os.preadv
+
+    def failing(fd: int, buffers: list[memoryview], offset: int) -> int:
+        length = sum(len(b) for b in buffers)
+        if offset < bad + PAGE_BYTES and bad < offset + length and length > 0:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(fd, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", failing)
+    report = judged(built.path)
+    assert report.verdict is Verdict.DAMAGED
+    assert report.blocks == 4
+    found = {f.kind: f for f in report.findings}
+    assert (found[FindingKind.READ_ERROR].begin, found[FindingKind.READ_ERROR].end) == (
+        bad, bad + PAGE_BYTES,
+    )  # fmt: skip
+    assert found[FindingKind.DAMAGE].blocks == (2, 2)
+
+
+def test_quick_finds_what_is_stored_wrong_and_decompresses_nothing(tmp_path: Path) -> None:
+    built = build_file(tmp_path / "photons_0001.dlog")
+    report = judged(built.path, depth=Depth.STORED)
+    assert (report.verdict, report.complete) == (Verdict.GOOD, False)
+    overwrite(built.path, built.blocks[2].offset + 900, b"\xff\xff")
+    assert judged(built.path, depth=Depth.STORED).verdict is Verdict.DAMAGED
+
+
+def test_a_damage_is_told_with_bytes_blocks_events_and_reason(tmp_path: Path) -> None:
+    built = build_file(tmp_path / "photons_0001.dlog")
+    block = built.blocks[2]
+    overwrite(built.path, block.offset + 900, b"\xff\xff")
+    (finding,) = judged(built.path).findings
+    assert finding_line(finding) == (
+        f"bytes [{block.offset}..{block.offset + block.length}); checksum of the stored bytes does "
+        "not hold; block 3; 10 events; event numbers 21 to 30; acknowledged"
+    )
+
+
+def test_without_index_the_neighbours_tell_the_event_numbers(tmp_path: Path) -> None:
+    built = build_file(tmp_path / "photons_0001.dlog.part")
+    overwrite(built.path, built.blocks[2].offset, bytes(100))
+    (finding,) = judged(built.path).findings
+    assert (finding.blocks, finding.event_numbers) == ((3, 3), (21, 30))
+    assert (finding.events, finding.exact) == (None, False)
+    assert finding.acknowledged is Acknowledged.UNKNOWN
+
+
+def test_the_totals_of_the_sidecar_tell_how_many_events_a_lost_index_would_have(
+    tmp_path: Path,
+) -> None:
+    built = build_file(tmp_path / "photons_0001.dlog")
+    overwrite(built.path, built.blocks[2].offset, bytes(100))
+    built.path.write_bytes(built.path.read_bytes()[: built.data_end])
+    finding = next(f for f in judged(built.path).findings if f.kind is FindingKind.DAMAGE)
+    assert (finding.events, finding.exact) == (10, True)
+
+
+def test_a_sidecar_that_lies_is_found_field_by_field(tmp_path: Path) -> None:
+    built = build_file(tmp_path / "photons_0001.dlog")
+    from dlog.core.event_file import decode_sidecar
+
+    assert built.sidecar is not None
+    good = decode_sidecar(built.sidecar.read_bytes(), path="")
+    for lie in (
+        {"size_bytes": 1}, {"adler32": "00000000"}, {"run": 8}, {"stream": "muons"}, {"part": 2},
+        {"kind": "garbage"}, {"file_uuid": "00" * 16}, {"logger": "other"},
+        {"totals": msgspec.structs.replace(good.totals, events=1)}, {"created_ns": 1},
+        {"config": msgspec.structs.replace(good.config, part_events=1)},
+    ):  # fmt: skip
+        built.sidecar.chmod(0o644)
+        built.sidecar.write_bytes(encode_sidecar(msgspec.structs.replace(good, **lie)))
+        report = judged(built.path)
+        assert kinds(report) == [FindingKind.SIDECAR], lie
+        assert report.findings[0].acknowledged is Acknowledged.DERIVED
+
+
+def test_a_name_of_no_rule_is_one_finding(tmp_path: Path) -> None:
+    built = build_file(tmp_path / "copy of photons.dlog")
+    assert judged(built.path).verdict is Verdict.DISAGREE
+
+
+def test_a_name_of_strange_bytes_is_shown_and_not_fatal(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"\xff\xfe_0001.dlog")
+    build_file(path, sidecar=False)
+    result = CliRunner().invoke(app, ["verify", "--json", str(tmp_path)])
+    assert json.loads(result.stdout)["path"].endswith("\\udcff\\udcfe_0001.dlog")
+
+
+def test_memory_does_not_grow_with_what_a_header_claims(tmp_path: Path) -> None:
+    """A sparse file of a terabyte is judged at once."""
+    built = build_file(tmp_path / "photons_0001.dlog.part")
+    try:
+        os.truncate(built.path, 1 << 40)
+    except OSError:
+        pytest.skip("this filesystem has no files of a terabyte")
+    report = judged(built.path)
+    assert (report.verdict, report.blocks) == (Verdict.GOOD, 5)
+
+
+# --- against the journal ----------------------------------------------------------------------
+
+
+def test_a_data_directory_agrees_with_its_journal(data: Path) -> None:
+    reports = list(verify(plan([data])))
+    assert [r.verdict for r in reports] == [Verdict.GOOD] * 4
+    assert reports[0].state == "journal"
+
+
+def test_damage_below_the_durable_offset_was_acknowledged(data: Path) -> None:
+    overwrite(open_part(data), PAGE_BYTES + 200, b"\xff")
+    report = judged(open_part(data))
+    (finding,) = report.findings
+    assert (report.verdict, finding.acknowledged) == (Verdict.DAMAGED, Acknowledged.YES)
+    assert (finding.events, finding.exact) == (10, True)
+
+
+def test_a_file_that_ends_below_its_durable_offset_lost_acknowledged_events(data: Path) -> None:
+    os.truncate(open_part(data), PAGE_BYTES * 2)
+    report = judged(open_part(data))
+    assert report.verdict is Verdict.DAMAGED
+    (finding,) = report.findings
+    assert finding.kind is FindingKind.DURABLE
+    assert (finding.blocks, finding.events, finding.event_numbers) == ((8, 8), 10, (71, 80))
+
+
+def test_what_lies_behind_the_durable_offset_was_never_acknowledged(data: Path) -> None:
+    with open_part(data).open("ab") as file:
+        file.write(b"\xa5" * 100)
+    change_record(data, reserved=1 << 20)
+    report = judged(open_part(data))
+    (finding,) = report.findings
+    assert (report.verdict, finding.acknowledged) == (Verdict.TORN, Acknowledged.NO)
+
+
+def test_on_a_running_logger_what_lies_behind_the_durable_offset_is_no_finding(data: Path) -> None:
+    with open_part(data).open("ab") as file:
+        file.write(b"\xa5" * 100)
+    facts = look_at(data)
+    facts.running = True
+    report = verify_file(place_of(open_part(data)), facts)
+    assert (report.verdict, report.findings) == (Verdict.GOOD, [])
+    assert report.judged_bytes < report.size_bytes
+
+
+def test_bytes_beyond_everything_reserved_disagree(data: Path) -> None:
+    with open_part(data).open("ab") as file:
+        file.write(b"\xa5" * 100)
+    assert judged(open_part(data)).verdict is Verdict.DISAGREE
+
+
+def test_another_last_block_than_the_journal_knows_disagrees(data: Path) -> None:
+    change_record(data, chain=1)
+    report = judged(open_part(data))
+    assert (report.verdict, kinds(report)) == (Verdict.DISAGREE, [FindingKind.DURABLE])
+
+
+def test_a_sealed_part_is_read_up_to_its_seal_alone(data: Path) -> None:
+    record = change_record(data, state=FileState.ERROR, sealed=True, reason="write failed")
+    with open_part(data).open("ab") as file:
+        file.write(b"\xa5" * 100)
+    report = judged(open_part(data))
+    assert (report.verdict, report.state) == (Verdict.GOOD, "sealed")
+    assert report.judged_bytes == record.durable
+    assert any("void" in note for note in report.notes)
+
+
+def test_a_file_that_is_missing_lost_what_the_catalogue_knows(data: Path) -> None:
+    (data / "runs/7/a_0001.dlog").unlink()
+    reports = list(verify(plan([data])))
+    lost = next(r for r in reports if r.state == "missing")
+    assert lost.verdict is Verdict.DAMAGED
+    (finding,) = lost.findings
+    assert (finding.events, finding.blocks, finding.event_numbers) == (30, (1, 3), (1, 30))
+    assert finding.acknowledged is Acknowledged.YES
+
+
+def test_a_file_that_the_journal_does_not_know_disagrees(data: Path) -> None:
+    build_file(data / "runs/7/b_0001.dlog", key=make_key(7, "b"))
+    report = judged(data / "runs/7/b_0001.dlog")
+    assert (report.verdict, kinds(report)) == (Verdict.DISAGREE, [FindingKind.UNKNOWN_FILE])
+
+
+def test_a_file_newer_than_the_journal_read_is_no_finding_on_a_running_logger(data: Path) -> None:
+    build_file(data / "runs/7/b_0001.dlog.part", key=make_key(7, "b"), tail=b"\xa5" * 50)
+    facts = look_at(data)
+    facts.running = True
+    report = verify_file(place_of(data / "runs/7/b_0001.dlog.part"), facts)
+    assert (report.verdict, report.findings) == (Verdict.GOOD, [])
+
+
+def test_a_part_that_was_closed_since_the_names_were_read_is_found_again(data: Path) -> None:
+    facts = look_at(data)
+    facts.running = True
+    place = place_of(open_part(data))
+    closed = build_run(data / "new", {"a": make_pieces(make_events(80), 10)})[-1]
+    open_part(data).unlink()
+    os.rename(closed.path, data / "runs/7/a_0003.dlog")
+    assert closed.sidecar is not None
+    os.rename(closed.sidecar, data / "runs/7/a_0003.dlog.json")
+    report = verify_file(place, facts)
+    assert report.path.endswith("a_0003.dlog")
+    assert report.verdict is Verdict.GOOD
+
+
+def test_catalogue_totals_are_compared(data: Path) -> None:
+    known = look_at(data).snapshot
+    assert known is not None
+    key = make_key(7, "a", part=1)
+    record = known.closed[key]
+    wrong = msgspec.structs.replace(
+        record, totals=msgspec.structs.replace(record.totals, events=31)
+    )
+    with LmdbJournal.open(data / "journal") as journal:
+        journal.commit([(closed_file_key(key), encode_record(closed_file_key(key), wrong))])
+    report = judged(data / "runs/7/a_0001.dlog")
+    assert (report.verdict, kinds(report)) == (Verdict.DISAGREE, [FindingKind.CATALOGUE])
+    assert "events 31 (in the file 30)" in report.findings[0].reason
+
+
+def test_without_its_journal_a_data_directory_is_judged_by_its_files(tmp_path: Path) -> None:
+    build_run(tmp_path, {"a": make_pieces(make_events(80), 10)}, last_open=True)
+    reports = list(verify(plan([tmp_path])))
+    assert [r.verdict for r in reports] == [Verdict.GOOD] * 3
+    assert "unknown" in reports[-1].acknowledgement
+
+
+def test_verify_changes_nothing(data: Path) -> None:
+    overwrite(open_part(data), PAGE_BYTES + 200, b"\xff")
+
+    def everything() -> dict[Path, tuple[bytes, int]]:
+        return {
+            p: (p.read_bytes(), p.stat().st_mtime_ns)
+            for p in data.rglob("*")
+            if p.is_file() and p.name != "lock.mdb"
+        }
+
+    before = everything()
+    list(verify(plan([data])))
+    assert everything() == before
+
+
+def test_several_threads_say_the_same_as_one_in_the_same_order(tmp_path: Path) -> None:
+    for part in range(1, 9):
+        built: BuiltFile = build_file(tmp_path / f"p_{part:04d}.dlog", key=make_key(7, "p",
+                                      part=part))  # fmt: skip
+        if part % 3 == 0:
+            overwrite(built.path, PAGE_BYTES + 50, b"\xff")
+    one, four = (list(verify(plan([tmp_path]), workers=n)) for n in (1, 4))
+    assert one == four
+
+
+def test_the_words_for_people_name_verdict_finding_and_notes(tmp_path: Path) -> None:
+    built = build_file(tmp_path / "photons_0001.dlog.part", tail=b"\xa5" * 10)
+    text = "\n".join(report_lines(judged(built.path)))
+    assert "torn tail, 5 blocks, 50 events (1 to 50), open" in text
+    assert "unknown whether acknowledged" in text
+
+
+def test_a_data_directory_whose_second_part_is_gone_says_so(data: Path) -> None:
+    facts = look_at(data)
+    assert facts.snapshot is not None
+    assert facts.snapshot.meta is not None
+    meta = msgspec.structs.replace(
+        facts.snapshot.meta, data=(*facts.snapshot.meta.data, str(data / "elsewhere"))
+    )
+    with LmdbJournal.open(data / "journal") as journal:
+        journal.commit([(b"meta", encode_record(b"meta", meta))])
+    report = next(r for r in verify(plan([data])) if r.state == "journal")
+    assert report.verdict is Verdict.DISAGREE
+    assert isinstance(look_at(data), DataDirectory)
