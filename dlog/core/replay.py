@@ -31,6 +31,7 @@ class Action(enum.Enum):
     RESEAL = "check up to D, save the tail aside, cut, then footer, sidecar, name"
     SETTLE_SEALED = "check up to D, save the tail aside, cut, then sidecar and name, no footer"
     FINISH = "sidecar (where it lacks) and catalogue: the name is final already"
+    FINISH_RENAME = "where both names are of this file, drop `.part`, then finish; else as `.part`"
     LOST = "acknowledged bytes are gone: ERROR, alarm, the loss reported"
 
 
@@ -63,14 +64,15 @@ TABLE: Final[dict[tuple[FileState, OnDisk], Action]] = {
     (_F.CLOSING, _D.PART_SIDECAR): _A.RESEAL,
     (_F.CLOSING, _D.FINAL): _A.FINISH,
     (_F.CLOSING, _D.FINAL_SIDECAR): _A.FINISH,
-    (_F.CLOSING, _D.BOTH): _A.LOST,
+    # A crash in a rename that is a link and an unlink leaves both names.
+    (_F.CLOSING, _D.BOTH): _A.FINISH_RENAME,
     (_F.CLOSING, _D.SIDECAR): _A.LOST,
     (_F.ERROR, _D.NOTHING): _A.LOST,
     (_F.ERROR, _D.PART): _A.SETTLE_SEALED,
     (_F.ERROR, _D.PART_SIDECAR): _A.SETTLE_SEALED,
     (_F.ERROR, _D.FINAL): _A.FINISH,
     (_F.ERROR, _D.FINAL_SIDECAR): _A.FINISH,
-    (_F.ERROR, _D.BOTH): _A.LOST,
+    (_F.ERROR, _D.BOTH): _A.FINISH_RENAME,
     (_F.ERROR, _D.SIDECAR): _A.LOST,
 }
 

@@ -147,6 +147,8 @@ class Restart:
                 self._settle_sealed(record, config)
             case Action.FINISH:
                 self._finish(record, config)
+            case Action.FINISH_RENAME:
+                self._finish_rename(record, config)
             case Action.LOST:
                 self._lost(record, "the file is gone, or stands under another name")
 
@@ -209,6 +211,30 @@ class Restart:
             return
         closed = finish_file(self._storage, config, record, size, adler32, sealed=sealed)
         self._commit([(file_key(key_of(record)), None), put_closed(closed)])
+
+    def _finish_rename(self, record: FileRecord, config: StreamConfig) -> None:
+        """Both names are there. The final one may be somebody else's: then it is left alone."""
+        opened = record.path + OPEN_SUFFIX
+        directory = self._storage.directories[record.directory]
+        sizes = []
+        for path in (opened, record.path):
+            file = directory.open(path, writable=False)
+            try:
+                if not _problem_below_durable(file, record):
+                    sizes.append(file.size())
+            finally:
+                file.close()
+        if len(sizes) < 2 or sizes[0] != sizes[1]:
+            sealed = record.state is FileState.ERROR
+            self._do(Action.SETTLE_SEALED if sealed else Action.RESEAL, record, config, False)
+            return
+        number, announced = self._storage.operations.announce(
+            OperationKind.REMOVE, opened, f"the same file is {record.path}"
+        )
+        self._commit([announced])
+        directory.remove(opened)
+        self._commit(self._storage.operations.done(number))
+        self._finish(record, config)
 
     # --- the tail ----------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from dlog.core.journal_records import (
     FileRecord,
     LoggerRecord,
     MarkRecord,
+    OperationRecord,
     RunRecord,
     SessionRecord,
     StreamRecord,
@@ -312,6 +313,27 @@ class Findings:
             self.problems.append("the logger is RUNNING without a run")
 
     # --- when all is quiet -------------------------------------------------------------------
+
+    def left_over(self) -> list[str]:
+        """What a logger that was stopped, and met no fault, should have finished."""
+        found = [
+            f"{record.path} is left in {record.state}: {record.reason}"
+            for record in self._records(records.FILES, FileRecord)
+        ]
+        found += [f"run {r.run} is left in {r.state}" for r in self._records(
+            records.RUNS, RunRecord
+        )]
+        found += [
+            f"{operation.kind} of {operation.path} was announced and is not done"
+            for operation in self._records(records.OPERATIONS, OperationRecord)
+        ]
+        found += [
+            f"{path} is left on the disk"
+            for names in self._contents
+            for path in names
+            if path.endswith(".part")
+        ]
+        return found
 
     def unsettled(self) -> list[str]:
         """Pieces that were sent and are neither stored nor refused."""

@@ -51,6 +51,7 @@ from dlog.services.alarms import AlarmBoard
 from dlog.services.commander import Commander
 from dlog.services.committer import Committer
 from dlog.services.event_server import EventServer, Identity
+from dlog.services.housekeeper import INTERVAL_SECONDS, Housekeeper
 from dlog.services.operations import Operations
 from dlog.services.parts import Part, Storage
 from dlog.services.restart import DirectCommits, Restart
@@ -66,6 +67,7 @@ from dlog.simulation.witness import Findings
 ROOT: Final = "data"
 ORPHAN_CONFIG: Final = StreamConfig(ranges=False, reserve_bytes=MIB)
 TICK_NS: Final = 10_000_000
+TIDY_NS: Final = int(INTERVAL_SECONDS * 1e9)
 ROUNDS_MAX: Final = 20_000
 REBOOTS_MAX: Final = 50
 JOURNAL_PATIENCE_NS: Final = 100_000_000
@@ -142,7 +144,6 @@ class Life:
             committer=self.committer, directories=self.directories, clock=world.clock,
             alarms=self.alarms, status=lambda commander: {"state": str(commander.record.state)},
         )
-        self.lost: list[str] = []
         self._resume()
 
     def _open_journal(self) -> JournalMeta:
@@ -187,6 +188,8 @@ class Life:
             orphans,
         )
         self.start_writer(orphans)
+        self._housekeeper = Housekeeper(self.journal, self.storage, self._config_of_ended)
+        self._tidy_ns = self._clock.monotonic_ns() + TIDY_NS
 
     def _all(self, prefix: bytes, kind: type[records.R]) -> list[records.R]:
         found = self.journal.scan(prefix)
@@ -212,14 +215,24 @@ class Life:
             elif record.run in live:
                 files.append((record, live[record.run].streams[record.stream], True))
             else:
-                files.append((record, StreamConfig(), False))
-        found = Restart(replace(self.storage, commits=DirectCommits(self.journal))).settle(files)
-        self.lost = found.lost
+                files.append((record, self._config_of_ended(record), False))
+        restart = Restart(replace(self.storage, commits=DirectCommits(self.journal)))
+        found = restart.settle(files)
+        restart.finish_operations()
+        self._world.lost += found.lost
         parts: dict[StreamKey, list[Part]] = {}
         for part in found.parts:
             part.use(self.storage)
             parts.setdefault(part.key.stream_key, []).append(part)
         return parts
+
+    def _config_of_ended(self, record: FileRecord) -> StreamConfig:
+        key = records.ended_run_key(RunNumber(record.run))
+        value = self.journal.get(key)
+        if value is None:
+            return StreamConfig()
+        ended = records.decode_record(key, value, EndedRunRecord)
+        return ended.streams.get(record.stream, StreamConfig())
 
     # --- services.commander.Machinery --------------------------------------------------------
 
@@ -283,7 +296,7 @@ class Life:
     def threads(self) -> list[Callable[[], None]]:
         self.writers = [w for w in self.writers if not w.writer.over]
         found: list[Callable[[], None]] = [w.step for w in self.writers]
-        found += [self._commit, self.commander.step]
+        found += [self._commit, self.commander.step, self._tidy]
         if self.events is not None:
             found.append(self.events.step)
         return found
@@ -296,6 +309,18 @@ class Life:
 
     def _commit(self) -> None:
         self.committer.step()
+
+    def _tidy(self) -> None:
+        if self._clock.monotonic_ns() >= self._tidy_ns:
+            self._tidy_ns = self._clock.monotonic_ns() + TIDY_NS
+            self._housekeeper.step()
+
+    def end(self) -> None:
+        """After STOP: the last housekeeping, the last commit."""
+        self._housekeeper.stop()
+        self._housekeeper.step()
+        clean = BootRecord(boot=self.boot, clean=True)
+        self.committer.submit([(records.BOOT, records.encode_record(records.BOOT, clean))]).wait()
 
 
 class World:
@@ -325,7 +350,10 @@ class World:
         self.stopped = False  # COOR's STOP was carried out
         self.reboots = 0
         self.failures: list[Failure] = []  # what the logger ended on by itself
+        self.lost: list[str] = []  # what its restarts found lost
+        self.unsettled: list[str] = []  # files that a restart could not settle
         self.after_crash: Callable[[], None] | None = None
+        self.on_restart: Callable[[], None] | None = None  # once, before the next start
         self._journal_full_since_ns: int | None = None
         self.journal_full_ns = 500_000_000  # how long a full journal lasts while somebody waits
 
@@ -351,8 +379,9 @@ class World:
     def boot(self) -> None:
         """Start the program; a crash inside is survived by the next start."""
         for _ in range(REBOOTS_MAX):
-            if self.life is None and self.steps.crashed:
-                self.steps.restart()
+            hook, self.on_restart = self.on_restart, None
+            if hook is not None:
+                hook()
             try:
                 self.life = Life(self)
             except SimulatedCrash:
@@ -361,6 +390,8 @@ class World:
                 self._failed(error)
             else:
                 self.coor.logger_started()
+                raised = self.life.alarms.raised()
+                self.unsettled += [a.text for a in raised if a.name.startswith("file ")]
                 return
         raise Stuck(f"the logger does not start: {self.failures[-1:]}")
 
@@ -416,8 +447,19 @@ class World:
                 self._failed(error)
                 return
         if life is not None and life.commander.over:
-            self.coor.step(life.link)
-            self.stopped = True
+            self._end(life)
+
+    def _end(self, life: Life) -> None:
+        """COOR's STOP was carried out: the program ends by itself."""
+        self.coor.step(life.link)
+        self.stopped = True
+        try:
+            life.end()
+        except SimulatedCrash:
+            self._bury()
+        except Failure as error:
+            self._failed(error)
+        else:
             self.life = None
             self.steps.crash_now()
             self.steps.restart()
@@ -471,12 +513,15 @@ class World:
     def findings(self) -> Findings:
         return Findings(self.store, [(disk, ROOT) for disk in self.disks], self.history)
 
-    def problems(self, *, complete: bool = False) -> list[str]:
-        """What should hold and does not. complete: everything that was sent is there, too."""
+    def problems(self, *, complete: bool = False, stopped: bool = False) -> list[str]:
+        """What should hold and does not. complete: everything that was sent is there, too. stopped:
+        nothing is left to do either."""
         findings = self.findings()
         problems = list(findings.problems)
         if complete:
             problems += [f"{piece}: not there" for piece in findings.unsettled()]
+        if stopped:
+            problems += findings.left_over()
         return problems
 
     def fingerprint(self) -> int:

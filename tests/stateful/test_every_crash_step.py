@@ -1,0 +1,77 @@
+"""A crash before, in and after every numbered storage step of the scripted scenario, and in the
+recovery from it: nothing acknowledged is lost, nothing stands twice, and it all goes on by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from dlog.simulation.scenario import length, play
+from dlog.simulation.steps import When
+from dlog.simulation.world import World
+
+STEPS = length()
+
+
+def crashed(
+    step: int, when: When, *, power_cut: bool = True, second: tuple[int, When] | None = None
+) -> World:
+    """The scenario with a crash at a step of it, and one so many steps into the recovery."""
+    world = World(seed=step)
+    world.power_cut = power_cut
+    problems: list[str] = []
+
+    def look() -> None:
+        problems.extend(f"after crash {world.reboots}: {p}" for p in world.problems())
+        if second is not None and world.reboots == 1:
+            # The step numbers go on; the crash is set once the program starts anew.
+            world.on_restart = lambda: world.steps.crash_at(
+                world.steps.count + second[0], second[1]
+            )
+
+    world.after_crash = look
+    world.steps.crash_at(step, when)
+    play(world)
+    problems += world.problems(complete=True, stopped=True)
+    problems += [*world.lost, *world.unsettled, *map(repr, world.failures)]
+    assert problems == []
+    assert world.reboots >= 1
+    return world
+
+
+# Behind a step is, but for what was said in between, before the next one.
+AFTER = pytest.param(When.AFTER, marks=pytest.mark.soak)
+
+
+@pytest.mark.parametrize("when", [When.BEFORE, When.DURING, AFTER])
+def test_a_power_cut_at_every_step_costs_nothing(when: When) -> None:
+    for step in range(1, STEPS + 1):
+        crashed(step, when)
+
+
+def test_a_killed_program_goes_on_from_every_second_step() -> None:
+    for step in range(1, STEPS + 1, 2):
+        crashed(step, When.AFTER, power_cut=False)
+
+
+def _sample(every: int) -> Iterator[tuple[int, int, When]]:
+    """Steps of the scenario, each with one of the recovery; all of the recovery in the long run."""
+    whens = list(When)
+    for n, step in enumerate(range(1, STEPS + 1, every)):
+        yield step, 1 + n % 12, whens[n % len(whens)]
+
+
+def test_a_second_crash_inside_the_recovery_costs_nothing() -> None:
+    for step, later, when in _sample(every=3):
+        crashed(step, When.DURING, second=(later, when))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("when", When)
+@pytest.mark.parametrize("later", range(1, 30))
+def test_a_second_crash_at_every_step_of_every_recovery_costs_nothing(
+    later: int, when: When
+) -> None:
+    for step in range(1, STEPS + 1):
+        crashed(step, When.DURING, second=(later, when))
