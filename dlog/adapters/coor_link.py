@@ -24,9 +24,10 @@ import msgspec
 import zmq
 
 from dlog.adapters.connection_facts import ConnectionFacts
+from dlog.adapters.vanished_peers import find_vanished_peers
 from dlog.core.states import ConnectionEvent, ConnectionState
 from dlog.errors import Error, MessageError
-from dlog.limits import CONTROL_MESSAGE_BYTES_MAX, HEARTBEAT_MS, HEARTBEATS_MISSED_MAX
+from dlog.limits import CONTROL_MESSAGE_BYTES_MAX, HEARTBEAT_MS
 from dlog.model.messages import (
     Answer,
     Command,
@@ -719,15 +720,7 @@ def bounded(socket: Socket, message_bytes_max: int) -> Socket:
     socket.setsockopt(zmq.RCVHWM, QUEUED_MESSAGES_MAX)
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.BACKLOG, PEERS_MAX)
-    socket.setsockopt(zmq.HANDSHAKE_IVL, HEARTBEAT_MS * HEARTBEATS_MISSED_MAX)
-    # Not ZeroMQ's own heartbeats: with a full queue they abort the process when the peer goes away,
-    # see docs/decisions/0010-no-zeromq-heartbeats.md. The kernel finds a peer that vanished.
-    silent_ms = HEARTBEAT_MS * HEARTBEATS_MISSED_MAX
-    socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
-    socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, max(1, silent_ms // 1000))
-    socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, 1)
-    socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
-    socket.setsockopt(zmq.TCP_MAXRT, silent_ms)
+    find_vanished_peers(socket)
     socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MS_MAX)
     if socket.type == zmq.ROUTER:

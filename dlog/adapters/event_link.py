@@ -12,8 +12,9 @@ from typing import Final
 
 import zmq
 
+from dlog.adapters.vanished_peers import find_vanished_peers
 from dlog.errors import Error
-from dlog.limits import HEARTBEAT_MS, HEARTBEATS_MISSED_MAX, MESSAGE_BYTES_MAX
+from dlog.limits import MESSAGE_BYTES_MAX
 
 _Context = zmq.Context[zmq.Socket[bytes]]
 
@@ -39,9 +40,7 @@ class EventSocket:
         socket.setsockopt(zmq.RCVHWM, RECEIVE_MESSAGES_MAX)
         socket.setsockopt(zmq.SNDHWM, SEND_MESSAGES_MAX)
         socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.HANDSHAKE_IVL, HEARTBEAT_MS * HEARTBEATS_MISSED_MAX)
-        socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_MS * HEARTBEATS_MISSED_MAX)
+        find_vanished_peers(socket)
         try:
             socket.bind(address)
         except zmq.ZMQError as error:

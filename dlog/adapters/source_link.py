@@ -15,6 +15,7 @@ from typing import Final, Protocol
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from dlog.adapters.vanished_peers import find_vanished_peers
 from dlog.limits import CONTROL_MESSAGE_BYTES_MAX, KIB
 
 # Batches of 1 MiB that libzmq may hold ahead of what is on the wire. They are ours, not copies, so
@@ -24,11 +25,6 @@ _RECEIVED_AT_ONCE_MAX: Final = 256
 _SENT_AT_ONCE_MAX: Final = 64
 _RECONNECT_MS: Final = 100
 _RECONNECT_MS_MAX: Final = 2000
-# The kernel finds a logger whose host is gone; not libzmq's own heartbeats, for the reason in
-# docs/decisions/0010-no-zeromq-heartbeats.md.
-_KEEPALIVE_IDLE_SECONDS: Final = 3
-_KEEPALIVE_SECONDS: Final = 1
-_KEEPALIVE_COUNT: Final = 3
 # Longer than a logger that is alive leaves its socket unread.
 _UNACKNOWLEDGED_MS_MAX: Final = 15_000
 _POLL_MS_MAX: Final = 1000
@@ -154,11 +150,7 @@ class SourceLink:
         socket.setsockopt(zmq.MAXMSGSIZE, CONTROL_MESSAGE_BYTES_MAX + KIB)
         socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MS_MAX)
-        socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
-        socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, _KEEPALIVE_IDLE_SECONDS)
-        socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, _KEEPALIVE_SECONDS)
-        socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, _KEEPALIVE_COUNT)
-        socket.setsockopt(zmq.TCP_MAXRT, _UNACKNOWLEDGED_MS_MAX)
+        find_vanished_peers(socket, unacknowledged_ms=_UNACKNOWLEDGED_MS_MAX)
         return socket
 
     def _follow_address(self, socket: zmq.Socket[bytes]) -> None:
