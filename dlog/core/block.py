@@ -81,6 +81,7 @@ class OrphanReason(enum.IntEnum):
     RUN_FAILED = 2
     RUN_UNKNOWN = 3
     STREAM_UNKNOWN = 4
+    OTHER = 255  # of a later version
 
     @property
     def words(self) -> str:
@@ -379,11 +380,7 @@ def decode_fragments(
         (session, sequence, order_base, run, events, piece_events, payload, flags, name) = (
             _FRAGMENT.unpack_from(data, HEADER_BYTES + i * FRAGMENT_BYTES)
         )
-        if flags >> 8 not in _ORPHAN_REASONS:
-            raise FormatError(
-                f"fragment table: unknown orphan reason {flags >> 8}",
-                path=path, offset_bytes=header.offset,
-            )  # fmt: skip
+        reason = flags >> 8 & 0xFF
         entries.append(
             FragmentEntry(
                 SessionId(session),
@@ -396,7 +393,7 @@ def decode_fragments(
                 payload,
                 bool(flags & FRAGMENT_FIRST),
                 bool(flags & FRAGMENT_LAST),
-                OrphanReason(flags >> 8),
+                OrphanReason(reason) if reason in _ORPHAN_REASONS else OrphanReason.OTHER,
             )
         )
     payload_bytes = header.raw_bytes - header.events * EVENT_BYTES

@@ -92,7 +92,7 @@ def _add(sessions: dict[tuple[bytes, int, bytes, int], SessionSummary], piece: A
     sequence = int(piece["sequence"])
     session = sessions.get(key)
     if session is None:
-        words = OrphanReason(reason).words if reason in set(OrphanReason) else f"reason {reason}"
+        words = OrphanReason(reason if reason in set(OrphanReason) else OrphanReason.OTHER).words
         session = sessions[key] = SessionSummary(
             session=key[0], run=key[1], stream=stream_of(piece), first_sequence=sequence,
             orphan_reason=words,
