@@ -614,10 +614,10 @@ def _output_name(place: Place) -> str:
     return place.final_path.name
 
 
-def needs_recovery(report: FileReport) -> bool:
+def needs_recovery(place: Place, report: FileReport) -> bool:
     """Whether a file of a directory is unfinished or damaged."""
-    closed = report.state in ("closed", "recovered", "sealed")
-    return not closed or report.verdict in (Verdict.DAMAGED, Verdict.TORN, Verdict.CANNOT_RUN)
+    unfinished = place.is_part or place.tail_begin is not None
+    return unfinished or report.verdict in (Verdict.DAMAGED, Verdict.TORN, Verdict.CANNOT_RUN)
 
 
 def recover(
@@ -631,7 +631,7 @@ def recover(
     """Recover one source after the other. all_of_them: also the good, closed ones."""
     for job in jobs:
         report = verify_file(job.task.place, job.task.data, progress=progress)
-        if all_of_them or needs_recovery(report):
+        if all_of_them or needs_recovery(job.task.place, report):
             yield recover_file(job, mode, dry_run=dry_run, report=report)
             continue
         yield Recovery(

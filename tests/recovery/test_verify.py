@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from dlog.adapters.journal import LmdbJournal
-from dlog.core.event_file import encode_sidecar
+from dlog.core.event_file import decode_sidecar, encode_sidecar
 from dlog.core.journal_records import (
     FileRecord,
     closed_file_key,
@@ -194,7 +194,6 @@ def test_the_totals_of_the_sidecar_tell_how_many_events_a_lost_index_would_have(
 
 def test_a_sidecar_that_lies_is_found_field_by_field(tmp_path: Path) -> None:
     built = build_file(tmp_path / "photons_0001.dlog")
-    from dlog.core.event_file import decode_sidecar
 
     assert built.sidecar is not None
     good = decode_sidecar(built.sidecar.read_bytes(), path="")
