@@ -561,7 +561,10 @@ class _Rebuild:
         if known is None:
             init = InitConfig(event_address=address) if address else InitConfig()
             known = LoggerRecord(
-                state=state, init=init, streams=book.newest_streams, event_address=address
+                state=state,
+                init=init,
+                streams=book.newest_streams,
+                event_address=init.event_address,
             )
         report.boot, report.logger = boot + 1, name
         book.put(META, JournalMeta(
