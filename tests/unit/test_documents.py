@@ -1,0 +1,133 @@
+"""The documents say what the code does: generated tables, alarms, configuration keys, links."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import msgspec
+import pytest
+
+from dlog.core import fate
+from dlog.model.config import InitConfig, LoggerConfig, StreamConfig, parse_bytes
+from dlog.services.alarms import ALARMS_MAX, OVERFLOW
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+OPERATING = CHECKOUT / "docs" / "OPERATING.md"
+DOCUMENTS = sorted([*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/**/*.md")])
+
+
+# --- ARCHITECTURE -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def make_architecture() -> ModuleType:
+    script = CHECKOUT / "docs" / "make_architecture.py"
+    spec = importlib.util.spec_from_file_location("make_architecture", script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_of_architecture_are_what_would_be_written(
+    make_architecture: ModuleType,
+) -> None:
+    text = make_architecture.TARGET.read_text()
+    assert make_architecture.document(text) == text
+    assert make_architecture.main(["--check"]) == 0
+
+
+def test_tables_that_are_not_are_found(
+    make_architecture: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "ARCHITECTURE.md"
+    copy.write_text(make_architecture.TARGET.read_text().replace("| forget |", "| remember |"))
+    monkeypatch.setattr(make_architecture, "TARGET", copy)
+    assert make_architecture.main(["--check"]) == 1
+    assert make_architecture.main([]) == 0
+    assert make_architecture.main(["--check"]) == 0
+
+
+def test_architecture_names_modules_that_exist() -> None:
+    text = (CHECKOUT / "docs" / "ARCHITECTURE.md").read_text()
+    table = text[text.index("## The way of an event") : text.index("## The journal")]
+    named = set(re.findall(r"`((?:core|services|adapters)/\w+)`", table))
+    assert len(named) > 15
+    assert [n for n in sorted(named) if not (CHECKOUT / "dlog" / f"{n}.py").is_file()] == []
+
+
+# --- OPERATING: alarms --------------------------------------------------------------------------
+
+
+def _alarms_raised() -> set[str]:
+    """The first word of each alarm's name that the logger can raise."""
+    names = {OVERFLOW}
+    for path in (CHECKOUT / "dlog").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "raise_alarm":
+                names.add(_first_word(node.args[0]))
+    return names
+
+
+def _first_word(argument: ast.expr) -> str:
+    begin = argument.values[0] if isinstance(argument, ast.JoinedStr) else argument
+    assert isinstance(begin, ast.Constant), "an alarm's name begins with a word of its own"
+    return str(begin.value).split()[0]
+
+
+def test_operating_tells_of_every_alarm_and_of_no_other() -> None:
+    text = OPERATING.read_text()
+    section = text[text.index("## Alarms") : text.index("## Full disk")]
+    assert set(re.findall(r"^\| `([\w-]+)`", section, re.M)) == _alarms_raised()
+    assert f"more than {ALARMS_MAX} at once" in section
+
+
+def test_operating_tells_of_every_reason_for_a_refusal() -> None:
+    reasons = [v for k, v in vars(fate).items() if k.isupper() and isinstance(v, str)]
+    assert len(reasons) >= 4
+    assert [reason for reason in reasons if f"`{reason}`" not in OPERATING.read_text()] == []
+
+
+# --- OPERATING: configuration -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [LoggerConfig, InitConfig, StreamConfig])
+def test_operating_shows_every_key_with_its_default(kind: type[msgspec.Struct]) -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| `(.*?)` \|", OPERATING.read_text(), re.M))
+    for name, value in msgspec.to_builtins(kind()).items():
+        shown = tomllib.loads(f"key = {rows[name]}")["key"]
+        sized = name.endswith("_bytes") and name != "element_bytes"
+        written = parse_bytes(shown) if sized else shown
+        assert written == (list(value) if isinstance(value, tuple) else value), name
+
+
+# --- links --------------------------------------------------------------------------------------
+
+
+def _links(path: Path) -> Iterator[str]:
+    text = re.sub(r"```.*?```", "", path.read_text(), flags=re.S)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not re.match(r"[a-z]+:", target):
+            yield target
+
+
+def _anchors(path: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).strip().replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(CHECKOUT)))
+def test_links_lead_somewhere(path: Path) -> None:
+    for link in _links(path):
+        name, _, anchor = link.partition("#")
+        target = (path.parent / name).resolve() if name else path
+        assert target.exists(), link
+        if anchor:
+            assert anchor in _anchors(target), link
