@@ -124,12 +124,15 @@ def _write(parts: Iterable[memoryview]) -> None:
 
 def _write_lines(lines: Iterable[bytes]) -> None:
     out, held = sys.stdout.buffer, bytearray()
-    for line in lines:
-        held += line
-        if len(held) > _LINES_BYTES:
-            out.write(held)
-            held.clear()
-    out.write(held)
+    try:
+        for line in lines:
+            held += line
+            if len(held) > _LINES_BYTES:
+                out.write(held)
+                held.clear()
+    finally:
+        # What lies before damage is told too.
+        out.write(held)
 
 
 def _lines(events: Iterable[Event]) -> Iterator[bytes]:
