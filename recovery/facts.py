@@ -141,7 +141,7 @@ _NAME: Final = re.compile(
 )
 _TAIL: Final = re.compile(
     r"(?P<run>\d+)_(?P<stream>[A-Za-z][A-Za-z0-9_-]*)_(?P<kind>\d+|[A-Za-z]+)_(?P<part>\d+)"
-    r"_(?P<begin>\d+)_(?P<boot>\d+)\.tail\Z"
+    r"_(?P<begin>\d+)_(?P<boot>\d+)(?:-\d+)?\.tail\Z"
 )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
 from dlog.core.journal_records import (
     COMMAND_ORDER,
@@ -30,6 +31,8 @@ from recovery.facts import DataDirectory, look_at
 from recovery.report import FileReport, Finding, FindingKind, Verdict, shown
 from recovery.snapshot import Snapshot
 
+READS_OF_A_RUNNING_LOGGER: Final = 3
+
 
 def check(root: Path, data: DataDirectory | None = None) -> FileReport:
     """The verdict on the journal of a data directory: good, 5 for what disagrees or cannot be read,
@@ -49,20 +52,31 @@ def check(root: Path, data: DataDirectory | None = None) -> FileReport:
         ))  # fmt: skip
         return report
     snapshot = data.snapshot
-    if data.running:
-        report.note("a logger runs: records may have changed between two reads")
     if snapshot.meta is not None and snapshot.meta.schema != SCHEMA_VERSION:
         report.add(Finding(
             kind=FindingKind.VERSION, verdict=Verdict.UNSUPPORTED,
             reason=f"journal schema {snapshot.meta.schema}; this program reads {SCHEMA_VERSION}",
         ))  # fmt: skip
         return report
-    for problem in _problems(data, snapshot):
+    for problem in _lasting_problems(root, data, snapshot):
         report.add(Finding(
             kind=FindingKind.JOURNAL, verdict=Verdict.DISAGREE, reason=problem
         ))  # fmt: skip
     _note_counts(report, snapshot)
     return report
+
+
+def _lasting_problems(root: Path, data: DataDirectory, snapshot: Snapshot) -> list[str]:
+    """On a running logger records change between the reads of two prefixes: what is still so when
+    all is read again is a problem."""
+    problems = list(_problems(data, snapshot))
+    for _ in range(READS_OF_A_RUNNING_LOGGER - 1):
+        if not problems or not data.running:
+            break
+        data = look_at(root)
+        again = set(_problems(data, data.snapshot)) if data.snapshot is not None else set()
+        problems = [problem for problem in problems if problem in again]
+    return problems
 
 
 def _problems(data: DataDirectory, snapshot: Snapshot) -> Iterator[str]:

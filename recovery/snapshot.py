@@ -233,11 +233,11 @@ def _pairs(stream: IO[bytes], alive: _Watchdog) -> Iterator[tuple[bytes, bytes]]
             alive.reset()
 
 
-# In this order a file that is closed, or a run that ends, between two reads is seen at least once:
-# what is live first, then what it becomes.
+# Each prefix is read as of one moment, and they are read in this order, so that on a running logger
+# what passes from one to another is seen at least once, and an ended run with all of its files.
 _READ_ORDER: Final = (
-    META, BOOT, LOGGER, RUNS, STREAMS, MARKS, SESSIONS, COUNTS, OPERATIONS, QUARANTINE, FILES,
-    CLOSED_FILES, ENDED_RUNS, DONE_OPERATIONS, COMMANDS, COMMAND_ORDER,
+    META, BOOT, LOGGER, RUNS, FILES, STREAMS, SESSIONS, MARKS, COUNTS, OPERATIONS, QUARANTINE,
+    ENDED_RUNS, CLOSED_FILES, DONE_OPERATIONS, COMMANDS, COMMAND_ORDER,
 )  # fmt: skip
 
 

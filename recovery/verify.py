@@ -93,7 +93,8 @@ def _plan_folder(made: Plan, path: Path, known: dict[Path, DataDirectory | None]
             made.reports.append(_nothing(path))
         return
     files = []
-    for folder, _, names in os.walk(path, onerror=lambda error: _no_entry(made, error)):
+    for folder, below, names in os.walk(path, onerror=lambda error: _no_entry(made, error)):
+        below.sort()
         files += [
             Path(folder, n) for n in sorted(names) if is_event_file_name(n) or n.endswith(".tail")
         ]
@@ -205,7 +206,8 @@ def _run_problems(data: DataDirectory) -> Iterator[str]:
     snapshot = data.snapshot
     assert snapshot is not None
     for run, ended in snapshot.ended.items():
-        if not ended.counts:
+        # A file that a fault ended may be settled later than its run.
+        if not ended.counts or any(key.run == run for key in snapshot.files):
             continue
         files = [r for r in snapshot.closed.values() if r.run == run]
         if ended.files and ended.files != len(files):

@@ -320,3 +320,30 @@ def test_a_flipped_byte_in_a_record_is_named(tmp_path: Path) -> None:
     report = check(tmp_path)
     assert report.verdict is Verdict.DISAGREE
     assert any("checksum does not hold" in f.reason for f in report.findings)
+
+
+def test_files_of_a_second_data_directory_are_found_where_they_lie(tmp_path: Path) -> None:
+    first, second = tmp_path / "one", tmp_path / "two"
+    built = build_run(first, {"a": make_pieces(make_events(80), 10)}, last_open=True)
+    (second / "runs/7").mkdir(parents=True)
+    moved = built[-1].path.rename(second / "runs/7" / built[-1].path.name)
+    rebuild(first, [second])
+    found = look_at(first)
+    assert found.snapshot is not None
+    assert found.folders[1] == second
+    assert found.snapshot.files[built[-1].key].directory == 1
+    assert found.snapshot.streams[A7].directory == 1
+    assert check(first, found).findings == []
+    reports = list(verify(plan([first])))
+    assert str(moved) in [r.path for r in reports]
+    assert worst(r.verdict for r in reports) is Verdict.GOOD
+
+
+def test_the_event_port_is_taken_from_where_the_logger_wrote_it(tmp_path: Path) -> None:
+    build_run(tmp_path, {"a": make_pieces(make_events(80), 10)}, last_open=True)
+    (tmp_path / "logger.json").write_text('{"boot": 9, "event_address": "tcp://127.0.0.1:4567"}')
+    snapshot = rebuilt(tmp_path)
+    assert snapshot.logger is not None
+    assert snapshot.logger.event_address == "tcp://127.0.0.1:4567"
+    assert snapshot.boot is not None
+    assert snapshot.boot.boot == 10
