@@ -9,7 +9,7 @@ import logging
 import os
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -181,7 +181,7 @@ class Part:
         storage.commits.submit(
             [announced, put_file(record), put_stream(stream)], use_ballast=use_ballast
         ).wait()
-        page, crc = encode_file_header(
+        page, crc = _header_page(
             FileHeader(
                 key,
                 record.file_uuid,
@@ -547,6 +547,16 @@ def move_aside(storage: Storage, directory: int, path: str) -> str:
     storage.commits.submit(storage.operations.done(number)).wait()
     log.warning("%s moved aside to %s", path, aside)
     return aside
+
+
+def _header_page(header: FileHeader) -> tuple[bytes, int]:
+    """The header page and its crc. A run may have more streams than a page has room to name: then
+    none is named, and no reader needs them."""
+    try:
+        return encode_file_header(header)
+    except FormatError:
+        unnamed = msgspec.structs.replace(header.text, streams=())
+        return encode_file_header(replace(header, text=unnamed))
 
 
 def _write_pages(storage: Storage, file: DataFile, offset: Offset, pages: bytes) -> None:
