@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -108,8 +109,8 @@ def allot(stream: StreamRecord, kind: FileKind) -> tuple[FileKey, StreamRecord]:
 class Part:
     """An event file that is not CLOSED.
 
-    `record` is what the next commit of progress says of it: its durable offset is that of the last
-    sync. `end` is the write position.
+    `record` is what the journal says of it, or will once the committer has done what it was handed.
+    `end` is the write position. dirty: written since the last sync.
     """
 
     def __init__(
@@ -274,8 +275,6 @@ class Part:
             OperationKind.RESERVE, self.record.path, f"to {end}"
         )
         self.record = msgspec.structs.replace(self.record, reserved=end)
-        # The journal's record must not tell of blocks that are written and not yet synced, so the
-        # reservation is committed on top of the last synced state: `record` is just that.
         self._storage.commits.submit(
             [announced, put_file(self.record)], use_ballast=use_ballast
         ).wait()
@@ -325,9 +324,18 @@ class Part:
         self.dirty = True
 
     def sync(self) -> None:
-        """fdatasync; `record` then tells of everything written. Raises `StorageError`."""
+        """fdatasync what was written. Raises `StorageError`."""
         self._file.sync()
         self.dirty = False
+
+    def report(self) -> FileRecord:
+        """The record that tells of everything written, for the commit that the caller hands in now.
+
+        Only here does the durable offset move: what is synced but not part of a whole group may not
+        be told, whatever else is committed of the part meanwhile.
+        """
+        if self.dirty:
+            raise InvariantBroken(f"{self.record.path}: told of blocks that are not synced")
         self.record = msgspec.structs.replace(
             self.record,
             durable=self.end,
@@ -336,6 +344,12 @@ class Part:
             last_header_offset=self._last_header,
             totals=self._written,
         )
+        return self.record
+
+    @property
+    def unreported(self) -> bool:
+        """Whether there are blocks that no commit was told of."""
+        return self.end != self.record.durable
 
     def ended(self, high: int) -> None:
         """Full: it takes late events of its range alone. The next commit of progress tells it."""
@@ -349,8 +363,8 @@ class Part:
     def close(self, *, use_ballast: bool = False) -> None:
         """Seal it: footer, sidecar, mode, name. What was written has been synced and handed to the
         committer. Raises `StorageError`; the file is then in ERROR at its durable offset."""
-        if self.dirty:
-            raise InvariantBroken(f"{self.record.path}: closed with blocks that are not synced")
+        if self.unreported:
+            raise InvariantBroken(f"{self.record.path}: closed with blocks that were not told of")
         commits = self._storage.commits
         number, announced = self._storage.operations.announce(OperationKind.CLOSE, self.record.path)
         self.record = msgspec.structs.replace(
@@ -360,11 +374,13 @@ class Part:
         try:
             size, adler32 = self._write_footer()
             closed = self._finish(size, adler32)
-        except StorageError as error:
+        except (StorageError, FormatError) as error:
             commits.submit(
                 self._storage.operations.done(number, f"failed: {error}"), use_ballast=use_ballast
             )
             self.seal_by_fault(str(error), use_ballast=use_ballast)
+            if isinstance(error, FormatError):
+                raise StorageError(str(error), path=self.record.path) from error
             raise
         commits.submit(
             [
@@ -406,8 +422,7 @@ class Part:
     def seal_by_fault(self, reason: str, *, use_ballast: bool = False) -> Predecessor:
         """The seal at D is committed when this returns: nothing beyond D counts, whatever is there.
 
-        D is the offset of the last sync that succeeded; everything below was handed to the
-        committer before, so it is committed with or before this.
+        D is what the committer was last told of, so it is committed with or before this.
         """
         number, announced = self._storage.operations.announce(
             OperationKind.SEAL, self.record.path, f"at {self.record.durable}: {reason}"
@@ -538,13 +553,26 @@ def _put_sidecar(
     directory.write_new(path, encode_sidecar(sidecar))
 
 
+@contextmanager
+def announced(
+    storage: Storage, kind: OperationKind, path: str, detail: str, *changes: Change
+) -> Iterator[None]:
+    """Do something to a file: announced in the journal before, told done or failed after."""
+    number, announcement = storage.operations.announce(kind, path, detail)
+    storage.commits.submit([announcement, *changes]).wait()
+    try:
+        yield
+    except StorageError as error:
+        storage.commits.submit(storage.operations.done(number, f"failed: {error}")).wait()
+        raise
+    storage.commits.submit(storage.operations.done(number)).wait()
+
+
 def move_aside(storage: Storage, directory: int, path: str) -> str:
     """Move a file into `quarantine/`, announced; the new path."""
     aside = f"quarantine/{path.replace('/', '_')}.{storage.boot}.{storage.clock.wall_ns()}"
-    number, announced = storage.operations.announce(OperationKind.MOVE_ASIDE, path, f"to {aside}")
-    storage.commits.submit([announced]).wait()
-    storage.directories[directory].rename(path, aside)
-    storage.commits.submit(storage.operations.done(number)).wait()
+    with announced(storage, OperationKind.MOVE_ASIDE, path, f"to {aside}"):
+        storage.directories[directory].rename(path, aside)
     log.warning("%s moved aside to %s", path, aside)
     return aside
 

@@ -1,0 +1,350 @@
+"""The block store of a stream: makes blocks of groups, writes and syncs them, tells the committer.
+
+A fault seals the part at its durable offset and moves what was not told of into a new one
+(contract 8). It decides nothing about which part an event belongs to.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from dlog.core.block import (
+    BlockHeader,
+    Fragment,
+    Packing,
+    Place,
+    block_bytes_max,
+    encode_block,
+    moved_block,
+)
+from dlog.core.fate import NO_SPACE, STORAGE_FAILED
+from dlog.core.filters import Compression, Compressor, Filter
+from dlog.core.journal_records import OperationKind, StreamRecord
+from dlog.core.states import FileState
+from dlog.errors import DiskFull, StorageError
+from dlog.limits import MIB
+from dlog.model.config import StreamConfig
+from dlog.model.ids import BlockNumber, Offset, RunNumber, StreamKey, StreamName
+from dlog.ports import Buffer, Severity
+from dlog.services.committer import Committer, Progress, Settlement
+from dlog.services.parts import Part, Storage, allot, put_file, put_stream
+from dlog.services.staging import Slot
+
+log = logging.getLogger("dlog.stream")
+
+RETRY_NS: Final = 200_000_000  # between two tries for space
+RETRY_NS_MAX: Final = 10_000_000_000  # for a directory that goes on failing
+NEW_PART_BYTES: Final = MIB  # what a new part needs beside its first block
+
+
+@dataclass(slots=True)
+class _Block:
+    """An encoded block that is not synced yet; its number never changes."""
+
+    slot: Slot
+    header: BlockHeader
+    buffer: Buffer
+    payload_bytes: int
+    written: bool = False
+
+
+class BlockStore:
+    """Used by the stream's thread. ending: commits may use the ballast, for the run must end.
+
+    `stream` is the stream's record as it was last handed to the committer. stalled: why nothing can
+    be written now, "" where it can.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        committer: Committer,
+        config: StreamConfig,
+        stream: StreamRecord,
+        *,
+        run_started_ns: int,
+        streams: tuple[str, ...],
+    ) -> None:
+        self._key = StreamKey(RunNumber(stream.run), StreamName(stream.stream))
+        self._storage = storage
+        self._clock = storage.clock
+        self._committer = committer
+        self._config = config
+        self._run_started_ns = run_started_ns
+        self._streams = streams
+        self.stream = stream
+        self.ending = False
+        self.stalled = ""
+        self._next_block = stream.next_block  # runs ahead of the record
+        self._first_unreported = self._next_block
+        self._blocks: list[_Block] = []
+        self._settlements: list[Settlement] = []
+        self.received_ns = 0  # when the oldest piece was staged that no commit was told of
+        self._retry_ns = 0
+        self._tries = 0
+        compression = Compression[config.compression.upper()]
+        self._packing = Packing(
+            Filter[config.filter.upper()] if compression else Filter.NONE,
+            config.element_bytes,
+            Compressor(config.compression_level) if compression else None,
+        )
+
+    # --- what is under way -------------------------------------------------------------------
+
+    @property
+    def bytes(self) -> int:
+        """Length of the blocks that no commit was told of."""
+        return sum(block.header.block_bytes for block in self._blocks)
+
+    @property
+    def pending(self) -> bool:
+        """Whether there are blocks that no commit was told of."""
+        return bool(self._blocks)
+
+    def busy(self) -> set[int]:
+        """The slots (by id) with blocks that no commit was told of."""
+        return {id(block.slot) for block in self._blocks}
+
+    def nudge(self) -> None:
+        """Space may be back; from any thread."""
+        self._retry_ns = 0
+
+    def drop(self) -> list[Settlement]:
+        """Give up on everything under way; what the committer was never told of it."""
+        for block in self._blocks:
+            block.buffer.release()
+        self._blocks.clear()
+        settlements, self._settlements = self._settlements, []
+        return settlements
+
+    # --- a group -----------------------------------------------------------------------------
+
+    def add(
+        self,
+        blocks: list[tuple[Slot, list[Fragment]]],
+        settlements: list[Settlement],
+        since_ns: int,
+    ) -> None:
+        """A group: one block a slot, numbered in that order; the last one ends the group."""
+        for i, (slot, fragments) in enumerate(blocks):
+            self._blocks.append(self._encode(slot, fragments, group_end=i == len(blocks) - 1))
+        self._settlements += settlements
+        if not self.received_ns:
+            self.received_ns = since_ns
+
+    def _encode(self, slot: Slot, fragments: list[Fragment], *, group_end: bool) -> _Block:
+        events = sum(f.entry.events for f in fragments)
+        payload_bytes = sum(f.entry.payload_bytes for f in fragments)
+        buffer = self._storage.buffers.take(block_bytes_max(len(fragments), events, payload_bytes))
+        number = BlockNumber(self._next_block)
+        self._next_block += 1
+        # Where it goes is put into the header when it is written: its part may not exist yet.
+        nowhere = Place(Offset(0), number, self._storage.boot, bytes(16), 0)
+        header = encode_block(
+            fragments,
+            buffer.view,
+            nowhere,
+            self._packing,
+            group_end=group_end,
+            time_ns=self._clock.wall_ns(),
+        )
+        return _Block(slot, header, buffer, payload_bytes)
+
+    # --- to the disk -------------------------------------------------------------------------
+
+    def store(self) -> bool:
+        """Write every block that is not written. False (and stalled) where that cannot be now."""
+        if self.stalled and self._clock.monotonic_ns() < self._retry_ns:
+            return False
+        failures = 0
+        while (block := next((b for b in self._blocks if not b.written), None)) is not None:
+            try:
+                self._make_room(block.slot, block.header.block_bytes)
+            except DiskFull as error:
+                failures += 1
+                if failures >= self._directories():
+                    return self._stall(NO_SPACE, error)
+                self._leave_directory(block.slot)
+                continue
+            except StorageError as error:
+                failures += 1
+                self._fault(block.slot, error)
+                if failures > self._directories():
+                    return self._stall(STORAGE_FAILED, error)
+                continue
+            try:
+                self._write(block)
+            except StorageError as error:
+                failures += 1
+                self._fault(block.slot, error)
+                if failures > self._directories():
+                    return self._stall(STORAGE_FAILED, error)
+        if self.stalled:
+            log.warning("%s: writing again", self._key)
+            self._storage.alarms.clear_alarm(f"stalled {self._key}")
+            self.stalled = ""
+            self._tries = 0
+        return True
+
+    def _make_room(self, slot: Slot, block_bytes: int) -> None:
+        """A part with space reserved for the block and the footer behind it."""
+        if slot.part is None:
+            self._refuse_without_space(block_bytes)
+            self.open(slot)
+        assert slot.part is not None
+        end = slot.part.needs_reservation(block_bytes)
+        if end is not None:
+            slot.part.reserve(end, use_ballast=self.ending)
+
+    def _refuse_without_space(self, block_bytes: int) -> None:
+        """No file is begun that could not take the block: each try would leave one behind."""
+        directory = self._storage.directories[self.stream.directory]
+        if directory.space().free < block_bytes + NEW_PART_BYTES:
+            raise DiskFull("no space left for a new part", path=directory.name)
+
+    def open(self, slot: Slot) -> None:
+        key, self.stream = allot(self.stream, slot.kind)
+        ended = slot.ended
+        slot.part = Part.create(
+            self._storage,
+            self._config,
+            key,
+            self.stream,
+            run_started_ns=self._run_started_ns,
+            streams=self._streams,
+            low=slot.low,
+            high=ended.high if ended else -1,
+            state=FileState.END if ended else FileState.OPEN,
+            predecessor=slot.predecessor,
+            use_ballast=self.ending,
+        )
+
+    def _write(self, block: _Block) -> None:
+        part = block.slot.part
+        assert part is not None
+        block.header = moved_block(block.buffer.view, block.header, part.place(block.header.number))
+        part.write(block.header, block.buffer.view, block.payload_bytes)
+        block.written = True
+
+    def _directories(self) -> int:
+        return len(self._config.directories or self._storage.directories)
+
+    def _next_directory(self) -> None:
+        order = self._config.directories or tuple(range(len(self._storage.directories)))
+        here = order.index(self.stream.directory) if self.stream.directory in order else -1
+        self.stream = msgspec.structs.replace(self.stream, directory=order[(here + 1) % len(order)])
+
+    def _leave_directory(self, slot: Slot) -> None:
+        """No space here: the blocks of the slot go to a part in the next directory.
+
+        Where some are written and not synced in the old part, they are written again in the new
+        one, and so the old one is sealed like after a fault; else it is closed as any other.
+        """
+        if slot.part is not None and slot.part.unreported:
+            self._seal(slot, "no space left in its directory")
+        elif slot.part is not None:
+            self.close(slot)
+        self._next_directory()
+
+    def _fault(self, slot: Slot, error: StorageError) -> None:
+        """Contract 8: the part is sealed at its durable offset, its blocks go to a new one."""
+        self._storage.alarms.raise_alarm(f"storage {self._key}", Severity.ERROR, str(error))
+        log.error("%s: %s", self._key, error)
+        if slot.part is not None:
+            self._seal(slot, str(error))
+        self._next_directory()
+
+    def _seal(self, slot: Slot, reason: str) -> None:
+        assert slot.part is not None
+        slot.predecessor = slot.part.seal_by_fault(reason, use_ballast=self.ending)
+        slot.part = None
+        for block in self._blocks:
+            if block.slot is slot:
+                block.written = False
+
+    def _stall(self, why: str, error: StorageError) -> bool:
+        self._tries += 1
+        wait_ns = RETRY_NS if why == NO_SPACE else min(RETRY_NS << self._tries, RETRY_NS_MAX)
+        self._retry_ns = self._clock.monotonic_ns() + wait_ns
+        if not self.stalled:
+            log.error("%s: nothing can be written: %s", self._key, error)
+            self._storage.alarms.raise_alarm(f"stalled {self._key}", Severity.ERROR, str(error))
+        self.stalled = why
+        return False
+
+    def sync(self) -> bool:
+        """fdatasync what was written. False where that cannot be now."""
+        while True:
+            failed = self._sync_parts()
+            if failed is None:
+                break
+            self._fault(*failed)
+            if not self.store():
+                return False
+        return True
+
+    def _sync_parts(self) -> tuple[Slot, StorageError] | None:
+        for slot in {id(b.slot): b.slot for b in self._blocks}.values():
+            if slot.part is not None and slot.part.dirty:
+                try:
+                    slot.part.sync()
+                except StorageError as error:
+                    return slot, error
+        return None
+
+    def report(self, highest: int, low: int) -> int:
+        """Everything under way is durable: tell the committer. How many events that settles."""
+        if not self._blocks and not self._settlements:
+            return 0
+        touched = {id(b.slot): b.slot for b in self._blocks}.values()
+        self.stream = msgspec.structs.replace(
+            self.stream, next_block=self._next_block, highest_event=highest, low=low
+        )
+        self._committer.progress(
+            Progress(
+                self.stream,
+                tuple(slot.part.report() for slot in touched if slot.part is not None),
+                tuple(self._settlements),
+                self._first_unreported,
+                self._next_block - 1,
+                self.received_ns,
+            )
+        )
+        self._first_unreported = self._next_block
+        self.received_ns = 0
+        return sum(s.events for s in self.drop())
+
+    # --- the parts' states -------------------------------------------------------------------
+
+    def ended(self, part: Part, high: int) -> None:
+        """The part is full; its END is on its way into the journal before a new part can be."""
+        part.ended(high)
+        self.stream = msgspec.structs.replace(self.stream, low=high)
+        number, announced = self._storage.operations.announce(
+            OperationKind.END, part.record.path, f"at event {high}"
+        )
+        self._storage.commits.submit([announced, put_file(part.record), put_stream(self.stream)])
+        self._storage.commits.submit(self._storage.operations.done(number))
+
+    def close(self, slot: Slot) -> None:
+        """A part that cannot be sealed stays in ERROR at its durable offset; the next start tries
+        again. Ending a run always succeeds."""
+        part = slot.part
+        if part is None:
+            return
+        slot.part = None
+        ballast = self.ending
+        try:
+            if part.unreported:
+                part.seal_by_fault(
+                    "ended with blocks that could not be stored", use_ballast=ballast
+                )
+            else:
+                part.close(use_ballast=ballast)
+        except StorageError as error:
+            log.error("%s: %s", self._key, error)
+            self._storage.alarms.raise_alarm(f"close {part.key}", Severity.ERROR, str(error))

@@ -1,0 +1,281 @@
+"""Staging: which part each event of a stream goes to, until a group of blocks is made of them.
+
+It knows the parts of the stream by their ranges and how full they are (core/rotation.py decides),
+keeps pieces whole, and writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from dlog.core.block import Fragment, FragmentEntry
+from dlog.core.pieces import Piece, select
+from dlog.core.rotation import Fill, Range, Selection, fitting, full, sort_late
+from dlog.core.states import FileState
+from dlog.limits import (
+    BLOCK_EVENTS_MAX,
+    BLOCK_PIECES_MAX,
+    BLOCKS_PER_FILE_MAX,
+    END_PARTS_MAX,
+    PAGE_BYTES,
+)
+from dlog.model.config import StreamConfig
+from dlog.model.events import EVENT_BYTES, EventTable, Payload
+from dlog.model.ids import FileKind
+from dlog.ports import Clock
+from dlog.services.parts import Part, Predecessor
+
+
+@dataclass(eq=False, slots=True)
+class Slot:
+    """A part, or one to be made: what a block is built for.
+
+    ended: the range of an END part. predecessor: the part sealed by a fault that it goes on for.
+    """
+
+    kind: FileKind
+    low: int = -1
+    part: Part | None = None
+    ended: Range | None = None
+    ended_ns: int = 0
+    predecessor: Predecessor | None = None
+    staged_bytes: int = 0
+    staged_events: int = 0
+
+
+@dataclass(slots=True)
+class StagedPiece:
+    """A piece on its way into the next group."""
+
+    piece: Piece
+    fragments: list[tuple[Slot, EventTable, Payload]] = field(default_factory=list)
+
+    def entries(self, order: dict[int, int]) -> list[tuple[Slot, Fragment]]:
+        """Its fragments in the order of the blocks that they go to; the last one says so."""
+        ordered = sorted(self.fragments, key=lambda f: order[id(f[0])])
+        last = len(ordered) - 1
+        return [
+            (slot, Fragment(_entry(self.piece, table, payload, i == 0, i == last), table, payload))
+            for i, (slot, table, payload) in enumerate(ordered)
+        ]
+
+
+class Staging:
+    """Used by the stream's thread. `ended` is called for a part that is full and goes on taking
+    late events; the caller tells the journal before anything follows from it."""
+
+    def __init__(
+        self,
+        config: StreamConfig,
+        clock: Clock,
+        kind: FileKind,
+        *,
+        low: int,
+        highest: int,
+        parts: Sequence[Part],
+        ended: Callable[[Part, int], None],
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._tell_ended = ended
+        self.highest = highest
+        self.low = low
+        self.now = Slot(kind, low=low)
+        self.ends: list[Slot] = []
+        self.closing: list[Slot] = []  # full parts without ranges, until their blocks are synced
+        self.garbage = Slot(FileKind.GARBAGE)
+        self.pieces: list[StagedPiece] = []
+        self.bytes = 0
+        self.events = 0
+        self.since_ns = 0
+        self._adopt(parts)
+
+    def _adopt(self, parts: Sequence[Part]) -> None:
+        """The open parts that a restart settled."""
+        opened: list[Slot] = []
+        for part in sorted(parts, key=lambda p: p.key.part):
+            record = part.record
+            slot = Slot(part.key.kind, low=record.low, part=part)
+            if part.key.kind is FileKind.GARBAGE:
+                self.garbage = slot
+            elif record.state is FileState.END:
+                self._adopt_end(slot, record.high)
+            else:
+                opened.append(slot)
+        # A crash between the creation of a part and the commit that ENDs the one before it leaves
+        # two OPEN: the older one ends where the newer one begins.
+        for older, newer in pairwise(opened):
+            assert older.part is not None
+            if self._config.ranges and older.kind is FileKind.EVENTS:
+                older.part.ended(newer.low)
+                self._adopt_end(older, newer.low)
+            else:
+                self.closing.append(older)
+        if opened:
+            self.now = opened[-1]
+        self.low = max(self.low, self.now.low)
+        self.now.low = self.low
+
+    def _adopt_end(self, slot: Slot, high: int) -> None:
+        slot.ended = Range(slot.low, high)
+        slot.ended_ns = self._clock.monotonic_ns()
+        self.ends.append(slot)
+        self.low = max(self.low, high)
+
+    def slots(self) -> list[Slot]:
+        """All of them, in the order in which a group's blocks are numbered."""
+        return [*self.ends, *self.closing, self.now, self.garbage]
+
+    # --- taking pieces -----------------------------------------------------------------------
+
+    def has_room_for(self, piece: Piece) -> bool:
+        """Whether the piece may go into the same group as what is staged."""
+        return not self.pieces or (
+            self.bytes + len(piece.payload) <= 2 * self._config.block_bytes
+            and self.events + len(piece.table) <= BLOCK_EVENTS_MAX
+            and len(self.pieces) < BLOCK_PIECES_MAX
+        )
+
+    def take(self, piece: Piece) -> None:
+        """Stage a piece whole, in as many fragments as it has parts to go to."""
+        if not self.pieces:
+            self.since_ns = self._clock.monotonic_ns()
+        staged = StagedPiece(piece)
+        table, payload = piece.table, piece.payload
+        rolled = 0
+        while len(table):
+            # A batch that is many parts long goes over a bounded number of them: the last one then
+            # takes more than its limit.
+            if rolled < END_PARTS_MAX and self.is_full():
+                self.roll()
+                rolled += 1
+            table, payload = self._sort(staged, table, payload)
+            if not len(table):
+                break
+            count = len(table)
+            if rolled < END_PARTS_MAX:
+                count = fitting(table, self.fill(self.now), self._config)
+            chosen = slice(None) if count == len(table) else slice(0, count)
+            self._stage(staged, self.now, *select(table, payload, chosen))
+            self.highest = max(self.highest, int(table["number"][:count].max()))
+            table, payload = select(table, payload, slice(count, None))
+        self.pieces.append(staged)
+
+    def _sort(
+        self, staged: StagedPiece, table: EventTable, payload: Payload
+    ) -> tuple[EventTable, Payload]:
+        """Put what is late where it belongs; what is left is on time."""
+        if not self._config.ranges or self.now.kind is FileKind.ORPHAN:
+            return table, payload
+        ranges = [slot.ended for slot in self.ends if slot.ended is not None]
+        late = sort_late(table["number"], self.low, ranges)
+        for i, chosen in late.ends:
+            self._stage(staged, self.ends[i], *select(table, payload, chosen))
+        if late.garbage is not None:
+            self._stage(staged, self.garbage, *select(table, payload, late.garbage))
+        on_time: Selection = late.on_time if late.on_time is not None else slice(0, 0)
+        return select(table, payload, on_time)
+
+    def _stage(self, staged: StagedPiece, slot: Slot, table: EventTable, payload: Payload) -> None:
+        size = len(table) * EVENT_BYTES + len(payload)
+        staged.fragments.append((slot, table, payload))
+        slot.staged_bytes += size
+        slot.staged_events += len(table)
+        self.bytes += size
+        self.events += len(table)
+
+    def fill(self, slot: Slot) -> Fill:
+        if slot.part is not None:
+            return slot.part.fill(slot.staged_bytes, slot.staged_events)
+        return Fill(PAGE_BYTES + slot.staged_bytes, slot.staged_events, 0, 0)
+
+    def is_full(self) -> bool:
+        return full(self.fill(self.now), self._config, BLOCKS_PER_FILE_MAX) is not None
+
+    def roll(self) -> None:
+        """The current part is full. With ranges it goes on taking late events, else it closes."""
+        old = self.now
+        if old.kind is FileKind.ORPHAN or not self._config.ranges:
+            self.closing.append(old)
+            self.now = Slot(old.kind)
+            return
+        self.low = self.highest
+        old.ended = Range(old.low, self.highest)
+        old.ended_ns = self._clock.monotonic_ns()
+        self.ends.append(old)
+        self.now = Slot(old.kind, low=self.low)
+        if old.part is None:
+            # It is created in END, and the boundary is committed with its events: were it earlier,
+            # a crash would leave events below the boundary with no part to go to but garbage.
+            return
+        self._tell_ended(old.part, self.highest)
+
+    # --- making groups, closing parts --------------------------------------------------------
+
+    def group(self) -> tuple[list[StagedPiece], list[tuple[Slot, list[Fragment]]]]:
+        """Everything staged: the pieces, and a block's fragments for each slot in their order."""
+        slots = [slot for slot in self.slots() if slot.staged_events]
+        order = {id(slot): i for i, slot in enumerate(slots)}
+        blocks: list[tuple[Slot, list[Fragment]]] = [(slot, []) for slot in slots]
+        for staged in self.pieces:
+            for slot, fragment in staged.entries(order):
+                blocks[order[id(slot)]][1].append(fragment)
+        pieces = self.pieces
+        self.clear()
+        return pieces, blocks
+
+    def clear(self) -> None:
+        """Nothing is staged any more."""
+        for slot in self.slots():
+            slot.staged_bytes = slot.staged_events = 0
+        self.pieces = []
+        self.bytes = self.events = 0
+
+    def over(self, now_ns: int, busy: set[int]) -> list[Slot]:
+        """END parts that take nothing any more, by time or number, taken out; not those with blocks
+        under way (`busy`, by id)."""
+        over_ns = int(self._config.late_seconds * 1e9)
+        too_many = len(self.ends) - END_PARTS_MAX
+        found = [
+            slot
+            for i, slot in enumerate(self.ends)
+            if (i < too_many or now_ns - slot.ended_ns >= over_ns)
+            and not slot.staged_events
+            and id(slot) not in busy
+        ]
+        self.ends = [slot for slot in self.ends if slot not in found]
+        return found
+
+    def take_full(self) -> list[Slot]:
+        """Parts that are full and have no range, taken out; everything of theirs is synced."""
+        found = [slot for slot in self.closing if not slot.staged_events]
+        self.closing = [slot for slot in self.closing if slot.staged_events]
+        garbage = self.garbage
+        if (
+            garbage.part is not None
+            and not garbage.staged_events
+            and full(self.fill(garbage), self._config, BLOCKS_PER_FILE_MAX)
+        ):
+            self.garbage = Slot(FileKind.GARBAGE)
+            found.append(garbage)
+        return found
+
+
+def _entry(
+    piece: Piece, table: EventTable, payload: Payload, first: bool, last: bool
+) -> FragmentEntry:
+    return FragmentEntry(
+        piece.mark.session,
+        piece.sequence,
+        piece.order_base,
+        piece.mark.run,
+        piece.mark.stream,
+        len(table),
+        len(piece.table),
+        len(payload),
+        first,
+        last,
+        piece.orphan_reason,
+    )
