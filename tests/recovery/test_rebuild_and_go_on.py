@@ -4,8 +4,13 @@ sources send again is still not stored twice."""
 from __future__ import annotations
 
 import json
+import os
+import random
 import shutil
+import time
 from pathlib import Path
+
+import pytest
 
 from tests.end_to_end.conftest import NewLogger
 from tests.end_to_end.events import Sender, assert_exactly_once, merged
@@ -129,4 +134,38 @@ def test_verify_of_a_running_logger_finds_nothing_and_hurts_nothing(new_logger: 
     sender.finish()
     logger.stop()
     assert_exactly_once(logger.data, sender.expected())
+    logger.assert_verified()
+
+
+@pytest.mark.soak
+def test_a_journal_may_be_lost_again_and_again(new_logger: NewLogger) -> None:
+    """With late events, several boots in a file, and kills at random moments."""
+    cycles = int(os.environ.get("DLOG_REBUILD_CYCLES", "50"))
+    chance = random.Random(int(os.environ.get("DLOG_KILL_SEED", "1")))
+    logger = new_logger(CONFIGURATION).start()
+    logger.start_run(7, 8)
+    senders = [
+        Sender(
+            logger.data, f"source-{i}", (7, 8), PATTERN, offset=i, step=2, seed=i,
+            lag_seconds=0.6 * i,
+        )
+        for i in range(2)
+    ]  # fmt: skip
+    for sender in senders:
+        sender.start()
+    for _ in range(cycles):
+        before = [s.source.report().acknowledged for s in senders]
+        until(
+            lambda before=before: any(
+                s.source.report().acknowledged > n for s, n in zip(senders, before, strict=True)
+            ),
+            "acknowledgements",
+        )
+        time.sleep(chance.uniform(0.0, 0.8))
+        logger.kill()
+        shutil.rmtree(logger.data / "journal")
+        _rebuilt(logger.data)
+        logger.spawn(auto=False)
+    _finish(logger, senders)
+    assert_exactly_once(logger.data, merged(*(s.expected() for s in senders)))
     logger.assert_verified()
