@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import Final
 
 from dlog.core.batch import Batch
 from dlog.core.journal_records import Refusal, SessionRecord
 from dlog.limits import WATERMARKS_PER_SESSION_MAX
 from dlog.model.ids import MarkKey, RunNumber, SessionId, StreamName, valid_source_name
 from dlog.model.messages import Hello
+
+# What a source may say of itself: what is counted on from there must fit into 64 bits for ever.
+_NUMBER_MAX: Final = 2**62
 
 
 class Admission(enum.Enum):
@@ -162,6 +166,6 @@ def hello_problem(peer: bytes, hello: Hello) -> str:
         return f"a session of {len(hello.session)} bytes; 16 are needed"
     if peer != hello.name.encode() + b"/" + hello.session:
         return "the routing id is not name, slash and session"
-    if hello.lowest < 1 or hello.position_bytes < 0:
+    if not 1 <= hello.lowest <= _NUMBER_MAX or not 0 <= hello.position_bytes <= _NUMBER_MAX:
         return f"lowest {hello.lowest}, position {hello.position_bytes}"
     return ""
