@@ -23,7 +23,7 @@ from dlog.errors import StorageError
 from dlog.model.config import StreamConfig
 from dlog.model.ids import MarkKey, RunNumber, SessionId, StreamName
 from dlog.ports import Journal
-from dlog.services.parts import Storage
+from dlog.services.parts import Storage, announced
 from dlog.services.restart import Restart
 
 log = logging.getLogger("dlog.housekeeper")
@@ -90,12 +90,11 @@ class Housekeeper:
 
     def _drop(self, key: bytes, record: QuarantineRecord) -> None:
         """Every piece in the tail was sent again and is stored: the copy has done its work."""
-        number, announced = self._storage.operations.announce(
-            OperationKind.REMOVE, record.path, "all of it has been stored"
-        )
-        self._storage.commits.submit([announced]).wait()
         directory = self._storage.directories[record.directory]
-        if directory.exists(record.path):
-            directory.remove(record.path)
-        self._storage.commits.submit([(key, None), *self._storage.operations.done(number)]).wait()
+        with announced(
+            self._storage, OperationKind.REMOVE, record.path, "all of it has been stored"
+        ):
+            if directory.exists(record.path):
+                directory.remove(record.path)
+        self._storage.commits.submit([(key, None)]).wait()
         log.info("%s dropped: all of it has been stored", record.path)

@@ -26,15 +26,16 @@ from dlog.core.journal_records import (
 from dlog.core.replay import Action, decide, on_disk
 from dlog.core.scan import Depth, SpanKind, scan
 from dlog.core.states import FILE, FileEvent, FileState
-from dlog.errors import DiskFull, Error, StorageError
+from dlog.errors import DiskFull, FormatError, StorageError
 from dlog.limits import MIB, PAGE_BYTES
 from dlog.model.config import StreamConfig
 from dlog.model.ids import FileKind, Offset
-from dlog.ports import Change, DataFile, Journal, Severity
+from dlog.ports import Change, DataFile, Directory, Journal, Severity
 from dlog.services.parts import (
     OPEN_SUFFIX,
     Part,
     Storage,
+    announced,
     finish_file,
     key_of,
     move_aside,
@@ -55,7 +56,8 @@ class DirectCommits:
         self._journal = journal
 
     def submit(self, changes: Sequence[Change], *, use_ballast: bool = False) -> DirectCommits:
-        self._journal.commit(changes, use_ballast=use_ballast)
+        # A restart must come to its end: it moves and drops records more than it adds any.
+        self._journal.commit(changes, use_ballast=True)
         return self
 
     def wait(self) -> None:
@@ -115,10 +117,11 @@ class Restart:
         try:
             self._do(action, record, config, live)
         except StorageError as error:
-            # The others are settled all the same; this one is tried again at the next start.
+            # The others are settled all the same; this one is tried again, once it is sealed by
+            # the housekeeper, else at the next start.
             log.error("%s stays as it is: %s", record.path, error)
             self._alarm(record, f"could not be settled: {error}")
-            if record.state in (FileState.OPEN, FileState.END):
+            if record.state in (FileState.OPEN, FileState.END, FileState.CLOSING):
                 self._seal(record, str(error))
 
     def _do(self, action: Action, record: FileRecord, config: StreamConfig, live: bool) -> None:
@@ -197,12 +200,13 @@ class Restart:
 
         The size is what is on disk, and the sidecar says the checksum; where that is not so, the
         file is not ours to tell of."""
-        sealed = record.state is FileState.ERROR
         directory = self._storage.directories[record.directory]
         file = directory.open(record.path, writable=False)
         try:
             problem = _problem_below_durable(file, record)
-            size = record.durable if sealed else file.size()
+            size = file.size()
+            # Where only the directory failed after the rename, the footer is there and durable.
+            sealed = record.state is FileState.ERROR and size == record.durable
             adler32 = _adler32_on(file, record.adler32, record.durable, size)
         finally:
             file.close()
@@ -228,12 +232,9 @@ class Restart:
             sealed = record.state is FileState.ERROR
             self._do(Action.SETTLE_SEALED if sealed else Action.RESEAL, record, config, False)
             return
-        number, announced = self._storage.operations.announce(
-            OperationKind.REMOVE, opened, f"the same file is {record.path}"
-        )
-        self._commit([announced])
-        directory.remove(opened)
-        self._commit(self._storage.operations.done(number))
+        same = f"the same file is {record.path}"
+        with announced(self._storage, OperationKind.REMOVE, opened, same):
+            directory.remove(opened)
         self._finish(record, config)
 
     # --- the tail ----------------------------------------------------------------------------
@@ -242,26 +243,22 @@ class Restart:
         """Save aside what is behind D and not zeros, then cut. What must not be there, if any."""
         size = file.size()
         if size <= record.durable:
+            # An earlier try may have cut it, and died or failed before that was durable.
+            file.cut(Offset(size))
             return ""
         tail = _look_at_tail(file, record, size)
         if tail is not None:
             self._save_aside(file, record, tail)
             self._found.saved_bytes += tail.end - tail.begin
-        number, announced = self._storage.operations.announce(
-            OperationKind.CUT, record.path, f"from {size} to {record.durable}"
-        )
-        self._commit([announced])
-        file.cut(Offset(record.durable))
-        self._commit(self._storage.operations.done(number))
+        what = f"from {size} to {record.durable}"
+        with announced(self._storage, OperationKind.CUT, record.path, what):
+            file.cut(Offset(record.durable))
         return tail.foreign if tail is not None else ""
 
     def _save_aside(self, file: DataFile, record: FileRecord, tail: _Tail) -> None:
         """A sparse copy: the header page at 0, the tail at its own offsets."""
-        kind = FileKind(record.kind).name.lower()
-        path = (
-            f"quarantine/{record.run}_{record.stream}_{kind}_{record.part:04d}_{tail.begin}"
-            f"_{self._storage.boot}.tail"
-        )
+        directory = self._storage.directories[record.directory]
+        path = self._path_aside(directory, record, tail)
         saved = QuarantineRecord(
             path=path,
             directory=record.directory,
@@ -275,25 +272,33 @@ class Restart:
             needed=list(tail.needed),
             readable=tail.readable,
         )
-        number, announced = self._storage.operations.announce(
-            OperationKind.SAVE_ASIDE, record.path, f"[{tail.begin}..{tail.end}) to {path}"
-        )
+        what = f"[{tail.begin}..{tail.end}) to {path}"
         key = quarantine_key(path)
-        self._commit([announced, (key, encode_record(key, saved))])
-        directory = self._storage.directories[record.directory]
-        if directory.exists(path):
-            raise StorageError("a tail of this boot is there already", path=path)
-        copy = directory.create(path)
-        try:
-            self._copy(file, copy, 0, PAGE_BYTES)
-            for begin, end in file.data_extents(Offset(tail.begin), Offset(tail.end)):
-                self._copy(file, copy, begin // PAGE_BYTES * PAGE_BYTES, end)
-            copy.sync()
-        finally:
-            copy.close()
-        directory.make_read_only(path)
-        self._commit(self._storage.operations.done(number))
+        put = (key, encode_record(key, saved))
+        with announced(self._storage, OperationKind.SAVE_ASIDE, record.path, what, put):
+            copy = directory.create(path)
+            try:
+                self._copy(file, copy, 0, PAGE_BYTES)
+                for begin, end in file.data_extents(Offset(tail.begin), Offset(tail.end)):
+                    self._copy(file, copy, begin // PAGE_BYTES * PAGE_BYTES, end)
+                copy.sync()
+            finally:
+                copy.close()
+            directory.make_read_only(path)
         log.warning("%s: [%d..%d) saved aside to %s", record.path, tail.begin, tail.end, path)
+
+    def _path_aside(self, directory: Directory, record: FileRecord, tail: _Tail) -> str:
+        """Where a tail goes: a path of its own at every try, an earlier one may have failed."""
+        kind = FileKind(record.kind).name.lower()
+        path = (
+            f"quarantine/{record.run}_{record.stream}_{kind}_{record.part:04d}_{tail.begin}"
+            f"_{self._storage.boot}"
+        )
+        again, tries = "", 0
+        while directory.exists(f"{path}{again}.tail"):
+            tries += 1
+            again = f"-{tries}"
+        return f"{path}{again}.tail"
 
     def _copy(self, source: DataFile, copy: DataFile, begin: int, end: int) -> None:
         buffer = self._storage.buffers.take(COPY_BYTES)
@@ -355,7 +360,7 @@ def _problem_below_durable(file: DataFile, record: FileRecord) -> str:
         block = decode_header(
             file.read(Offset(at), HEADER_BYTES), salt=record.salt, offset=at, path=record.path
         )
-    except Error as error:
+    except FormatError as error:
         return str(error)
     if block.crc != record.chain or at + block.block_bytes != record.durable:
         return f"its last acknowledged block, at byte {at}, is not the one of the journal"

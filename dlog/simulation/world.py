@@ -33,7 +33,7 @@ from dlog.core.journal_records import (
     StreamRecord,
 )
 from dlog.core.states import LoggerState, RunState
-from dlog.errors import Failure
+from dlog.errors import Failure, JournalFull
 from dlog.limits import MIB
 from dlog.model.config import InitConfig, StreamConfig
 from dlog.model.ids import (
@@ -70,6 +70,7 @@ TICK_NS: Final = 10_000_000
 TIDY_NS: Final = int(INTERVAL_SECONDS * 1e9)
 ROUNDS_MAX: Final = 20_000
 REBOOTS_MAX: Final = 50
+FREE: Final = 1 << 40
 JOURNAL_PATIENCE_NS: Final = 100_000_000
 # Small enough that a few hundred events show everything; no low-water mark unless it is asked for.
 INIT: Final[Mapping[str, Any]] = {
@@ -330,7 +331,7 @@ class World:
     """
 
     def __init__(
-        self, seed: int = 1, *, directories: int = 1, capacity_bytes: int = 1 << 40
+        self, seed: int = 1, *, directories: int = 1, capacity_bytes: int = FREE
     ) -> None:
         self.seed = seed
         self.random = Random(seed)
@@ -351,11 +352,11 @@ class World:
         self.reboots = 0
         self.failures: list[Failure] = []  # what the logger ended on by itself
         self.lost: list[str] = []  # what its restarts found lost
+        self.recovery_ns_max = 0
         self.unsettled: list[str] = []  # files that a restart could not settle
         self.after_crash: Callable[[], None] | None = None
         self.on_restart: Callable[[], None] | None = None  # once, before the next start
-        self._journal_full_since_ns: int | None = None
-        self.journal_full_ns = 500_000_000  # how long a full journal lasts while somebody waits
+        self._journal_free_ns = 0  # when a full journal finds space again
 
     def random_bytes(self, size: int) -> bytes:
         return self.random.randbytes(size)
@@ -378,6 +379,7 @@ class World:
 
     def boot(self) -> None:
         """Start the program; a crash inside is survived by the next start."""
+        begin_ns = self.clock.monotonic_ns()
         for _ in range(REBOOTS_MAX):
             hook, self.on_restart = self.on_restart, None
             if hook is not None:
@@ -388,8 +390,15 @@ class World:
                 self._bury()
             except Failure as error:
                 self._failed(error)
+            except JournalFull:
+                # It exits with code 1; whoever starts it again does so until there is space.
+                self._failed(None)
+                self.clock.advance(JOURNAL_PATIENCE_NS)
+                self._look_at_journal()
             else:
                 self.coor.logger_started()
+                spent_ns = self.clock.monotonic_ns() - begin_ns
+                self.recovery_ns_max = max(self.recovery_ns_max, spent_ns)
                 raised = self.life.alarms.raised()
                 self.unsettled += [a.text for a in raised if a.name.startswith("file ")]
                 return
@@ -411,9 +420,10 @@ class World:
             self.after_crash()
         self.steps.restart()
 
-    def _failed(self, error: Failure) -> None:
-        """The program ended on a FAILURE; the machine goes on."""
-        self.failures.append(error)
+    def _failed(self, error: Failure | None) -> None:
+        """The program ended by itself; the machine goes on."""
+        if error is not None:
+            self.failures.append(error)
         self.steps.crash_now()
         self.life = None
         self.reboots += 1
@@ -426,6 +436,7 @@ class World:
         """Let everyone take a step, in an order that the seed says; a dead logger starts anew."""
         for _ in range(rounds):
             self.clock.advance(tick_ns)
+            self._look_at_journal()
             if self.life is None and not self.stopped:
                 self.boot()
             self._round()
@@ -464,16 +475,23 @@ class World:
             self.steps.crash_now()
             self.steps.restart()
 
+    def fill_journal(self, duration_ns: int) -> None:
+        """Nothing more fits into the journal, for so long."""
+        self.store.capacity_bytes = self.store.used_bytes
+        self._journal_free_ns = self.clock.monotonic_ns() + duration_ns
+
+    def free_journal(self) -> None:
+        self.store.capacity_bytes = FREE
+        self._journal_free_ns = 0
+
+    def _look_at_journal(self) -> None:
+        if self._journal_free_ns and self.clock.monotonic_ns() >= self._journal_free_ns:
+            self.free_journal()
+
     def while_journal_full(self) -> None:
         """A writer waits for a commit that finds no space; everyone who does not wait goes on."""
-        now = self.clock.monotonic_ns()
-        if self._journal_full_since_ns is None:
-            self._journal_full_since_ns = now
-        if now - self._journal_full_since_ns >= self.journal_full_ns:
-            self._journal_full_since_ns = None
-            self.store.capacity_bytes = 1 << 40
-            self.steps.clear_faults()
         self.clock.advance(JOURNAL_PATIENCE_NS)
+        self._look_at_journal()
         life = self.life
         if life is None:
             return
