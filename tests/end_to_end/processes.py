@@ -11,8 +11,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -287,6 +287,43 @@ class LoggerProcess:
 
     def log_tail(self) -> str:
         return "\n".join(self.log().splitlines()[-_LOG_LINES_SHOWN:])
+
+
+# --- faults from outside -----------------------------------------------------------------------
+
+# What a crash can fall between: each of them is where the disk changes for good.
+DURABLE_STEPS: Final = "fsync,fdatasync,ftruncate,renameat2,linkat,unlinkat"
+
+
+def dies_at_step(step: int) -> list[str]:
+    """Before a command: it is killed, with all its threads, inside its nth durable step."""
+    return [*_strace(DURABLE_STEPS), "-e", f"inject={DURABLE_STEPS}:signal=SIGKILL:when={step}"]
+
+
+@contextmanager
+def strace_on(logger: LoggerProcess, calls: str, inject: str) -> Iterator[None]:
+    """Inject a fault into system calls of the running logger, counted from here on: strace's
+    `-e inject=CALLS:INJECT`. It is gone with the `with` block."""
+    pid = logger.pid
+    strace = subprocess.Popen(
+        [*_strace(calls), "-e", f"inject={calls}:{inject}", "-p", str(pid)],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        until(lambda: _is_traced(pid), f"strace has all threads of process {pid}")
+        yield
+    finally:
+        strace.terminate()
+        strace.wait(PATIENCE_SECONDS)
+
+
+def _strace(calls: str) -> list[str]:
+    return ["strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={calls}", "-e", "signal=none"]
+
+
+def _is_traced(pid: int) -> bool:
+    tasks = list(Path(f"/proc/{pid}/task").iterdir())
+    return all("TracerPid:\t0\n" not in (task / "status").read_text() for task in tasks)
 
 
 def _children(pid: int) -> list[int]:

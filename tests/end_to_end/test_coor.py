@@ -1,0 +1,432 @@
+"""COOR's commands over both directions of the link, repeated, concurrent and refused."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+import dlog
+from dlog.adapters.coor_link import CoorClient, CoorServer
+from dlog.errors import EventsRefused, RunEnded
+from dlog.model.messages import Answer
+from dlog.reader.event_file import EventFile
+from tests.end_to_end.conftest import NewLogger
+from tests.end_to_end.events import Sender, assert_exactly_once, payload_of, readable
+from tests.end_to_end.processes import QUICK_INIT, LoggerProcess, run_dlog, until
+from tests.end_to_end.raw_source import RawSource
+
+STREAMS = """
+[streams.a]
+reserve_bytes = "1 MiB"
+[streams.b]
+reserve_bytes = "1 MiB"
+"""
+CONFIGURATION = QUICK_INIT + STREAMS
+BOTH = ("a", "b")
+
+
+@pytest.fixture
+def logger(new_logger: NewLogger) -> LoggerProcess:
+    """Configured, without a run."""
+    return new_logger(CONFIGURATION).start()
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def init_parameters() -> dict[str, object]:
+    return {"drain_seconds": 5, "low_water_bytes": 0, "resume_bytes": 0}
+
+
+# --- the link, either way round ----------------------------------------------------------------
+
+
+def test_a_logger_that_listens_takes_its_whole_life_from_coor(new_logger: NewLogger) -> None:
+    logger = new_logger("")
+    logger.configure_with(
+        f'[logger]\ndata = ["{logger.data}"]\ncoor_listen = "tcp://127.0.0.1:*"\n'
+    )
+    logger.start(auto=False, state="PREINITIALIZED")
+    with logger.coor() as local:
+        address = local.whereabouts().coor_listen  # type: ignore[union-attr]
+    assert address.startswith("tcp://127.0.0.1:")
+    with CoorClient(address, name="run-control") as coor:
+        run_a_life(coor, logger)
+    assert logger.ended() == 0
+    logger.assert_verified()
+
+
+def run_a_life(coor: CoorClient | CoorServer, logger: LoggerProcess) -> None:
+    """INIT to STOP, with events."""
+
+    def do(command: str, parameters: dict[str, object] | None = None) -> Answer:
+        answer = coor.ask(command, parameters, 30)
+        assert answer.ok, answer.error
+        return answer
+
+    do("INIT", init_parameters())
+    assert do("CONFIGURE", {"streams": {"a": {}, "b": {}}}).data["streams"] == ["a", "b"]
+    assert do("START RUN", {"run": 7, "comment": "first light"}).state == "RUNNING"
+    sender = Sender(logger.data, "source", (7,), BOTH)
+    for _ in range(50):
+        sender.send(7)
+    sender.source.flush(30)
+    assert do("PAUSE RUN", {"run": 7}).ok
+    assert do("RESUME RUN", {"run": 7}).ok
+    assert do("STOP RUN", {"run": 7}).data == {"run": 7, "state": "ENDED"}
+    sender.finish()
+    assert do("STATUS").data["logger"]["state"] == "CONFIGURED"
+    assert do("STOP").state == "STOPPED"
+    assert_exactly_once(logger.data, sender.expected())
+    assert logger.ended_run(7).comment == "first light"
+
+
+def test_a_logger_that_connects_finds_a_coor_that_comes_late_and_comes_back(
+    new_logger: NewLogger,
+) -> None:
+    address = f"tcp://127.0.0.1:{free_port()}"
+    logger = new_logger("")
+    logger.configure_with(
+        f'[logger]\nname="dl7"\ndata=["{logger.data}"]\ncoor_connect="{address}"\n'
+    )
+    logger.start(auto=False, state="PREINITIALIZED")
+    with CoorServer(address, name="run-control") as coor:
+        who = coor.wait_for_logger(20)
+        assert (who.name, who.process, who.state) == ("dl7", logger.pid, "PREINITIALIZED")
+        assert coor.ask("INIT", init_parameters(), 20).ok
+    until(lambda: coor_state(logger) != "connected", "the logger sees that COOR is gone")
+    with CoorServer(address, name="run-control") as coor:
+        who = coor.wait_for_logger(20)
+        assert who.state == "INITIALIZED"
+        assert coor_state(logger) == "connected"
+        assert coor.ask("CONFIGURE", {"streams": {"a": {}}}, 20).ok
+        assert coor.ask("STOP", timeout=20).ok
+    assert logger.ended() == 0
+
+
+def coor_state(logger: LoggerProcess) -> str:
+    return next(c.state for c in logger.status().connections if c.kind == "coor")
+
+
+# --- repeated commands -------------------------------------------------------------------------
+
+
+def test_a_repeated_command_gets_the_recorded_answer_even_after_a_kill(
+    logger: LoggerProcess,
+) -> None:
+    with logger.coor() as coor:
+        first = coor.ask("START RUN", {"run": 7})
+        refused = coor.ask("START RUN", {"run": 7})
+        assert first.ok
+        assert not refused.ok
+        logger.kill()
+        logger.start(auto=False, state="RUNNING")
+        for answer, parameters in ((first, {"run": 7}), (refused, {"run": 7})):
+            again = coor.ask("START RUN", parameters, command_id=(answer.session, answer.number))
+            assert again.repeated
+            assert (again.ok, again.error, again.data) == (answer.ok, answer.error, answer.data)
+        other = coor.ask("START RUN", {"run": 8}, command_id=(first.session, first.number))
+        assert not other.ok
+        assert other.code == "id-reused"
+        assert [run.run for run in logger.status().runs] == [7]
+
+
+def test_two_coors_that_ask_the_same_at_once_get_the_same_answer(logger: LoggerProcess) -> None:
+    answers: list[Answer] = []
+
+    def ask() -> None:
+        with logger.coor() as coor:
+            answers.append(coor.ask("START RUN", {"run": 7}, command_id=("ab" * 16, 1)))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert [answer.ok for answer in answers] == [True] * 4
+    assert len({str(answer.data) for answer in answers}) == 1
+
+
+# --- commands that are refused -----------------------------------------------------------------
+
+
+def test_a_refusal_names_the_state_and_what_it_accepts(new_logger: NewLogger) -> None:
+    logger = new_logger(CONFIGURATION).start(auto=False, state="PREINITIALIZED")
+    early = logger.ask("START RUN", {"run": 7})
+    assert (early.ok, early.code, early.accepts) == (False, "transition", ["INIT", "STOP"])
+    assert "PREINITIALIZED" in early.error
+    assert logger.ask("CONFIGURE", {"streams": {"a": {}}}).accepts == ["INIT", "STOP"]
+    logger.do("INIT", init_parameters())
+    assert logger.ask("START RUN", {"run": 7}).accepts == ["INIT", "CONFIGURE", "STOP"]
+    logger.do("CONFIGURE", {"streams": {"a": {}}})
+    logger.do("START RUN", {"run": 7})
+    moved = logger.ask("INIT", init_parameters())
+    assert (moved.ok, moved.code) == (False, "transition")
+    assert logger.ask("RESUME RUN", {"run": 7}).accepts == ["PAUSE RUN", "STOP RUN", "ABORT RUN"]
+    assert logger.status().logger.state == "RUNNING"
+
+
+@pytest.mark.parametrize(
+    ("command", "parameters", "code", "words"),
+    [
+        ("FLY", {}, "unknown-command", "START RUN"),
+        ("", {}, "unknown-command", "START RUN"),
+        ("start run", {"run": 7}, "unknown-command", "START RUN"),
+        ("START RUN", {}, "parameters", "run"),
+        ("START RUN", {"run": 0}, "parameters", "4294967295"),
+        ("START RUN", {"run": 2**32}, "parameters", "4294967295"),
+        ("START RUN", {"run": True}, "parameters", "number"),
+        ("START RUN", {"run": "7"}, "parameters", "number"),
+        ("STOP RUN", {"run": 7}, "run", "not active"),
+        ("SET DEBUG", {"level": "loud"}, "parameters", "debug, info, warning, error"),
+        ("CONFIGURE", {"streams": {}}, "configuration", "at least one"),
+        ("CONFIGURE", {"streams": {"a": {"directories": [3]}}}, "configuration", "directories"),
+        ("CONFIGURE", {"streams": 7}, "configuration", "table"),
+        pytest.param(
+            "INIT",
+            {"event_address": "tcp://127.0.0.1:99999"},
+            "configuration",
+            "event_address",
+            marks=pytest.mark.xfail(reason="ZeroMQ takes it for port 34463", strict=False),
+        ),
+        ("INIT", {"event_address": "tcp://192.0.2.1:5555"}, "parameters", "event_address"),
+    ],
+)
+def test_a_wrong_command_is_refused_in_words_and_changes_nothing(
+    one_logger: LoggerProcess, command: str, parameters: dict[str, object], code: str, words: str
+) -> None:
+    before = one_logger.status().logger
+    answer = one_logger.ask(command, parameters)
+    assert not answer.ok
+    assert answer.code == code
+    assert words in answer.error
+    after = one_logger.status().logger
+    assert (after.state, after.addresses) == (before.state, before.addresses)
+
+
+@pytest.fixture(scope="module")
+def one_logger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoggerProcess]:
+    """One for all the commands that change nothing."""
+    logger = LoggerProcess(tmp_path_factory.mktemp("refusals"), CONFIGURATION).start()
+    yield logger
+    logger.kill()
+
+
+def test_every_error_of_a_configuration_is_told_at_once(one_logger: LoggerProcess) -> None:
+    answer = one_logger.ask(
+        "CONFIGURE",
+        {
+            "streams": {"a": {"part_bytes": 5, "colour": "red"}, "b.c": {}, "d": {"ranges": 3}},
+            "x": 1,
+        },
+    )
+    assert answer.code == "configuration"
+    for key in (
+        "streams.a.part_bytes",
+        "streams.a.colour",
+        "streams.b.c",
+        "streams.d.ranges",
+        "x:",
+    ):
+        assert key in answer.error
+
+
+def test_a_known_run_number_is_refused(logger: LoggerProcess) -> None:
+    (logger.data / "runs" / "9").mkdir(parents=True)
+    logger.start_run(7, 8)
+    logger.stop_run(8)
+    for run, where in ((7, "journal"), (8, "journal"), (9, "disk")):
+        answer = logger.ask("START RUN", {"run": run})
+        assert (answer.ok, answer.code) == (False, "run")
+        assert where in answer.error
+    logger.stop()
+    logger.start()
+    assert logger.ask("START RUN", {"run": 7}).code == "run"
+
+
+def test_what_is_no_command_is_answered_and_harms_nothing(logger: LoggerProcess) -> None:
+    with logger.coor() as coor:
+        assert coor.ask("STATUS").ok
+        for text in (b"", b"{", b"[1, 2]", b'{"type": "command"}', b"\xff" * 100, b"null"):
+            assert coor._socket is not None
+            coor._socket.send(text)
+        assert coor.ask("STATUS").ok
+    assert logger.exit_code() is None
+
+
+# --- runs side by side -------------------------------------------------------------------------
+
+
+def test_reconfiguring_touches_later_runs_alone(logger: LoggerProcess) -> None:
+    logger.start_run(7)
+    logger.do("CONFIGURE", {"streams": {"b": {"compression": "zstd"}, "c": {"ranges": False}}})
+    logger.start_run(8)
+    with dlog.Source(logger.data, name="source") as source:
+        for run, streams in ((7, "ab"), (8, "bc")):
+            for stream in streams:
+                source.send(stream, payload_of("source", run, stream, 1), run=run, number=1)
+        source.flush(30)
+        logger.stop_run(7, 8)
+    frozen = {path: EventFile(path).header.text for run in (7, 8) for path in logger.files(run)}
+    by_name = {f"{path.parent.name}/{path.name}": text for path, text in frozen.items()}
+    assert sorted(by_name) == ["7/a_0001.dlog", "7/b_0001.dlog", "8/b_0001.dlog", "8/c_0001.dlog"]
+    assert by_name["7/b_0001.dlog"].config.compression == "none"
+    assert by_name["8/b_0001.dlog"].config.compression == "zstd"
+    assert not by_name["8/c_0001.dlog"].config.ranges
+    assert by_name["7/a_0001.dlog"].streams == ("a", "b")
+    assert set(logger.ended_run(7).streams) == {"a", "b"}
+
+
+def test_a_paused_run_waits_at_its_sources_and_the_others_go_on(logger: LoggerProcess) -> None:
+    logger.start_run(7, 8)
+    sender = Sender(logger.data, "source", (7, 8), BOTH)
+    sender.start()
+    until(lambda: stored(logger, 7) and stored(logger, 8), "events of both runs are stored")
+    logger.do("PAUSE RUN", {"run": 7})
+    assert logger.run_status(7).state == "PAUSED"
+    until(lambda: sender.source.report().held == (7,), "the source is told")
+    # What was under way when the source heard of it is stored all the same.
+    paused = settled_count(logger, 7)
+    others = stored(logger, 8)
+    until(lambda: stored(logger, 8) > others + 100, "run 8 goes on")
+    assert stored(logger, 7) == paused
+    assert sender.source.report().pending > 0
+    logger.do("RESUME RUN", {"run": 7})
+    until(lambda: stored(logger, 7) > paused, "run 7 goes on")
+    sender.halt()
+    sender.source.flush(30)
+    logger.stop_run(7, 8)
+    sender.finish()
+    assert_exactly_once(logger.data, sender.expected())
+
+
+def stored(logger: LoggerProcess, run: int) -> int:
+    return sum(stream.counts.stored for stream in logger.run_status(run).streams)
+
+
+def settled_count(logger: LoggerProcess, run: int) -> int:
+    """The stored pieces, once that number stands still for half a second."""
+    seen = [stored(logger, run)]
+
+    def still() -> bool:
+        seen.append(stored(logger, run))
+        return len(seen) > 5 and len(set(seen[-5:])) == 1
+
+    until(still, f"no event of run {run} is under way", every=0.1)
+    return seen[-1]
+
+
+# --- ending a run ------------------------------------------------------------------------------
+
+
+def test_stop_run_drains_what_the_sources_had_taken(logger: LoggerProcess) -> None:
+    logger.start_run(7)
+    senders = [
+        Sender(logger.data, f"source-{i}", (7,), BOTH, offset=i, step=2, pause_seconds=0.001)
+        for i in range(2)
+    ]
+    for sender in senders:
+        sender.start()
+    until(lambda: stored(logger, 7) > 200, "events are stored")
+    answer = logger.do("STOP RUN", {"run": 7})
+    assert answer.data == {"run": 7, "state": "ENDED"}
+    for sender in senders:
+        sender.join(10)
+        assert isinstance(sender.error, RunEnded)
+        sender.source.close(10)
+        report = sender.source.report()
+        assert (report.pending, report.refused) == (0, {})
+    assert_exactly_once(logger.data, {k: v for s in senders for k, v in s.expected().items()})
+
+
+def test_a_source_that_does_not_answer_holds_the_end_up_for_the_drain_time_alone(
+    new_logger: NewLogger,
+) -> None:
+    logger = new_logger(CONFIGURATION.replace("drain_seconds = 5", "drain_seconds = 1")).start()
+    logger.start_run(7)
+    good = Sender(logger.data, "good", (7,), BOTH)
+    for _ in range(20):
+        good.send(7)
+    good.source.flush(30)
+    with RawSource(logger.event_address, "mute").open() as mute:
+        mute.send_next(mute.batch(7, "a", [b"mute/7/a/1|"]))
+        mute.acknowledged()
+        answer = logger.do("STOP RUN", {"run": 7}, timeout=8)
+        assert answer.data["state"] == "ENDED"
+        assert "mute" in answer.data["reason"]
+        assert "good" not in answer.data["reason"]
+    good.finish()
+    assert sum(sum(c.totals.events for c in (EventFile(p),)) for p in logger.files(7)) == 21
+    assert "mute" in logger.ended_run(7).reason
+
+
+def test_abort_run_refuses_what_is_not_stored_and_says_so(logger: LoggerProcess) -> None:
+    logger.start_run(7, 8)
+    sender = Sender(logger.data, "source", (7,), BOTH, pause_seconds=0.001)
+    sender.start()
+    until(lambda: stored(logger, 7) > 200, "events are stored")
+    answer = logger.do("ABORT RUN", {"run": 7, "reason": "beam is off"})
+    assert answer.data == {"run": 7, "state": "ABORTED", "reason": "beam is off"}
+    sender.join(10)
+    assert isinstance(sender.error, RunEnded)
+    try:
+        sender.source.flush(30)
+    except EventsRefused as error:
+        assert set(error.reasons) <= {"run-aborted", "run-ended"}
+    report = sender.source.report()
+    assert report.pending == 0
+    stood = sum(len(numbers) for numbers in readable(logger.data, [7]).values())
+    assert stood == report.acknowledged
+    assert report.sent == stood + sum(report.refused.values())
+    assert logger.ended_run(7).state == "ABORTED"
+    assert logger.ended_run(7).reason == "beam is off"
+    # Its name is not taken up again by what comes later.
+    with pytest.raises(RunEnded):
+        sender.send(7)
+    sender.source.send("a", b"source/8/a/1|", run=8, number=1)
+    assert sender.source.close(30).acknowledged == stood + 1
+    logger.assert_verified()
+
+
+def test_stop_ends_the_runs_that_are_active_first(
+    logger: LoggerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dlog.source._GOODBYE_SECONDS", 0.1)  # there is nobody to say it to
+    logger.start_run(7, 8)
+    sender = Sender(logger.data, "source", (7, 8), BOTH)
+    for _ in range(50):
+        sender.send(7)
+        sender.send(8)
+    answer = logger.stop()
+    assert answer.state == "STOPPED"
+    assert [logger.ended_run(run).state for run in (7, 8)] == ["ENDED", "ENDED"]
+    assert sender.source.report().pending == 0
+    sender.source.close(1)
+    assert_exactly_once(logger.data, sender.expected())
+    logger.assert_verified()
+
+
+def test_a_run_of_many_streams_with_long_names_can_be_started(logger: LoggerProcess) -> None:
+    names = [f"a_stream_with_a_rather_long_n{i:03d}" for i in range(200)]
+    logger.do("CONFIGURE", {"streams": {name: {} for name in names}})
+    logger.do("START RUN", {"run": 7}, timeout=60)
+    assert len(logger.run_status(7).streams) + logger.run_status(7).omitted == 200
+    logger.do("STOP RUN", {"run": 7}, timeout=60)
+    logger.do("START RUN", {"run": 8}, timeout=60)
+    logger.stop()
+
+
+def test_commands_from_a_shell_do_the_same(logger: LoggerProcess) -> None:
+    said = run_dlog("coor", "start-run", "7", "-d", logger.data)
+    assert said.returncode == 0, said.stderr
+    refused = run_dlog("coor", "start-run", "7", "-d", logger.data)
+    assert refused.returncode == 1
+    assert "run 7 is in the journal already" in refused.stderr.decode()
+    assert run_dlog("coor", "stop", "-d", logger.data).returncode == 0
+    assert logger.ended() == 0
