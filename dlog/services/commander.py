@@ -233,7 +233,10 @@ class Commander:
                 )
             handler(asked, command)
         except TransitionRefused as error:
-            self._reject(asked, command, str(error), "transition", error.accepts)
+            # What COOR can say: its tables also hold what happens by itself.
+            said = [event for event in error.accepts if event in handlers]
+            told = TransitionRefused(error.machine, error.state, error.event, said)
+            self._reject(asked, command, str(told), "transition", said)
         except ConfigurationError as error:
             self._reject(asked, command, str(error), "configuration")
         except Refusal as error:
