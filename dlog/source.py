@@ -144,7 +144,7 @@ class Source:
             queue_bytes,
             packing,
             SessionId(session),
-            replay=True,
+            replayed=RunNumber(run),
             progress=progress,
         )
         return source
@@ -158,7 +158,7 @@ class Source:
         packing: Packing,
         session: SessionId,
         *,
-        replay: bool = False,
+        replayed: RunNumber | None = None,
         progress: Progress | None = None,
     ) -> None:
         name = _default_name() if name is None else name
@@ -182,7 +182,7 @@ class Source:
             queue_bytes=queue_bytes,
             packing=packing,
             now_ns=time.monotonic_ns(),
-            replay=replay,
+            replayed=replayed,
             progress=progress,
         )
         self._stream_sets: dict[Streams, StreamSet] = {}

@@ -84,11 +84,16 @@ class SourceBatches:
     """
 
     def __init__(
-        self, session: SessionId, counts: SourceCounts, *, replay: bool, progress: Progress
+        self,
+        session: SessionId,
+        counts: SourceCounts,
+        *,
+        replayed: RunNumber | None,
+        progress: Progress,
     ) -> None:
         self._session = session
         self._counts = counts
-        self._replay = replay
+        self._replayed = replayed
         self._resume_from = progress
         self.progress = progress
         # Closed batches by run, each with its place in the packing order.
@@ -137,24 +142,27 @@ class SourceBatches:
     def anything_queued(self) -> bool:
         return bool(self._queues)
 
-    def queued(self, run: RunNumber) -> bool:
-        return run in self._queues
-
     def last_of(self, run: RunNumber) -> int:
         """The highest number with events of the run; 0 for none."""
-        return max(self._last_of_run.get(run, 0), self.known)
+        return max(self._last_of_run.get(run, 0), self.known if run == self._replayed else 0)
+
+    def sent_all_of(self, run: RunNumber) -> bool:
+        """Whether each of its batches that are closed was sent."""
+        if run in self._queues or (run == self._replayed and self.repeating):
+            return False
+        return self.last_of(run) < self.cursor
 
     @property
     def known(self) -> int:
         """Of a replay: up to here, batches may have been sent by an earlier process."""
-        if not self._replay:
+        if self._replayed is None:
             return 0
         return max(self.acknowledged, self.admitted, self.selective[-1][1] if self.selective else 0)
 
     @property
     def repeating(self) -> bool:
         """Of a replay: what an earlier process sent is still being given again."""
-        return self._replay and not self.given_up and self.last < self.known
+        return not self.given_up and self.last < self.known
 
     def lowest(self) -> tuple[int, int]:
         """The lowest unacknowledged number, and the bytes of the session before it."""
@@ -172,7 +180,7 @@ class SourceBatches:
     def next_run(self, held: Collection[int]) -> RunNumber | None:
         """The run whose oldest batch is the next to get a number."""
         heads = [(queue[0][0], run) for run, queue in self._queues.items()]
-        if self._replay:
+        if self._replayed is not None:
             run = min(heads)[1] if heads else None
             return None if run in held and not self.repeating else run
         return min((head for head in heads if head[1] not in held), default=(0, None))[1]

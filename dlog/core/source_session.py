@@ -110,8 +110,8 @@ PHASES: Final = Machine(
 
 
 class SourceSession:
-    """See the module. `replay`: the session of `dlog send`: the events are given again from the
-    session's first after a restart, and `progress` is what the earlier process made durable.
+    """See the module. `replayed`: the one run of a `dlog send`, whose events are given again from
+    the session's first after a restart; `progress` is what the earlier process made durable.
     """
 
     def __init__(
@@ -124,12 +124,12 @@ class SourceSession:
         queue_bytes: int,
         packing: Packing,
         now_ns: int,
-        replay: bool = False,
+        replayed: RunNumber | None = None,
         progress: Progress | None = None,
     ) -> None:
         if len(session) != 16:
             raise ValueError("a session is 16 bytes")
-        if replay and packing.linger_ns is not None:
+        if replayed is not None and packing.linger_ns is not None:
             raise ValueError("a replay is packed without linger, or it would not repeat itself")
         progress = progress or Progress()
         self.session = session
@@ -137,10 +137,10 @@ class SourceSession:
         self.host = host
         self.process = process
         self.queue_bytes = queue_bytes
-        self.replay = replay
+        self.replay = replayed is not None
         self.packer = Packer(session, packing)
         self.counts = SourceCounts(progress.refusals_seen)
-        self.batches = SourceBatches(session, self.counts, replay=replay, progress=progress)
+        self.batches = SourceBatches(session, self.counts, replayed=replayed, progress=progress)
         self.runs = RunsTold()
         self.phase = Phase.GREETING
         self.failure: SourceError | None = None
@@ -376,12 +376,11 @@ class SourceSession:
     def _end_of_run(self, now_ns: int) -> bytes | None:
         """The answer for a run that ends, once all its events have been sent."""
         for run in sorted(self._to_answer):
-            last = self.batches.last_of(run)
-            if self.batches.queued(run) or self.batches.repeating or last >= self.batches.cursor:
+            if not self.batches.sent_all_of(run):
                 continue
             self._to_answer.discard(run)
             self._answered_ns[run] = now_ns
-            answer = EndOfRun(session=self.session, run=run, last=last)
+            answer = EndOfRun(session=self.session, run=run, last=self.batches.last_of(run))
             return _control(MessageKind.END_OF_RUN, answer)
         return None
 
