@@ -43,6 +43,8 @@ ROW_DTYPE: Final = np.dtype(
     ]
 )  # fmt: skip
 
+ROWS_PACKED_AT: Final = 16_384
+
 
 @dataclass(slots=True)
 class Testimony:
@@ -91,6 +93,7 @@ class _Gatherer:
     def __init__(self, keep_pieces: bool) -> None:
         self._keep_pieces = keep_pieces
         self._rows: list[tuple[Any, ...]] = []
+        self._packed: list[NDArray[Any]] = []  # an archive's rows would not fit as tuples
         self.totals = Totals()
         self.marks: dict[MarkKey, int] = {}
         self.pieces: list[tuple[int, MarkKey, int]] = []
@@ -118,6 +121,8 @@ class _Gatherer:
             header.number, span.begin, span.end, header.first_event, header.last_event, payload,
             header.crc, header.boot, header.events, bool(header.flags & FLAG_GROUP_END),
         ))  # fmt: skip
+        if len(self._rows) == ROWS_PACKED_AT:
+            self._pack()
         self.totals = self.totals.plus(header, payload)
         for entry in span.fragments:
             self._piece(entry, header.number, header.time_ns)
@@ -131,8 +136,13 @@ class _Gatherer:
         else:
             self.marks[entry.mark] = max(self.marks.get(entry.mark, 0), entry.sequence)
 
+    def _pack(self) -> None:
+        self._packed.append(np.array(self._rows, ROW_DTYPE))
+        self._rows.clear()
+
     def rows(self) -> NDArray[Any]:
-        return np.array(self._rows, ROW_DTYPE)
+        self._pack()
+        return np.concatenate(self._packed)
 
 
 def hear(

@@ -18,7 +18,7 @@ from dlog.core.event_file import decode_file_header, decode_sidecar
 from dlog.core.scan import SpanKind, scan
 from dlog.errors import DiskFull
 from dlog.limits import PAGE_BYTES
-from recovery.facts import FileSource, place_of
+from recovery.facts import FileSource, look_at, place_of
 from recovery.journal import rebuild
 from recovery.judge import verify_file
 from recovery.rebuild import Job, Mode, Outcome, Recovery, recover_file
@@ -364,3 +364,23 @@ def test_recovered_blocks_follow_each_other_by_the_chain(
     assert all(s.reason == "" for s in found)
     assert header.salt != damaged.header.salt
     assert os.path.getsize(output) == found[-1].end
+
+
+def test_a_file_that_is_being_written_is_recovered_up_to_its_durable_offset(
+    tmp_path: Path,
+) -> None:
+    """What is behind it comes again, or is not whole yet."""
+    data = tmp_path / "data"
+    built = build_run(data, {"a": make_pieces(make_events(80), 10)}, last_open=True)[-1]
+    rebuild(data)
+    more = FileBuilder(built.key, first_block=built.header.first_block)
+    for block in built.blocks:
+        more.block(block.entries, block.events)
+    more.pieces(make_pieces(make_events(10, first=81), 10, first_sequence=9), 10)
+    built.path.write_bytes(bytes(more.content))
+    facts = look_at(data)
+    facts.running = True
+    job = Job(Task(place_of(built.path), facts), tmp_path, "out.dlog")
+    told = recover_file(job, Mode.SALVAGE)
+    assert (told.outcome, told.verdict) == (Outcome.RECOVERED, Verdict.GOOD)
+    assert readable_events(tmp_path / "out.dlog") == sent_events(built)

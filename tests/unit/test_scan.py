@@ -331,3 +331,19 @@ def test_the_salt_of_a_file_without_header_page_is_found(small: BuiltFile) -> No
     content[: PAGE_BYTES + 50] = bytes(PAGE_BYTES + 50)
     assert guess_salt(Memory(content), path="test") == small.header.salt
     assert guess_salt(Memory(bytes(20 * PAGE_BYTES)), path="test") is None
+
+
+def test_blocks_of_another_stream_do_not_outvote_the_right_one(tmp_path: Path) -> None:
+    """A failing disk may have put more of them here than there are of the file's own."""
+    built, other = (
+        build_file(tmp_path / f"{stream}_0001.dlog.part", key=make_key(stream=stream), events=60)
+        for stream in ("photons", "muons")
+    )
+    content = bytearray(other.path.read_bytes())
+    block = built.blocks[2]
+    own = built.path.read_bytes()[block.offset : block.offset + block.length]
+    content[block.offset : block.offset + block.length] = own
+    content[:PAGE_BYTES] = bytes(PAGE_BYTES)
+    source = Memory(content)
+    assert guess_salt(source, path="test") == other.header.salt
+    assert guess_salt(source, path="test", expected=(7, "photons")) == built.header.salt
