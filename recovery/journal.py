@@ -475,6 +475,8 @@ class _Rebuild:
         old = self._book.old
         known = next((q for q in old.quarantine if q.path == path), None) if old else None
         self._report.quarantined += 1
+        # Its name ends in the boot that saved it: no later boot may come to the same name.
+        self._book.boot = max(self._book.boot, int(place.path.stem.rpartition("_")[2]))
         if known is not None:
             self._book.put(quarantine_key(path), known)
             return

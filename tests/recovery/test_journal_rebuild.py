@@ -347,3 +347,17 @@ def test_the_event_port_is_taken_from_where_the_logger_wrote_it(tmp_path: Path) 
     assert snapshot.logger.event_address == "tcp://127.0.0.1:4567"
     assert snapshot.boot is not None
     assert snapshot.boot.boot == 10
+
+
+def test_a_saved_tail_is_known_again_with_what_it_waits_for(tmp_path: Path) -> None:
+    built = build_run(tmp_path, {"a": make_pieces(make_events(80), 10)}, last_open=True)[-1]
+    tail = tmp_path / "quarantine" / f"7_a_events_0003_{PAGE_BYTES}_12.tail"
+    tail.parent.mkdir()
+    tail.write_bytes(built.path.read_bytes())
+    snapshot = rebuilt(tmp_path)
+    (record,) = snapshot.quarantine
+    assert record.readable
+    assert record.needed == [(SESSION_A, 7, "a", 7), (SESSION_A, 7, "a", 8)]
+    assert (record.begin, record.end) == (PAGE_BYTES, built.size)
+    assert snapshot.boot is not None
+    assert snapshot.boot.boot == 13
