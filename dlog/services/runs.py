@@ -66,6 +66,11 @@ class Run:
     def number(self) -> RunNumber:
         return RunNumber(self.record.run)
 
+    @property
+    def outcome(self) -> RunState | None:
+        """What it will be, once that is decided: an abort is, while it is still being committed."""
+        return RunState.ABORTED if self.record.abort_reason else self.going_to
+
 
 class Runs:
     """All live runs, and who takes orphans. `idle` is called whenever the last run is over."""
@@ -152,8 +157,8 @@ class Runs:
         if run is None:
             known = ", ".join(str(n) for n in sorted(self.live)) or "none"
             raise Refusal(f"run {number} is not active; active runs: {known}", "run")
-        if run.going_to is not None:
-            raise TransitionRefused("run", run.going_to, event, [])
+        if run.outcome is not None:
+            raise TransitionRefused("run", run.outcome, event, [])
         RUN.next(run.record.state, event)
         return run
 
@@ -165,7 +170,7 @@ class Runs:
         """STOP with runs active ends them first; one that is starting, once it is active."""
         self.stopping = True
         for run in list(self.live.values()):
-            if run.going_to is None and run.record.state in (RunState.ACTIVE, RunState.PAUSED):
+            if run.outcome is None and run.record.state in (RunState.ACTIVE, RunState.PAUSED):
                 self._begin_ending(run, None)
 
     def _begin_ending(self, run: Run, asked: Asked | None) -> None:
@@ -229,12 +234,13 @@ class Runs:
 
     def writer_ready(self, key: StreamKey, problem: str) -> None:
         run = self.live.get(key.run)
-        if run is None:
+        # Of a run that ends already, `waiting` are the writers that are not finished.
+        if run is None or run.outcome is not None:
             return
         run.waiting.discard(key.stream)
         if problem:
             run.problems.append(f"stream {key.stream}: {problem}")
-        if run.waiting or run.record.state is not RunState.STARTING or run.going_to is not None:
+        if run.waiting or run.record.state is not RunState.STARTING:
             return
         if run.problems:
             self._finish(run, RunState.FAILED, "; ".join(run.problems))
@@ -254,7 +260,7 @@ class Runs:
 
     def _now_active(self, run: Run) -> None:
         self.send_routes()
-        if self.stopping and run.going_to is None:
+        if self.stopping and run.outcome is None:
             self._begin_ending(run, None)
 
     def _drain(self, run: Run) -> None:
@@ -268,14 +274,14 @@ class Runs:
 
     def drained(self, number: RunNumber) -> None:
         run = self.live.get(number)
-        if run is not None and run.record.state is RunState.ENDING and run.going_to is None:
+        if run is not None and run.record.state is RunState.ENDING and run.outcome is None:
             self._finish(run, RunState.ENDED, "")
 
     def look_at_drains(self) -> None:
         now = self._clock.monotonic_ns()
         for run in list(self.live.values()):
             over = run.drain_until_ns and now >= run.drain_until_ns
-            if over and run.record.state is RunState.ENDING and run.going_to is None:
+            if over and run.record.state is RunState.ENDING and run.outcome is None:
                 names = self.events.waited_for(run.number) if self.events else []
                 reason = "drain time over, not heard from: " + (", ".join(names) or "nobody")
                 log.warning("run %d: %s", run.number, reason)
@@ -319,9 +325,10 @@ class Runs:
         self._finished[run.number] = state
         if len(self._finished) > FINISHED_KEPT:
             del self._finished[next(iter(self._finished))]
-        if not self.live and not self.stopping:
+        if not self.live:
+            # Also where STOP follows at once: a crash in between must not find it RUNNING.
             self._desk.become(LoggerEvent.LAST_RUN_OVER)
-            if self.orphans is not None:
+            if self.orphans is not None and not self.stopping:
                 self.orphans.seal()
         ended = EndedRunRecord(
             run=run.number,

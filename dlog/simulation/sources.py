@@ -192,7 +192,7 @@ class SimulatedCoor:
         self._clock = clock
         self._number = 0
         self._open: dict[int, tuple[bytes, int]] = {}
-        self.commands: dict[int, tuple[str, dict[str, Any]]] = {}
+        self._texts: list[bytes] = []
         self.answers: dict[int, Answer] = {}
 
     def give(self, command: str, parameters: dict[str, Any]) -> int:
@@ -204,9 +204,13 @@ class SimulatedCoor:
                 parameters=parameters,
             )
         )
-        self.commands[self._number] = (command, parameters)
+        self._texts.append(text)
         self._open[self._number] = (text, 0)
         return self._number
+
+    def text_of(self, number: int) -> bytes:
+        """A command as it was given."""
+        return self._texts[number - 1]
 
     def step(self, link: SimulatedCoorLink) -> None:
         """Take the answers, give what is not answered (again)."""

@@ -1,0 +1,165 @@
+"""The commander and its runs: commands that cross each other, and what a restart finds of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from dlog.core.states import LoggerState, RunState
+from dlog.model.ids import RunNumber, StreamName
+from dlog.simulation.steps import When
+from dlog.simulation.world import Life, World
+
+RUN = RunNumber(7)
+PHOTONS = StreamName("photons")
+TWO_STREAMS: dict[str, dict[str, object]] = {"photons": {}, "raw": {}}
+
+
+def configured(seed: int = 1) -> World:
+    world = World(seed)
+    assert world.do("INIT").ok
+    assert world.do("CONFIGURE", streams=TWO_STREAMS).ok
+    return world
+
+
+def running(seed: int = 1) -> World:
+    world = configured(seed)
+    assert world.do("START RUN", run=RUN).ok
+    return world
+
+
+def life_of(world: World) -> Life:
+    assert world.life is not None
+    return world.life
+
+
+def control(world: World, rounds: int = 4) -> None:
+    """Let commander, committer and event server work, and no writer."""
+    life = life_of(world)
+    for _ in range(rounds):
+        world.coor.step(life.link)
+        life.commander.step()
+        life.committer.step()
+        if life.events is not None:
+            life.events.step()
+
+
+def test_a_run_is_over_only_when_every_writer_is_although_one_gets_ready_late() -> None:
+    world = configured()
+    world.give("START RUN", run=RUN)
+    control(world)
+    life = life_of(world)
+    first, second = (w for w in life.writers if w.writer.key.run == RUN)
+    world.give("ABORT RUN", run=RUN)
+    control(world)
+    first.step()  # it opens its part, and is ready
+    second.step()
+    control(world)
+    first.step()  # it ends
+    assert first.writer.over
+    control(world)
+    assert RUN in life.commander.runs
+    second.step()
+    control(world)
+    assert RUN not in life.commander.runs
+
+
+def test_a_run_that_is_drained_while_its_abort_is_being_committed_ends() -> None:
+    world = running()
+    source = world.source("router-1")
+    source.send(RUN, (PHOTONS,), 1, b"x")
+    world.settle()
+    source.silent = True
+    world.give("STOP RUN", run=RUN)
+    control(world)
+    life = life_of(world)
+    number = world.give("ABORT RUN", run=RUN)
+    world.coor.step(life.link)
+    life.commander.step()  # the abort is on its way into the journal
+    life.commander.drained(RUN)
+    life.commander.step()
+    for _ in range(10):
+        for writer in life.writers:
+            writer.step()
+        control(world)
+    assert RUN not in life.commander.runs
+    assert world.coor.answers[number].data["state"] == "ABORTED"
+    assert not world.coor.answers[number - 1].ok
+
+
+def test_a_second_abort_and_a_stop_are_refused_while_the_first_abort_is_being_committed() -> None:
+    world = running()
+    life = life_of(world)
+    numbers = [world.give("ABORT RUN", run=RUN) for _ in range(2)]
+    numbers.append(world.give("STOP RUN", run=RUN))
+    world.coor.step(life.link)
+    life.commander.step()
+    world.run_until(lambda: all(n in world.coor.answers for n in numbers), "no answer")
+    assert [world.coor.answers[n].ok for n in numbers] == [True, False, False]
+
+
+@pytest.mark.parametrize("when", list(When))
+def test_a_logger_without_a_run_is_never_found_running(when: When) -> None:
+    """A crash at every step of a STOP that ends a run first."""
+    begin = running().steps.count
+    step = begin
+    while True:
+        step += 1
+        world = running()
+        world.steps.crash_at(step, when)
+        problems: list[str] = []
+        world.after_crash = lambda w=world, p=problems: p.extend(w.problems())  # type: ignore[misc]
+        assert world.do("STOP").ok
+        world.pump(5)
+        assert problems == []
+        if world.reboots == 0:
+            assert step > begin + 10
+            return
+
+
+def test_a_stopped_logger_begins_anew() -> None:
+    world = running()
+    assert world.do("STOP").ok
+    world.pump(3)
+    world.stopped = False
+    world.pump(3)
+    assert life_of(world).commander.record.state is LoggerState.PREINITIALIZED
+    assert world.do("INIT").ok
+
+
+def test_a_command_that_is_not_accepted_names_the_state_and_changes_nothing() -> None:
+    world = World(1)
+    world.pump(1)
+    before = life_of(world).commander.record.state
+    for command in ("CONFIGURE", "START RUN", "SET DEBUG"):
+        answer = world.do(command, run=1)
+        assert not answer.ok
+        assert answer.code == "transition"
+        assert str(before) in answer.error
+        assert answer.accepts
+        assert life_of(world).commander.record.state is before
+
+
+def test_the_same_id_is_carried_out_once_over_a_restart() -> None:
+    world = running()
+    first = world.do("PAUSE RUN", run=RUN)
+    number = max(world.coor.answers)
+    world.kill()
+    world.pump(3)
+    text = world.coor.text_of(number)
+    link = life_of(world).link
+    link.commands.append((world.coor.PEER, text))
+    control(world)
+    assert world.coor.answers[number] == first
+    assert life_of(world).commander.runs[RUN].record.state is RunState.PAUSED
+
+
+def test_the_same_id_with_another_body_is_refused() -> None:
+    world = running()
+    assert world.do("PAUSE RUN", run=RUN).ok
+    number = max(world.coor.answers)
+    text = world.coor.text_of(number).replace(b"PAUSE RUN", b"ABORT RUN")
+    link = life_of(world).link
+    link.commands.append((b"somebody", text))
+    life_of(world).commander.step()
+    assert b"id-reused" in link.answers[-1][1]
+    assert life_of(world).commander.runs[RUN].record.state is RunState.PAUSED
