@@ -12,14 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from dlog.core.admission import Admission, hello_problem
 from dlog.core.batch import Batch, decode_batch
 from dlog.core.block import OrphanReason
-from dlog.core.fate import TOO_MANY_STREAMS
+from dlog.core.fate import TOO_MANY_STREAMS, Verdict
 from dlog.core.frame import MessageKind, check_frame, control_body, encode_control
 from dlog.core.journal_records import SessionRecord
 from dlog.core.pieces import Piece, select, split
@@ -62,7 +62,7 @@ from dlog.model.messages import (
 from dlog.model.status import ConnectionStatus
 from dlog.ports import Alarms, Clock, EventLink, Severity
 from dlog.services.committer import Committer, Settled, Settlement
-from dlog.services.routes import Routes
+from dlog.services.routes import PieceTaker, Routes
 from dlog.services.sessions import SILENCE_NS_MAX, Session, Sessions, count_skipped
 
 log = logging.getLogger("dlog.events")
@@ -70,6 +70,15 @@ log = logging.getLogger("dlog.events")
 HEARTBEAT_NS: Final = HEARTBEAT_MS * 1_000_000
 
 _ORPHAN_REASONS: Final = {reason.words: reason for reason in OrphanReason}
+
+
+class _Routed(NamedTuple):
+    """A piece of a batch, and who takes it; None: it is refused."""
+
+    mark: MarkKey
+    chosen: Selection
+    verdict: Verdict
+    taker: PieceTaker | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -448,9 +457,14 @@ class EventServer:
         admission, why = session.state.judge(batch, self._memory_bytes)
         match admission:
             case Admission.ADMIT:
+                pieces = self._routed(batch)
+                if not all(session.may_go_to(piece.mark, piece.taker) for piece in pieces):
+                    # It is not asked for at once: the source's heartbeat makes us ask.
+                    count_skipped(session.skipped, "before-its-turn")
+                    return
                 session.resend_asked = 0
                 session.state.admit(batch)
-                self._admit(session, batch)
+                self._admit(session, batch, pieces)
             case Admission.DUPLICATE:
                 session.state.admit(batch)
                 self._count_duplicates(session, batch)
@@ -464,18 +478,25 @@ class EventServer:
                     f"window {session.name}", Severity.WARNING, f"{session.name}: {why}"
                 )
 
-    def _admit(self, session: Session, batch: Batch) -> None:
+    def _routed(self, batch: Batch) -> list[_Routed]:
+        """The pieces of a batch, with who takes them now."""
+        if batch.settled:
+            return []
+        return [
+            _Routed(mark, chosen, *self._routes.taker_of(mark, self._finished_run))
+            for mark, chosen in split(batch)
+        ]
+
+    def _admit(self, session: Session, batch: Batch, pieces: Sequence[_Routed]) -> None:
         """Hand each piece to whom it is meant for; each is one of the batch's shares."""
         if batch.settled:
             self._settle(session, batch, 1, None, count=(NO_RUN, ORPHAN_STREAM), events=0)
             return
-        pieces = split(batch)
-        for mark, chosen in pieces:
-            self._admit_piece(session, batch, mark, chosen, len(pieces))
+        for piece in pieces:
+            self._admit_piece(session, batch, piece, len(pieces))
 
-    def _admit_piece(
-        self, session: Session, batch: Batch, mark: MarkKey, chosen: Selection, shares: int
-    ) -> None:
+    def _admit_piece(self, session: Session, batch: Batch, piece: _Routed, shares: int) -> None:
+        mark, chosen, verdict, taker = piece
         settle = partial(
             self._settle,
             session,
@@ -491,7 +512,7 @@ class EventServer:
             settle(None, reason=TOO_MANY_STREAMS)
             return
         session.state.mark(mark, batch.sequence)
-        verdict, taker = self._routes.taker_of(mark, self._finished_run)
+        session.takers[mark.run, mark.stream] = (taker, batch.sequence)
         if taker is None:
             settle(mark, reason=verdict.reason)
             self._alarms.raise_alarm(

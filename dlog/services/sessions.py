@@ -16,9 +16,10 @@ from dlog.core.journal_records import SessionRecord
 from dlog.core.states import CONNECTION, ConnectionEvent, ConnectionState
 from dlog.errors import TransitionRefused
 from dlog.limits import HEARTBEAT_MS, HEARTBEATS_MISSED_MAX
-from dlog.model.ids import MarkKey, SessionId
+from dlog.model.ids import MarkKey, RunNumber, SessionId, StreamName
 from dlog.model.status import ConnectionStatus
 from dlog.ports import Clock
+from dlog.services.routes import PieceTaker
 
 log = logging.getLogger("dlog.events")
 
@@ -39,7 +40,8 @@ def count_skipped(counter: Counter[str], what: str) -> None:
 class Session:
     """A session with its connection. closed: it takes nothing any more; forgetting: a commit that
     drops it is under way; opening: the commit that makes it is. resend_asked: the batch that it was
-    last asked to send again from. runs_told, ended_told: runs that it was told of."""
+    last asked to send again from. runs_told, ended_told: runs that it was told of. takers: by run
+    and stream, who took the last piece (None: it was refused), and of which batch."""
 
     state: SessionState
     name: str
@@ -56,6 +58,9 @@ class Session:
     resend_asked: int = 0
     runs_told: set[int] = field(default_factory=set)
     ended_told: list[int] = field(default_factory=list)
+    takers: dict[tuple[RunNumber, StreamName], tuple[PieceTaker | None, int]] = field(
+        default_factory=dict
+    )
     reconnects: int = 0
     messages_in: int = 0
     messages_out: int = 0
@@ -95,6 +100,17 @@ class Session:
     def went(self, size: int) -> None:
         self.messages_out += 1
         self.bytes_out += size
+
+    def may_go_to(self, mark: MarkKey, taker: PieceTaker | None) -> bool:
+        """Whether this taker may have the next piece: another one has settled all before it.
+
+        A watermark tells that all below it is settled. Two takers commit independently: the later
+        piece could be committed before the earlier one, which a crash in between would lose.
+        """
+        last = self.takers.get((mark.run, mark.stream))
+        if last is None or last[0] is taker or last[1] <= self.state.acknowledged:
+            return True
+        return any(first <= last[1] <= end for first, end in self.state.selective)
 
     def told(self, live: set[int]) -> list[int]:
         """The runs that it was told of and that are over now; `live` are told with this."""

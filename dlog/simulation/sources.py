@@ -139,6 +139,7 @@ class SimulatedSource:
             now_ns=clock.monotonic_ns(),
         )
         self.silent = False  # a source that hangs, or a broken network
+        self.deaf = False  # what it sends arrives, what it is told does not
         network.connect(self.peer)
         history.names[session] = name
 
@@ -161,7 +162,7 @@ class SimulatedSource:
         come = self._network.receive_at_source(self.peer)
         if self.silent:
             return
-        for message in come:
+        for message in () if self.deaf else come:
             self.machine.receive(message, now)
         for _ in range(SENT_AT_ONCE_MAX):
             out = self.machine.next_message(now)
