@@ -152,7 +152,10 @@ class StreamWriter:
         now_ns = self._clock.monotonic_ns()
         if self._store.pending and not self._store.store():
             return False
-        if self.ending is Ending.ABORT:
+        if self.ending is Ending.ABORT and self._intake:
+            # What was taken up goes first: a watermark says that all below it is settled.
+            if not (self._flush() and self._sync()):
+                return False
             self._refuse_intake(RUN_ABORTED)
         while self._intake:
             if not self._staging.has_room_for(self._intake[0]) and not self._flush():
