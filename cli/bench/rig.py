@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -157,10 +157,11 @@ class Rig:
         load: Load,
         *,
         keep: bool = False,
-        during: Callable[[], None] | None = None,
+        end: bool = True,
     ) -> Measured:
-        """Run the load in a run of its own. keep: the run's files stay. during: called every 0.1 s
-        while it goes on. Raises `Error` where a process ends or an event is not acknowledged."""
+        """Run the load in a run of its own. keep: the run's files stay. end: the run is stopped;
+        otherwise it stays active, and its files open. Raises `Error` where a process ends or an
+        event is not acknowledged."""
         self._run += 1
         run = self._run
         names = [f"s{i}" for i in range(load.streams)]
@@ -170,26 +171,27 @@ class Rig:
         lines = Lines()
         for sender in senders:
             lines.of(sender)
-        self._hear(lines, senders, "ready", None)
+        self._hear(lines, senders, "ready")
         before, busy_before = self._cpu_seconds(), _processors()
         for sender in senders:
             assert sender.stdin is not None
             sender.stdin.write(b"g")
             sender.stdin.flush()
-        sent = self._hear(lines, senders, "done", during)
+        sent = self._hear(lines, senders, "done")
         cpu, busy = self._cpu_seconds() - before, _processors()
         for sender in senders:
             wait_for_end(sender, "a sender", _PATIENCE_SECONDS)
         self.rss_peak_bytes = self._rss_peak_bytes()
-        self._ask("STOP RUN", {"run": run})
+        if end:
+            self._ask("STOP RUN", {"run": run})
         files = list(self.run_folder(run).glob("*.dlog"))
         file_bytes = sum(file.stat().st_size for file in files)
-        if not keep:
+        if end and not keep:
             self.remove(run)
-        begin, end = min(s.begin_ns for s in sent), max(s.done_ns for s in sent)
+        begin_ns, end_ns = min(s.begin_ns for s in sent), max(s.done_ns for s in sent)
         return Measured(
             load=load,
-            seconds=(end - begin) / 1e9,
+            seconds=(end_ns - begin_ns) / 1e9,
             events=sum(s.events for s in sent),
             payload_bytes=sum(s.payload_bytes for s in sent),
             stored_bytes=sum(s.piece_bytes for s in sent),
@@ -236,7 +238,6 @@ class Rig:
         lines: Lines,
         senders: Sequence[subprocess.Popen[bytes]],
         phase: str,
-        during: Callable[[], None] | None,
     ) -> list[Sent]:
         """What each of them says when it has come that far."""
         heard: list[Sent] = []
@@ -249,8 +250,6 @@ class Rig:
                     raise ChildEnded(f"a sender of the benchmark: {said.problem or said.phase}")
                 heard.append(said)
                 continue
-            if during is not None:
-                during()
             gone = [s for s in senders if s.poll() is not None]
             if self.logger.poll() is not None or len(gone) > len(heard):
                 tail = last_lines(self._folder / "log")

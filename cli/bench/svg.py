@@ -16,7 +16,7 @@ _INK: Final = "#333333"
 _FAINT: Final = "#dddddd"
 _LEFT: Final = 70
 _RIGHT: Final = 24
-_TOP: Final = 44
+_TOP: Final = 66
 _BOTTOM: Final = 56
 
 
@@ -62,7 +62,7 @@ def chart(
     )
     for i, line in enumerate(lines):
         parts += _drawn(line, _COLOURS[i % len(_COLOURS)], across, up)
-    parts += _legend(lines, width)
+    parts += _legend(lines)
     return f"<g>{''.join(parts)}</g>"
 
 
@@ -127,17 +127,19 @@ def _drawn(line: Line, colour: str, across: _Scale, up: _Scale) -> list[str]:
     return parts
 
 
-def _legend(lines: Sequence[Line], width: int) -> list[str]:
+def _legend(lines: Sequence[Line]) -> list[str]:
+    """In one row below the title, where no line can cross it."""
     parts = []
+    x, y = float(_LEFT), _TOP - 18
     for i, line in enumerate(lines):
-        y = _TOP + 14 + 16 * i
         colour = _COLOURS[i % len(_COLOURS)]
         dashes = ' stroke-dasharray="6 4"' if line.dashed else ""
         parts.append(
-            f'<line x1="{_LEFT + 12}" y1="{y - 4}" x2="{_LEFT + 36}" y2="{y - 4}" '
+            f'<line x1="{x:.0f}" y1="{y - 4}" x2="{x + 24:.0f}" y2="{y - 4}" '
             f'stroke="{colour}" stroke-width="2"{dashes}/>'
         )
-        parts.append(_text(_LEFT + 42, y, line.name, "start"))
+        parts.append(_text(x + 30, y, line.name, "start"))
+        x += 48 + 6.6 * len(line.name)
     return parts
 
 

@@ -1,0 +1,192 @@
+"""What is measured by itself, not in rounds: filters, verify, reading, restart, memory."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+import dlog
+from cli.bench.events import waveforms
+from cli.bench.rig import Load, Rig
+from dlog.adapters.coor_link import CoorClient, NoAnswer
+from dlog.adapters.journal import LmdbJournal
+from dlog.core.event_file import Totals
+from dlog.core.filters import Compressor, Filter, apply_filter
+from dlog.core.journal_records import ClosedFileRecord
+from dlog.core.scan import Depth
+from dlog.limits import MIB
+from dlog.model.ids import FileKind
+from dlog.services.parts import put_closed
+from recovery.verify import plan, verify
+from tests.benchmarks.rounds import CHECKOUT
+
+_READ_BYTES: Final = 4 * MIB
+_RECORDS_PER_COMMIT: Final = 20_000
+_START_SECONDS_MAX: Final = 60.0
+
+
+# --- filters --------------------------------------------------------------------------------------
+
+
+def filters(rounds: int) -> tuple[float, float]:
+    """Delta and zstd 1 over zstd 1 alone, blocks of 1 MiB of 16-bit waveforms: speed and size."""
+    blocks = waveforms(16 * MIB).reshape(-1, MIB)
+    compressor = Compressor(1)
+    speeds, sizes = [], []
+    for _ in range(rounds):
+        taken, stored = {}, {}
+        for kind in (Filter.NONE, Filter.DELTA):
+            begin = time.perf_counter()
+            stored[kind] = sum(
+                len(compressor.compress(apply_filter(block, kind, 2)) or block) for block in blocks
+            )
+            taken[kind] = time.perf_counter() - begin
+        speeds.append(taken[Filter.NONE] / taken[Filter.DELTA])
+        sizes.append(stored[Filter.DELTA] / stored[Filter.NONE])
+    return median(speeds), median(sizes)
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def written(folder: Path, *, seconds: float, bytes_max: int) -> Iterator[Path]:
+    """A run folder with four closed files of 1 KiB events."""
+    load = Load(name="to read", event_bytes=1024, seconds=seconds, bytes_max=bytes_max)
+    with Rig(folder) as rig:
+        rig.measure(load, keep=True)
+        yield rig.run_folder(1)
+
+
+def verify_and_read(run: Path, rounds: int) -> tuple[float, float]:
+    """`verify` of what is stored over reading the files alone, two threads; reading blocks of
+    events over reading alone, one thread. The files come from the disk, not from memory."""
+    files = sorted(run.glob("*.dlog"))
+    verifying, reading = [], []
+    for _ in range(rounds):
+        alone = _cold(files, lambda: _read_all(files, threads=2))
+        verifying.append(alone / _cold(files, lambda: _verify(files)))
+        alone = _cold(files, lambda: _read_all(files, threads=1))
+        reading.append(alone / _cold(files, lambda: _read_events(run)))
+    return median(verifying), median(reading)
+
+
+def _cold(files: list[Path], work: Callable[[], None]) -> float:
+    """Seconds that it takes, with nothing of the files in memory."""
+    for file in files:
+        descriptor = os.open(file, os.O_RDONLY)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def _read_all(files: list[Path], *, threads: int) -> None:
+    def read(file: Path) -> None:
+        memory = bytearray(_READ_BYTES)
+        with file.open("rb", buffering=0) as opened:
+            while opened.readinto(memory):
+                pass
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(read, files))
+
+
+def _verify(files: list[Path]) -> None:
+    for report in verify(plan(files), depth=Depth.STORED, workers=2):
+        assert report.verdict.exit_code == 0, report
+
+
+def _read_events(run: Path) -> None:
+    highest = 0
+    for block in dlog.read(run).blocks():
+        highest = max(highest, int(block.table["number"].max()), int(block.payload[-1]))
+
+
+# --- restart --------------------------------------------------------------------------------------
+
+
+def restart(folder: Path, closed: int, rounds: int) -> float:
+    """Seconds from the start of the process until it takes events again: ten open files, so many
+    closed ones in the catalogue."""
+    load = Load(
+        name="to restart",
+        event_bytes=1024,
+        streams=10,
+        seconds=0.5,
+        bytes_max=256 * MIB,
+        rate=100e6,
+    )
+    taken = []
+    with Rig(folder) as rig:
+        rig.measure(load, end=False)
+        rig.logger.send_signal(signal.SIGKILL)
+        rig.logger.wait()
+        _add_closed(rig.data, closed)
+        for _ in range(rounds):
+            taken.append(_seconds_to_events(rig.data))
+    return median(taken)
+
+
+def _add_closed(data: Path, number: int) -> None:
+    with LmdbJournal.open(data / "journal", live_prefixes=()) as journal:
+        for begin in range(0, number, _RECORDS_PER_COMMIT):
+            end = min(number, begin + _RECORDS_PER_COMMIT)
+            journal.commit([put_closed(_closed(i)) for i in range(begin, end)])
+
+
+def _closed(i: int) -> ClosedFileRecord:
+    run, part = 1_000_000 + i // 1000, 1 + i % 1000
+    return ClosedFileRecord(
+        run=run, stream="s0", kind=FileKind.EVENTS, part=part, directory=0,
+        path=f"runs/{run}/s0_{part:05d}.dlog", file_uuid=i.to_bytes(16, "little"),
+        size_bytes=MIB, adler32=i, created_ns=i, closed_ns=i, totals=Totals(),
+    )  # fmt: skip
+
+
+def _seconds_to_events(data: Path) -> float:
+    begin = time.monotonic()
+    logger = subprocess.Popen(
+        [sys.executable, "-m", "cli.main", "resume", "-d", str(data)], cwd=CHECKOUT,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        with CoorClient(data, name="restart") as coor:
+            while time.monotonic() < begin + _START_SECONDS_MAX:
+                try:
+                    answer = coor.ask("STATUS", timeout=0.02)
+                except NoAnswer:
+                    assert logger.poll() is None, f"the logger ended with {logger.poll()}"
+                    continue
+                logged = answer.data["logger"]
+                if logged["pid"] == logger.pid and logged["state"] == "RUNNING":
+                    return time.monotonic() - begin
+        raise AssertionError("the logger did not come back")
+    finally:
+        logger.kill()
+        logger.wait()
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+def memory(folder: Path, *, seconds: float, memory_bytes: int = 256 * MIB) -> float:
+    """Peak memory over the configured one, less 1, where sources bring far more than is stored:
+    every stream compresses harder than it can."""
+    load = Load(
+        name="overload", event_bytes=1024, sources=4, seconds=seconds, bytes_max=1 << 30,
+        content="waveforms", stream={"compression": "zstd", "compression_level": 9},
+    )  # fmt: skip
+    with Rig(folder, memory_bytes=memory_bytes) as rig:
+        rig.measure(load)
+        return rig.rss_peak_bytes / memory_bytes - 1

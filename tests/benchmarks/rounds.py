@@ -1,0 +1,178 @@
+"""Rounds of measurements, each with everything once, so that what is compared was measured side by
+side: dlog, the disk without a logger, dlog without sync, and the peers.
+
+A disk of a shared machine changes from minute to minute: only ratios within a round are kept.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+import msgspec
+
+from cli.bench.disk import write_in_parallel
+from cli.bench.rig import Load, Measured, Rig
+from tests.benchmarks.peers import PEERS, Order, Written
+from tests.benchmarks.targets import PEER_SIZES, SIZES
+
+CHECKOUT: Final = Path(__file__).resolve().parents[2]
+Say = Callable[[str], None]
+
+
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """Of each measurement."""
+
+    seconds: float = 2.0
+    bytes_max: int = 3 << 30
+
+
+class Found:
+    """Values by name, one a round."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[float]] = defaultdict(list)
+
+    def add(self, name: str, value: float) -> None:
+        self.values[name].append(value)
+
+    def medians(self) -> dict[str, float]:
+        return {name: median(values) for name, values in self.values.items()}
+
+
+class Rounds:
+    def __init__(self, folder: Path, bounds: Bounds, say: Say) -> None:
+        self._folder = folder
+        self._bounds = bounds
+        self._say = say
+        self.ratios = Found()
+        self.absolute = Found()  # bytes a second, for the table of what was seen
+
+    def run(self, rounds: int, *, peers: bool = True) -> None:
+        with (
+            Rig(self._folder / "logger") as rig,
+            Rig(self._folder / "unsynced", module="tests.benchmarks.without_fsync") as unsynced,
+        ):
+            rig.measure(self._load(1024))  # warms up: imports, memory, the journal's first pages
+            for number in range(1, rounds + 1):
+                self._say(f"round {number} of {rounds}")
+                self._sizes(rig)
+                self._mixed(rig)
+                self._hot(rig)
+                self._unsynced(rig, unsynced)
+                if peers:
+                    self._peers(rig)
+                self._latency(rig)
+
+    # --- one round -------------------------------------------------------------------------------
+
+    def _sizes(self, rig: Rig) -> None:
+        worst = 0.0
+        disk = self._disk(4)
+        for size in SIZES:
+            measured = self._measure(rig, self._load(size))
+            after = self._disk(4)
+            self.ratios.add(f"disk-{size}", measured.stored_rate / ((disk + after) / 2))
+            self.absolute.add(f"dlog-{size}", measured.stored_rate)
+            self.absolute.add(f"sources-cpu-{size}", _sources_cpu(measured))
+            self.absolute.add(f"cpu-{size}", measured.cpu_seconds_per_gb)
+            worst = max(worst, measured.cpu_seconds_per_gb)
+            disk = after
+        self.ratios.add("cpu", worst)
+
+    def _mixed(self, rig: Rig) -> None:
+        before = self._disk(4)
+        load = msgspec.structs.replace(
+            self._load(1024), mixed=True, bytes_max=self._bounds.bytes_max * 2 // 3
+        )
+        measured = self._measure(rig, load)
+        disk = (before + self._disk(4)) / 2
+        self.ratios.add("mixed", measured.stored_rate / disk)
+        self.absolute.add("dlog-mixed", measured.stored_rate)
+
+    def _hot(self, rig: Rig) -> None:
+        before = self._disk(1)
+        load = msgspec.structs.replace(self._load(16 * 1024), streams=1, sources=1)
+        measured = self._measure(rig, load)
+        disk = (before + self._disk(1)) / 2
+        self.ratios.add("hot", measured.stored_rate / disk)
+        self.absolute.add("dlog-hot", measured.stored_rate)
+
+    def _unsynced(self, rig: Rig, unsynced: Rig) -> None:
+        load = self._load(16 * 1024)
+        before = self._measure(unsynced, load).stored_rate
+        synced = self._measure(rig, load).stored_rate
+        after = self._measure(unsynced, load).stored_rate
+        self.ratios.add("durable", synced / ((before + after) / 2))
+        self.absolute.add("dlog-unsynced", (before + after) / 2)
+
+    def _peers(self, rig: Rig) -> None:
+        for size in PEER_SIZES:
+            dlog = self._measure(rig, self._load(size)).stored_rate
+            for peer in PEERS:
+                written = self._peer(peer, size).rate
+                self.ratios.add(f"{peer}-{size}", dlog / written)
+                self.absolute.add(f"{peer}-{size}", written)
+
+    def _latency(self, rig: Rig) -> None:
+        highest = self.absolute.values["dlog-1024"][-1]
+        load = msgspec.structs.replace(self._load(1024), rate=highest / 3)
+        measured = self._measure(rig, load)
+        self.ratios.add("latency", measured.latency_ms["p99"])
+        self.absolute.add("latency-p50", measured.latency_ms["p50"])
+
+    # --- one measurement -------------------------------------------------------------------------
+
+    def _load(self, event_bytes: int) -> Load:
+        return Load(
+            name=f"{event_bytes} B", event_bytes=event_bytes, seconds=self._bounds.seconds,
+            bytes_max=self._bounds.bytes_max,
+        )  # fmt: skip
+
+    def _measure(self, rig: Rig, load: Load) -> Measured:
+        measured = rig.measure(load)
+        self._say(
+            f"  dlog {load.name}{' mixed' * load.mixed}, {load.streams} streams: "
+            f"{measured.stored_rate / 1e6:.0f} MB/s, {measured.cpu_seconds_per_gb:.2f} s/GB, "
+            f"{measured.cpu_busy:.0%} busy"
+            + (f", p99 {measured.latency_ms['p99']:.1f} ms" if measured.latency_ms else "")
+        )
+        return measured
+
+    def _disk(self, files: int) -> float:
+        look = write_in_parallel(
+            self._folder, files=files, seconds=self._bounds.seconds / 2,
+            bytes_max=self._bounds.bytes_max,
+        )  # fmt: skip
+        self.absolute.add(f"disk-{files}", look.rate)
+        self._say(f"  disk, {files} files: {look.rate / 1e6:.0f} MB/s")
+        return look.rate
+
+    def _peer(self, peer: str, event_bytes: int) -> Written:
+        folder = self._folder / "peer"
+        folder.mkdir()
+        order = Order(
+            peer=peer, folder=str(folder), event_bytes=event_bytes, seconds=self._bounds.seconds,
+            bytes_max=self._bounds.bytes_max,
+        )  # fmt: skip
+        text = msgspec.json.encode(order).decode()
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "tests.benchmarks.peers", text], cwd=CHECKOUT, check=True,
+                capture_output=True, timeout=60 + 10 * self._bounds.seconds,
+            )  # fmt: skip
+        finally:
+            shutil.rmtree(folder)
+        written = msgspec.json.decode(done.stdout, type=Written)
+        self._say(f"  {peer}, {event_bytes} B: {written.rate / 1e6:.0f} MB/s")
+        return written
+
+
+def _sources_cpu(measured: Measured) -> float:
+    return measured.sources_cpu_seconds / (measured.stored_bytes / 1e9)
