@@ -68,6 +68,7 @@ class Report:
     name: str
     session: str
     logger: str
+    logger_uuid: str
     state: str
     waiting: str
     events: int
@@ -133,9 +134,14 @@ class Source:
         progress: Progress,
         packing: Packing,
         queue_bytes: int = SOURCE_QUEUE_BYTES_DEFAULT,
+        finished: bool = False,
     ) -> Source:
         """A source that goes on with a session of an earlier process: all its events are sent again
-        from the first one, in the same order; what was acknowledged then is passed over."""
+        from the first one, in the same order; what was acknowledged then is passed over.
+
+        Its events wait until the run is active. finished: everything was acknowledged already, so
+        that only `close` is left to do.
+        """
         source = cls.__new__(cls)
         source._begin(
             address,
@@ -146,6 +152,7 @@ class Source:
             SessionId(session),
             replayed=RunNumber(run),
             progress=progress,
+            finished=finished,
         )
         return source
 
@@ -160,6 +167,7 @@ class Source:
         *,
         replayed: RunNumber | None = None,
         progress: Progress | None = None,
+        finished: bool = False,
     ) -> None:
         name = _default_name() if name is None else name
         if not valid_source_name(name):
@@ -185,6 +193,8 @@ class Source:
             replayed=replayed,
             progress=progress,
         )
+        if finished:
+            self._session.batches.skip_to_progress()
         self._stream_sets: dict[Streams, StreamSet] = {}
         self._next_number: dict[RunNumber, int] = {}
         self._reported: dict[str, int] = {}
@@ -411,6 +421,18 @@ class Source:
         return self._session.session
 
     @property
+    def repeating(self) -> bool:
+        """Of a replay: what is sent was sent before, by an earlier process."""
+        with self._lock:
+            return self._session.batches.repeating
+
+    def run_state(self, run: int) -> str | None:
+        """active, held, ending, over, or "" for a run that the logger does not list; None while no
+        logger has answered."""
+        with self._lock:
+            return self._session.runs.state(run) if self._session.told else None
+
+    @property
     def acknowledged(self) -> int:
         """(event, stream) pieces that are durable."""
         return self.report().acknowledged
@@ -436,6 +458,7 @@ class Source:
             name=session.name,
             session=session.session.hex(),
             logger=session.logger_name,
+            logger_uuid=session.logger_uuid.hex(),
             state=_STATES[session.phase],
             waiting=self._waiting(),
             events=session.packer.events,
@@ -461,6 +484,8 @@ class Source:
             return session.detail
         if session.waiting:
             return session.waiting
+        if session.replayed is not None and not session.runs.state(session.replayed):
+            return f"run {session.replayed} is not active"
         if session.runs.held:
             return "paused: run " + ", ".join(str(run) for run in sorted(session.runs.held))
         return ""

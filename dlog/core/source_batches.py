@@ -152,6 +152,12 @@ class SourceBatches:
             return False
         return self.last_of(run) < self.cursor
 
+    def skip_to_progress(self) -> None:
+        """Of a replay that was acknowledged to its end: nothing is given again."""
+        self.last = self.progress.acknowledged
+        self.end_bytes = self.progress.position_bytes
+        self.cursor = self.last + 1
+
     @property
     def known(self) -> int:
         """Of a replay: up to here, batches may have been sent by an earlier process."""

@@ -63,6 +63,17 @@ class RunsTold:
         """Whether events for the run may be taken from the caller, as far as is known."""
         return run not in self._ended and run not in self.ending
 
+    def may_send(self, run: int) -> bool:
+        """Whether the logger stores events of the run."""
+        return run in self.active or run in self.ending
+
+    def state(self, run: int) -> str:
+        """active, held, ending, over; "" where the run is not listed."""
+        for name, runs in (("active", self.active), ("held", self.held), ("ending", self.ending)):
+            if run in runs:
+                return name
+        return "over" if self.is_over(run) else ""
+
     def check(self, run: int) -> None:
         """Raises `RunEnded`."""
         if not self.takes_events(run):

@@ -137,6 +137,7 @@ class SourceSession:
         self.host = host
         self.process = process
         self.queue_bytes = queue_bytes
+        self.replayed = replayed
         self.replay = replayed is not None
         self.packer = Packer(session, packing)
         self.counts = SourceCounts(progress.refusals_seen)
@@ -149,6 +150,7 @@ class SourceSession:
         self.waiting = ""  # why it grants no credit
         self.told = False  # an acknowledgement has come since HELLO
         self.logger_name = ""
+        self.logger_uuid = b""
         self.boot = 0
         self.event_bytes_max = EVENT_BYTES_MAX
         self._message_bytes_max = MESSAGE_BYTES_MAX
@@ -450,6 +452,9 @@ class SourceSession:
         if self.runs.is_over(run) and not batches.repeating:
             batches.drop_run(run)
             return True
+        if self.replay and not batches.repeating and not self.runs.may_send(run):
+            # A file has time. Sent now, its events would be orphans, or refused.
+            return False
         length = batches.next_bytes(run)
         if length > self._message_bytes_max:
             self._fail(f"a batch of {length} B; the logger takes {self._message_bytes_max} B")
@@ -528,6 +533,7 @@ class SourceSession:
             self.runs.logger_restarted(now_ns + self._silence_ns)
         self.boot = welcome.boot
         self.logger_name = welcome.logger
+        self.logger_uuid = welcome.logger_uuid
         self.detail = ""
         self.event_bytes_max = min(EVENT_BYTES_MAX, welcome.event_bytes_max)
         self._message_bytes_max = welcome.message_bytes_max
