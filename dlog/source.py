@@ -505,13 +505,8 @@ class Source:
         try:
             self._leave(timeout)
         finally:
-            with self._lock:
-                self._closed = True
-                # Nobody can go on with it: the logger need not wait for the session to come back.
-                self._last_words = not self._session.replay and self._session.phase is Phase.OPEN
-                self._changed.notify_all()
-            self._link.close()
-            atexit.unregister(self._forgotten)
+            # Nobody can go on with it: the logger need not wait for the session to come back.
+            self._end(last_words=not self._session.replay)
         with self._lock:
             self._raise_refusals()
             return self._report()
@@ -525,6 +520,18 @@ class Source:
             # The events are safe: what is missing is only that the logger knows that we left.
             if not self._wait(lambda: self._session.phase is Phase.OVER, _GOODBYE_SECONDS):
                 _LOG.warning("source %s: the logger did not confirm the end", self.name)
+
+    def abandon(self) -> None:
+        """Close at once, without goodbye: of a replay, another process goes on with the session."""
+        self._end()
+
+    def _end(self, *, last_words: bool = False) -> None:
+        with self._lock:
+            self._closed = True
+            self._last_words = last_words and self._session.phase is Phase.OPEN
+            self._changed.notify_all()
+        self._link.close()
+        atexit.unregister(self._forgotten)
 
     def __enter__(self) -> Source:
         return self
