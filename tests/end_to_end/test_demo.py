@@ -29,6 +29,7 @@ from cli.demo.detectors import (
 )
 from cli.demo.proof import compare
 from tests.end_to_end.processes import dlog_command, environment, run_dlog
+from tests.end_to_end.test_readme import README, blocks, plain
 from tests.event_files import FileBuilder, Piece, SentEvent, make_key
 
 SECONDS = 4.0
@@ -223,3 +224,13 @@ def test_a_stream_has_the_events_that_are_sent_to_it() -> None:
             if stream.name in streams
         )
         assert all_numbers[chosen == 1].tolist() == numbers_of(stream, 1, SECONDS).tolist()
+
+
+# --- what README.md shows of it -----------------------------------------------------------------
+
+
+def test_the_readme_shows_a_demo_like_this_one(demo: Demo) -> None:
+    shown = next(b for b in blocks(README.read_text()) if b.mark == "demo")
+    real = {plain(line) for line in demo.words.splitlines()}
+    lacking = [line for line in shown.content.splitlines() if plain(line) not in real]
+    assert lacking == []

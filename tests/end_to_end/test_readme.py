@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,6 +24,9 @@ from tests.end_to_end.processes import CHECKOUT, environment
 
 README: Final = CHECKOUT / "README.md"
 PATIENCE_SECONDS: Final = 60.0
+# The README is not of this machine.
+SHOWN_FOLDER: Final = "/home/shift/tour"
+SHOWN_HOST: Final = "daq1"
 
 
 class Block(NamedTuple):
@@ -67,8 +71,8 @@ def plain(line: str) -> str:
     """A line without what differs from run to run."""
     line = re.sub(r"\b[0-9a-f]{8,}\b", "HEX", line)
     line = re.sub(r"[━─]+", "─", line)
-    line = re.sub(r"\b(B|KiB|MiB|GiB)\b", "SIZE", line)
-    line = re.sub(r"\b\d[\d,.:]*\d\b|\b\d\b", "#", line)
+    line = re.sub(r"\b([kMG]?B/s|B|KiB|MiB|GiB)", "SIZE", line)
+    line = re.sub(r"\d[\d,.:]*", "#", line)
     line = re.sub(r"# min # s|# (s|min|ms|h)\b", "TIME", line)
     return re.sub(r"\s+", " ", line).strip()
 
@@ -87,7 +91,8 @@ class Shell:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._environment = {**environment(), "HOSTNAME": "vm"}
+        # What commands keep for the user stays in here too.
+        self._environment = {**environment(), "HOME": str(folder), "XDG_STATE_HOME": ""}
         bin_folder = folder / "bin"
         bin_folder.mkdir()
         command = bin_folder / "dlog"
@@ -102,7 +107,8 @@ class Shell:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             timeout=PATIENCE_SECONDS, check=False,
         )  # fmt: skip
-        said = done.stdout.decode()
+        said = done.stdout.decode().replace(str(self._folder), SHOWN_FOLDER)
+        said = re.sub(rf"\b{re.escape(socket.gethostname())}\b", SHOWN_HOST, said)
         assert done.returncode == 0, f"{command}: {done.returncode}\n{said}\n{self.logs()}"
         return [line.rstrip() for line in said.rstrip().splitlines()]
 
