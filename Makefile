@@ -44,7 +44,8 @@ types: $(DEVELOP)
 layers: $(DEVELOP)
 	@out=$$($(BIN)/lint-imports --no-logo 2>&1) || { printf '%s\n' "$$out"; exit 1; }
 golden: $(DEVELOP)
-	@test ! -f fixtures/make_golden.py || $(BIN)/python fixtures/make_golden.py --check
+	@$(BIN)/python fixtures/make_golden.py --check
+	@$(BIN)/python fixtures/make_damaged.py --check
 
 .PHONY: soak
 soak: $(DEVELOP)  ## hours of kill, restart and compare

@@ -1,4 +1,4 @@
-"""The lock that keeps a second logger off a data directory; it never waits and never breaks a lock.
+"""The lock that keeps a second logger off a data directory; it never breaks a lock.
 
 An flock on `DATA/lock`, so the kernel releases it with the process, however that dies. The file
 stays where it is: removing it would let two loggers lock two files of the same name.
@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import time
 import weakref
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ from dlog.errors import DataDirectoryGone, LockedByAnother
 
 LOCK_NAME: Final = "lock"
 _PID_BYTES_MAX: Final = 32
+LOOK_SECONDS_MAX: Final = 0.5
 
 
 class DirectoryLock:
@@ -36,7 +38,7 @@ class DirectoryLock:
         """Raises `LockedByAnother`, naming the process that holds the directory."""
         fd = _open_lock_file(root)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(fd)
         except OSError as error:
             holder = _read_pid(fd)
             os.close(fd)
@@ -66,6 +68,21 @@ class DirectoryLock:
         traceback: TracebackType | None,
     ) -> None:
         self.release()
+
+
+def _lock(fd: int) -> None:
+    """`verify` holds the lock, shared, for the moment that it takes to see whether a logger runs:
+    that is not another logger, and is waited for."""
+    deadline = time.monotonic() + LOOK_SECONDS_MAX
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno != errno.EWOULDBLOCK or time.monotonic() > deadline:
+                raise
+            time.sleep(LOOK_SECONDS_MAX / 20)
+        else:
+            return
 
 
 def _open_lock_file(root: Path) -> int:

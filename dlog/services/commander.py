@@ -279,6 +279,10 @@ class Commander:
 
     def _activate(self, init: InitConfig) -> None:
         """What INIT's parameters ask for, from now on."""
+        # A rebuilt journal does not know the address that was bound: INIT's is what is left.
+        address = self.record.event_address or init.event_address
+        bound = self._machinery.open_events(init, address)
+        self._desk.record = msgspec.structs.replace(self.record, event_address=bound)
         self._machinery.set_debug(init.debug_level)
         self._machinery.notices(init)
         self._runs.events = self._machinery.start_events()
