@@ -180,6 +180,19 @@ class EventServer:
         """The live sessions and watermarks of the journal; before anything else."""
         self._sessions.load(sessions, marks)
 
+    def use(self, link: EventLink, *, memory_bytes: int, expiry_seconds: float) -> None:
+        """Go on with other parameters (INIT), while nobody drives it. The sessions stay: pieces
+        that were admitted may still be on their way, and the journal does not know them yet."""
+        if link is not self._link:
+            for session in self._sessions:
+                session.happened(ConnectionEvent.DROPPED)
+                self._sessions.disconnect(session)
+        self._link = link
+        self._memory_bytes = memory_bytes
+        self._message_bytes_max = min(MESSAGE_BYTES_MAX, memory_bytes // 4)
+        self._expiry_ns = int(expiry_seconds * 1e9)
+        self._stopping = False
+
     def run(self) -> None:
         """Until `stop`. Raises what makes the logger fail."""
         while not self._stopping:

@@ -137,6 +137,7 @@ class Life:
             self.alarms, world.random_bytes,
         )
         self.link = SimulatedCoorLink()
+        self._event_link = SimulatedEventLink(world.network, world.message_to_source)
         self.writers: list[_Writer] = []
         self.events: EventServer | None = None
         self.commander = Commander(
@@ -243,16 +244,20 @@ class Life:
     def start_events(self) -> EventServer:
         init = self.commander.record.init
         assert init is not None
-        link = SimulatedEventLink(self._world.network, self._world.message_to_source)
-        events = EventServer(
-            Identity(self._meta.name, self._meta.logger_uuid, self.boot), link, self.committer,
-            self._clock, self.alarms, memory_bytes=init.memory_bytes // 2,
-            expiry_seconds=init.session_expiry_seconds, finished_run=self._finished_run,
+        memory_bytes, expiry_seconds = init.memory_bytes // 2, init.session_expiry_seconds
+        if self.events is not None:
+            self.events.use(
+                self._event_link, memory_bytes=memory_bytes, expiry_seconds=expiry_seconds
+            )
+            return self.events
+        self.events = EventServer(
+            Identity(self._meta.name, self._meta.logger_uuid, self.boot), self._event_link,
+            self.committer, self._clock, self.alarms, memory_bytes=memory_bytes,
+            expiry_seconds=expiry_seconds, finished_run=self._finished_run,
             drained=self.commander.drained,
         )
-        events.load(self._all(records.SESSIONS, SessionRecord), dict(self._marks()))
-        self.events = events
-        return events
+        self.events.load(self._all(records.SESSIONS, SessionRecord), dict(self._marks()))
+        return self.events
 
     def _marks(self) -> list[tuple[MarkKey, int]]:
         found = []

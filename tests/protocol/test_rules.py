@@ -93,3 +93,22 @@ def test_a_piece_that_is_refused_waits_for_those_of_its_stream_before_it() -> No
     source.deaf = False
     world.kill()
     holds(world)
+
+
+def test_a_new_event_server_knows_what_the_one_before_had_admitted() -> None:
+    """INIT between two runs: pieces of the first may still be on their way to the orphans' file."""
+    world = running()
+    source = world.source("router-1")
+    stuck = ((0, "orphan"),)
+    send(source, 9, (PHOTONS,), 1)
+    turn(world, without=stuck)
+    assert source.machine.events_pending == 1
+    for run in (RUN, OTHER_RUN):
+        world.give("STOP RUN", run=run)
+        turn(world, without=stuck, rounds=30)
+    world.give("INIT")
+    turn(world, without=stuck)
+    number = world.give("START RUN", run=10)
+    turn(world, without=stuck, rounds=100)
+    assert world.coor.answers[number].ok
+    holds(world)
