@@ -7,6 +7,7 @@ numpy masks.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ from dlog.core.block import OrphanReason
 from dlog.core.rotation import Selection
 from dlog.model.events import EventTable, Payload
 from dlog.model.ids import MarkKey, RunNumber, Sequence
+
+# Payload between two runs of chosen events, on average, from which on they are copied run by run.
+_RUN_BYTES_MIN: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,21 @@ def select(table: EventTable, payload: Payload, chosen: Selection) -> tuple[Even
     sizes = table["size"]
     if len(sizes) and int(sizes.min()) == int(sizes.max()):
         return table[chosen], payload.reshape(len(sizes), -1)[chosen].reshape(-1)
-    return table[chosen], payload[np.repeat(chosen, sizes)]
+    return table[chosen], _payload_of(sizes, payload, chosen)
+
+
+def _payload_of(sizes: NDArray[Any], payload: Payload, chosen: NDArray[np.bool_]) -> Payload:
+    """The payloads of the chosen events, of different sizes, behind each other."""
+    edges = np.flatnonzero(np.diff(chosen, prepend=False, append=False))
+    if len(edges) * _RUN_BYTES_MIN > 2 * len(payload):
+        return payload[np.repeat(chosen, sizes)]
+    # Neighbours that are chosen are copied at once, and no loop of ours turns for each of the rest:
+    # a mask over all bytes takes three times as long for events of 1 KiB.
+    ends = np.zeros(len(sizes) + 1, np.int64)
+    np.cumsum(sizes, out=ends[1:])
+    begins, stops = ends[edges[0::2]].tolist(), ends[edges[1::2]].tolist()
+    runs = map(payload.data.__getitem__, map(slice, begins, stops))
+    return np.frombuffer(b"".join(runs), np.uint8)
 
 
 def split(batch: Batch) -> list[tuple[MarkKey, Selection]]:
