@@ -1,5 +1,5 @@
-"""A crash before, in and after every numbered storage step of the scripted scenario, and in the
-recovery from it: nothing acknowledged is lost, nothing stands twice, and it all goes on by itself."""
+"""A crash before, in and after every numbered storage step of the scripted scenario, and in its
+recovery: nothing acknowledged is lost, nothing stands twice, and it all goes on by itself."""
 
 from __future__ import annotations
 

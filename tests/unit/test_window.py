@@ -1,0 +1,98 @@
+"""The window: what is granted never exceeds the memory, and no session starves."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from dlog.core.window import Account, grant, share_bytes
+from dlog.limits import MIB
+from dlog.model.ids import SessionId
+
+BUDGET = 64 * MIB
+MESSAGE_MAX = BUDGET // 4
+
+
+def session(number: int) -> SessionId:
+    return SessionId(number.to_bytes(16, "big"))
+
+
+@st.composite
+def accounts(draw: st.DrawFn) -> dict[SessionId, Account]:
+    """Accounts whose outstanding bytes fit into the budget, as they always do."""
+    left = BUDGET
+    found = {}
+    for number in range(draw(st.integers(1, 12))):
+        settled = draw(st.integers(0, 2**40))
+        outstanding = draw(st.integers(0, min(left, BUDGET // 2)))
+        wanted = draw(st.one_of(st.just(0), st.integers(1, 2 * MESSAGE_MAX)))
+        left -= outstanding
+        found[session(number)] = Account(settled, settled + outstanding, wanted)
+    return found
+
+
+def granted(before: dict[SessionId, Account]) -> dict[SessionId, Account]:
+    limits = grant(before, BUDGET, MESSAGE_MAX)
+    return {
+        s: Account(a.settled, limits.get(s, a.limit), a.wanted) for s, a in before.items()
+    }
+
+
+@given(accounts())
+def test_what_is_outstanding_never_exceeds_the_budget(before: dict[SessionId, Account]) -> None:
+    after = granted(before)
+    assert sum(a.outstanding for a in after.values()) <= BUDGET
+
+
+@given(accounts())
+def test_a_limit_never_goes_back(before: dict[SessionId, Account]) -> None:
+    for s, limit in grant(before, BUDGET, MESSAGE_MAX).items():
+        assert limit > before[s].limit
+
+
+@given(accounts(), st.integers(0, 11))
+def test_a_limit_below_what_is_settled_counts_as_nothing_outstanding(
+    before: dict[SessionId, Account], which: int
+) -> None:
+    """A session that was resumed: more is settled than was ever granted to it in this boot."""
+    chosen = session(which % len(before))
+    before[chosen] = Account(before[chosen].settled + 10 * MIB, 0, 0)
+    after = granted(before)
+    assert sum(a.outstanding for a in after.values()) <= BUDGET
+
+
+@given(st.lists(st.integers(0, MESSAGE_MAX), min_size=1, max_size=12))
+def test_no_session_starves(wanted: list[int]) -> None:
+    """Whoever waits for a message gets its window, once what others have had is settled."""
+    now = {session(i): Account(0, 0, w) for i, w in enumerate(wanted)}
+    sent: set[SessionId] = set()
+    for _ in range(4 * len(wanted) + 4):
+        now = granted(now)
+        for s, account in now.items():
+            if account.outstanding >= account.wanted > 0 or not account.wanted:
+                sent.add(s)
+                # It sends all that it may, and all of it is settled: it wants nothing more.
+                now[s] = Account(account.limit, account.limit, 0)
+    assert sent == set(now)
+
+
+@given(st.integers(1, 256))
+def test_shares_leave_room_for_one_large_message(sessions: int) -> None:
+    share = share_bytes(sessions, BUDGET, MESSAGE_MAX)
+    if share > 2 * MIB:
+        assert sessions * share + MESSAGE_MAX <= BUDGET
+
+
+def test_small_steps_are_not_granted() -> None:
+    share = share_bytes(1, BUDGET, MESSAGE_MAX)
+    nearly = Account(1000, 1000 + share - 100)
+    assert grant({session(0): nearly}, BUDGET, MESSAGE_MAX) == {}
+
+
+@pytest.mark.parametrize("others", [0, 3])
+def test_only_one_session_at_a_time_gets_more_than_its_share(others: int) -> None:
+    before = {session(i): Account(0, 0, MESSAGE_MAX) for i in range(others + 1)}
+    share = share_bytes(len(before), BUDGET, MESSAGE_MAX)
+    after = granted(before)
+    assert sum(a.outstanding > share for a in after.values()) == 1
