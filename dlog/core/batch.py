@@ -85,17 +85,12 @@ def encode_pieces(
     """The message of a batch whose table and payload come in pieces, each copied once; those of
     the argument are not looked at."""
     names = b"".join(name.encode().ljust(STREAM_NAME_BYTES_MAX, b"\0") for name in batch.streams)
-    pieces = [*table, *payload]
+    pieces = [p.data if isinstance(p, np.ndarray) else p for p in (*table, *payload)]
     payload_bytes = sum(map(len, pieces)) - events * EVENT_BYTES
     size = batch_bytes(events, len(batch.streams), payload_bytes)
-    message = bytearray(size)
     body_at = FRAME_BYTES + HEADER_BYTES
-    at = body_at + len(names)
-    message[body_at:at] = names
-    view = memoryview(message)
-    for piece in pieces:
-        view[at : at + len(piece)] = memoryview(piece)
-        at += len(piece)
+    # Joined, so that the memory is not filled with zeros before it is filled.
+    message = bytearray().join((bytes(body_at), names, *pieces))
     header = _HEADER.pack(
         batch.session,
         batch.sequence,
@@ -104,7 +99,7 @@ def encode_pieces(
         payload_bytes,
         events,
         len(batch.streams),
-        crc32c(view[body_at:]),
+        crc32c(memoryview(message)[body_at:]),
         FLAG_SETTLED if batch.settled else 0,
         batch.message_bytes if batch.settled else 0,
     )

@@ -260,15 +260,15 @@ def moved_block(out: memoryview, header: BlockHeader, place: Place) -> BlockHead
 
 def _gather(fragments: Sequence_[Fragment], raw: NDArray[np.uint8], events: int) -> tuple[int, int]:
     """Copy tables, then payloads, into `raw`; the lowest and highest event number."""
-    table = raw[: events * EVENT_BYTES].view(EVENT_DTYPE)
-    event_at, byte_at = 0, events * EVENT_BYTES
+    row_at, byte_at = 0, events * EVENT_BYTES
     for fragment in fragments:
-        event_end = event_at + fragment.entry.events
+        row_end = row_at + fragment.entry.events * EVENT_BYTES
         byte_end = byte_at + fragment.entry.payload_bytes
-        table[event_at:event_end] = fragment.table
+        # As bytes: numpy copies records field by field, which takes ten times as long.
+        raw[row_at:row_end] = np.ascontiguousarray(fragment.table).view(np.uint8)
         raw[byte_at:byte_end] = fragment.payload
-        event_at, byte_at = event_end, byte_end
-    numbers = table["number"]
+        row_at, byte_at = row_end, byte_end
+    numbers = raw[: events * EVENT_BYTES].view(EVENT_DTYPE)["number"]
     return (int(numbers.min()), int(numbers.max())) if events else (0, 0)
 
 
