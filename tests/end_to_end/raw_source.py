@@ -39,6 +39,18 @@ _BODIES: Final[dict[int, type[msgspec.Struct]]] = {
 }
 
 
+def hello_message(name: str, session: bytes, lowest: int = 1, position: int = 0) -> bytes:
+    hello = Hello(
+        session=session,
+        name=name,
+        host=sockets.gethostname(),
+        process=os.getpid(),
+        lowest=lowest,
+        position_bytes=position,
+    )
+    return encode_control(MessageKind.HELLO, encode_body(hello))
+
+
 class RawSource:
     """Knows the session's next sequence number and position; sends nothing by itself."""
 
@@ -77,13 +89,7 @@ class RawSource:
         self.send(encode_control(MessageKind(kind), encode_body(body)))
 
     def hello(self, *, lowest: int = 1, position: int = 0, name: str = "") -> None:
-        self.say(
-            MessageKind.HELLO,
-            Hello(
-                session=self.session, name=name or self.name, host=sockets.gethostname(),
-                process=os.getpid(), lowest=lowest, position_bytes=position,
-            ),
-        )  # fmt: skip
+        self.send(hello_message(name or self.name, self.session, lowest, position))
 
     def heartbeat(self, sent: int | None = None) -> None:
         said = self.sequence if sent is None else sent
