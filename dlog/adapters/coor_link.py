@@ -51,7 +51,7 @@ MESSAGES_PER_RECEIVE_MAX: Final = 64
 QUEUED_MESSAGES_MAX: Final = 16  # per peer and direction, in ZeroMQ
 ANSWER_BYTES_MAX: Final = 2 * STATUS_BYTES_MAX
 RECONNECT_MS: Final = 50
-RECONNECT_MS_MAX: Final = 1000
+RECONNECT_MS_MAX: Final = 300
 RESEND_SECONDS: Final = 0.5
 LINGER_MS: Final = 500  # for the answer to STOP; a peer that is gone is not waited for
 

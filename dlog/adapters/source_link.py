@@ -24,7 +24,7 @@ _SEND_QUEUE_MESSAGES: Final = 32
 _RECEIVED_AT_ONCE_MAX: Final = 256
 _SENT_AT_ONCE_MAX: Final = 64
 _RECONNECT_MS: Final = 100
-_RECONNECT_MS_MAX: Final = 2000
+_RECONNECT_MS_MAX: Final = 300  # a crash of the logger is to cost beam time of this order
 # Longer than a logger that is alive leaves its socket unread.
 _UNACKNOWLEDGED_MS_MAX: Final = 15_000
 _POLL_MS_MAX: Final = 1000
@@ -169,7 +169,7 @@ class SourceLink:
         """Send what is to be sent; whether the socket would take more."""
         for _ in range(_SENT_AT_ONCE_MAX):
             # Asked first: a message that is taken from the driver counts as sent.
-            if not socket.getsockopt(zmq.EVENTS) & zmq.POLLOUT:
+            if not _events(socket) & zmq.POLLOUT:
                 return False
             outgoing = self._driver.next_message(time.monotonic_ns())
             if outgoing is None:
@@ -202,7 +202,7 @@ class SourceLink:
         self._woken = False
 
     def _hear_monitor(self, monitor: zmq.Socket[bytes]) -> None:
-        while monitor.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        while _events(monitor) & zmq.POLLIN:
             told = recv_monitor_message(monitor)
             if told["event"] == _MADE:
                 self._connected = True
@@ -229,5 +229,11 @@ class SourceLink:
 
     def _say_last_words(self, socket: zmq.Socket[bytes]) -> None:
         outgoing = self._driver.last_words()
-        if outgoing is not None and socket.getsockopt(zmq.EVENTS) & zmq.POLLOUT:
+        if outgoing is not None and _events(socket) & zmq.POLLOUT:
             socket.send(outgoing, zmq.NOBLOCK)
+
+
+def _events(socket: zmq.Socket[bytes]) -> int:
+    events = socket.getsockopt(zmq.EVENTS)
+    assert isinstance(events, int)
+    return events

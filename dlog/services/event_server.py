@@ -24,7 +24,7 @@ from dlog.core.frame import MessageKind, check_frame, control_body, encode_contr
 from dlog.core.journal_records import SessionRecord
 from dlog.core.pieces import Piece, select, split
 from dlog.core.rotation import Selection
-from dlog.core.states import ConnectionEvent, ConnectionState, RunState
+from dlog.core.states import ConnectionEvent, RunState
 from dlog.core.window import Account, grant
 from dlog.errors import MessageError
 from dlog.limits import (
@@ -167,19 +167,8 @@ class EventServer:
         self._post(stop)
 
     def connections(self) -> list[ConnectionStatus]:
-        """For status; a moment's view from another thread. What came outside any session is one
-        connection without a name."""
-        found = [s.status() for s in self._sessions if not s.closed]
-        if self.strangers:
-            found.append(
-                ConnectionStatus(
-                    kind="source",
-                    state=str(ConnectionState.REFUSED),
-                    skipped=dict(self.strangers),
-                    detail="outside any session",
-                )
-            )
-        return found
+        """For status; a moment's view from another thread."""
+        return [s.status() for s in self._sessions if not s.closed]
 
     def memory_in_use(self) -> int:
         """Bytes of messages that were admitted and are not settled; a moment's view."""
@@ -275,12 +264,10 @@ class EventServer:
         self, peer: bytes, session: Session | None, address: str, error: MessageError
     ) -> None:
         count_skipped(session.skipped if session is not None else self.strangers, error.reason)
-        who = session.name if session else _name_of(peer)
-        log.warning("message of %s (%s) dropped: %s", who, address, error)
-        # Strangers have one alarm for all: they may call themselves anything, and the board is finite.
-        name = session.name if session else "message from outside any session"
+        # One alarm for all strangers: they choose their names, and may choose them without end.
+        who, called = (session.name, session.name) if session else ("a stranger", _name_of(peer))
         self._alarms.raise_alarm(
-            f"malformed {name}", Severity.WARNING, f"{who} at {address}: {error}"
+            f"malformed {who}", Severity.WARNING, f"{called} at {address}: {error}"
         )
         if session is not None and error.reason in ("crc", "length", "truncated"):
             # Damaged on its way, perhaps: the next try may be whole. It is asked for once.
@@ -350,7 +337,7 @@ class EventServer:
                 False,
             )
             return
-        if sum(not s.closed for s in self._sessions) >= SESSIONS_MAX and not self._make_room():
+        if sum(not s.closed for s in self._sessions) >= SESSIONS_MAX:
             self._refuse(
                 peer, SessionId(hello.session), "too-many", f"{SESSIONS_MAX} sessions", True
             )
@@ -376,14 +363,6 @@ class EventServer:
             ],
             then=lambda: self._post(lambda: self._opened(session)),
         )
-
-    def _make_room(self) -> bool:
-        """Sources that died without a word must not keep new ones out until they expire: the one
-        that is gone for longest goes. False where all are here."""
-        gone = [s for s in self._sessions if not s.closed and not s.holds_name]
-        if gone:
-            self._expire(min(gone, key=lambda s: s.heard_ns))
-        return bool(gone)
 
     def _reopen(self, session: Session, peer: bytes, hello: Hello, address: str) -> None:
         if session.state.rebuilt and session.state.adopt(hello):
@@ -507,7 +486,6 @@ class EventServer:
                 self._ask_resend(session, why)
             case Admission.WINDOW:
                 count_skipped(session.skipped, "window")
-                log.warning("batch %d of %s dropped: %s", n, session.name, why)
                 self._alarms.raise_alarm(
                     f"window {session.name}", Severity.WARNING, f"{session.name}: {why}"
                 )
@@ -706,8 +684,9 @@ class EventServer:
             session.went(len(data))
 
     def _refuse(self, peer: bytes, session: SessionId, code: str, detail: str, retry: bool) -> None:
-        self.strangers[f"refused-{code}"] += 1
-        log.warning("%s refused (%s): %s", _name_of(peer), code, detail)
+        refused = count_skipped(self.strangers, f"refused-{code}")
+        if refused.bit_count() == 1:  # a peer that tries without end must not fill the log
+            log.warning("%s refused (%s, %d by now): %s", _name_of(peer), code, refused, detail)
         message = Refused(
             session=session, boot=self._identity.boot, code=code, detail=detail, retry=retry
         )

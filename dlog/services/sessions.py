@@ -28,12 +28,12 @@ SKIPPED_KINDS_MAX: Final = 64
 ENDED_TOLD_MAX: Final = 256
 
 
-def count_skipped(counter: Counter[str], what: str) -> None:
-    """Count a message that was passed over; a peer that makes up kinds does not grow the table."""
-    if what in counter or len(counter) < SKIPPED_KINDS_MAX:
-        counter[what] += 1
-    else:
-        counter["other"] += 1
+def count_skipped(counter: Counter[str], what: str) -> int:
+    """Count a message that was passed over, and how many of its kind were; a peer that makes up
+    kinds does not grow the table."""
+    kind = what if what in counter or len(counter) < SKIPPED_KINDS_MAX else "other"
+    counter[kind] += 1
+    return counter[kind]
 
 
 @dataclass(eq=False, slots=True)
