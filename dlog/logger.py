@@ -77,7 +77,7 @@ from dlog.services.committer import Committer
 from dlog.services.event_server import EventServer, Identity
 from dlog.services.housekeeper import Housekeeper
 from dlog.services.operations import Operations
-from dlog.services.parts import Part, Storage
+from dlog.services.parts import OPEN_SUFFIX, Part, Storage
 from dlog.services.restart import DirectCommits, Restart
 from dlog.services.status import Facts, status_of
 from dlog.services.stream_thread import StreamWriter
@@ -174,6 +174,7 @@ class Logger:
     def _open_journal(self) -> tuple[LmdbJournal, JournalMeta]:
         path = self._data / JOURNAL_FOLDER
         if not LmdbJournal.exists(path):
+            self._refuse_files_without_journal()
             journal = LmdbJournal.create(path)
         else:
             journal = LmdbJournal.open(path, live_prefixes=records.LIVE_PREFIXES)
@@ -190,6 +191,15 @@ class Logger:
             meta = self._with_config(journal, meta)
         journal.commit([(records.META, records.encode_record(records.META, meta))])
         return journal, meta
+
+    def _refuse_files_without_journal(self) -> None:
+        """A new journal would know nothing of what is acknowledged in files that are still open."""
+        left = next(self._data.glob(f"*/**/*{OPEN_SUFFIX}"), None)
+        if left is not None:
+            raise JournalUnreadable(
+                f"{self._data}: there is no journal, but there are open event files ({left.name}); "
+                f"`dlog journal rebuild {self._data}` makes a journal from the files"
+            )
 
     def _new_meta(self) -> JournalMeta:
         assert self._config is not None
@@ -336,7 +346,7 @@ class Logger:
         self.start_writer(orphans)
         self._housekeeper = Housekeeper(self._journal, self._storage, self._config_of_ended)
         self._start("housekeeper", self._housekeeper.run)
-        self.address_changed(record.event_address if record.init else "")
+        self.address_changed(self._commander.record.event_address)
         if runs:
             log.info(
                 "resumed %s in %.0f ms",
@@ -516,8 +526,7 @@ class Logger:
         self._stop_events()
         init = self._commander.record.init
         assert init is not None
-        if self._socket is None:
-            self._socket = EventSocket(self._commander.record.event_address)
+        assert self._socket is not None
         # Half of the memory is for messages, half for the blocks that are made of them.
         memory_bytes, expiry_seconds = init.memory_bytes // 2, init.session_expiry_seconds
         if self._events is None:
