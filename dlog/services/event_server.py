@@ -616,8 +616,10 @@ class EventServer:
             state.acknowledged = settled.acknowledged
             state.settled_bytes = settled.settled_bytes
             state.selective = settled.selective
-            if settled.refused_from >= state.refused_from:
-                state.refused, state.refused_from = settled.refused, settled.refused_from
+            # The commit may be older than what the source has confirmed, and tell a new one too.
+            seen = max(state.refused_from, settled.refused_from)
+            state.refused = settled.refused[seen - settled.refused_from :]
+            state.refused_from = seen
             told.append(session)
         self._grant()
         for session in told:

@@ -340,6 +340,7 @@ class _History:
 
     def _inject(self, times: int | None) -> None:
         self.faults["disk"] += 1
+        self.world.disk_failed = True
         kind, operation = self.random.choice(DISK_FAULTS)
         self.tell(f"{kind} at {operation}, {times or 'all'} times")
         self.world.steps.inject(

@@ -327,13 +327,17 @@ class Findings:
             f"{operation.kind} of {operation.path} was announced and is not done"
             for operation in self._records(records.OPERATIONS, OperationRecord)
         ]
-        found += [
+        return found
+
+    def names_left_over(self) -> list[str]:
+        """Open files without a record. A directory whose sync failed may bring back, after a power
+        cut, the name of a part whose creation failed; it holds no event."""
+        return [
             f"{path} is left on the disk"
             for names in self._contents
             for path in names
             if path.endswith(".part")
         ]
-        return found
 
     def unsettled(self) -> list[str]:
         """Pieces that were sent and are neither stored nor refused."""

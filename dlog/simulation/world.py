@@ -358,6 +358,7 @@ class World:
         self.failures: list[Failure] = []  # what the logger ended on by itself
         self.lost: list[str] = []  # what its restarts found lost
         self.recovery_ns_max = 0
+        self.disk_failed = False  # set by who injects such a fault
         self.unsettled: list[str] = []  # files that a restart could not settle
         self.after_crash: Callable[[], None] | None = None
         self.on_restart: Callable[[], None] | None = None  # once, before the next start
@@ -545,6 +546,8 @@ class World:
             problems += [f"{piece}: not there" for piece in findings.unsettled()]
         if stopped:
             problems += findings.left_over()
+            if not self.disk_failed:
+                problems += findings.names_left_over()
         return problems
 
     def fingerprint(self) -> int:

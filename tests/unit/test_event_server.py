@@ -1,0 +1,62 @@
+"""The event server: what it says to a source, in whatever order it hears of it."""
+
+from __future__ import annotations
+
+from dlog.core.frame import MessageKind, check_frame, control_body, encode_control
+from dlog.core.journal_records import Refusal
+from dlog.model.ids import StreamName
+from dlog.model.messages import Acknowledgement, Heartbeat, decode_body, encode_body
+from dlog.services.committer import Settled
+from dlog.simulation.sources import SimulatedSource
+from dlog.simulation.world import Life, World
+
+RUN = 7
+PHOTONS = StreamName("photons")
+
+
+def connected() -> tuple[World, Life, SimulatedSource]:
+    """A logger with a run, and a source from now on driven by the test."""
+    world = World(1)
+    world.do("INIT")
+    world.do("CONFIGURE", streams={"photons": {}})
+    world.do("START RUN", run=RUN)
+    source = world.source("router-1")
+    source.send(RUN, (PHOTONS,), 1, b"x")
+    world.settle()
+    source.silent = True
+    assert world.life is not None
+    return world, world.life, source
+
+
+def last_acknowledgement(world: World, source: SimulatedSource) -> Acknowledgement:
+    messages = [memoryview(m) for m in world.network.receive_at_source(source.peer)]
+    acks = [m for m in messages if check_frame(m, 2**20) == MessageKind.ACKNOWLEDGEMENT]
+    return decode_body(control_body(acks[-1]), Acknowledgement)
+
+
+def refusal(batch: int) -> Refusal:
+    return Refusal(
+        first=batch, last=batch, run=RUN, stream="photons", reason="run-aborted", events=1
+    )
+
+
+def test_an_acknowledgement_tells_every_refusal_that_was_not_seen_whatever_was_heard_first() -> None:
+    """The source confirms one refusal while a commit with another is being told."""
+    world, life, source = connected()
+    events = life.events
+    assert events is not None
+
+    def settled(acknowledged: int, *refused: Refusal) -> Settled:
+        return Settled(source.session, acknowledged, 0, (), 10**6, refused, 0)
+
+    events.settled([settled(2, refusal(2))])
+    events.work()
+    heartbeat = Heartbeat(session=source.session, sent=1, refusals_seen=1)
+    message = encode_control(MessageKind.HEARTBEAT, encode_body(heartbeat))
+    events.receive(source.peer, memoryview(message), "")
+    events.settled([settled(3, refusal(2), refusal(3))])  # committed before the heartbeat came
+    events.work()
+    ack = last_acknowledgement(world, source)
+    assert ack.acknowledged == 3
+    assert ack.refusals_from == 1
+    assert [r.first for r in ack.refusals] == [3]
