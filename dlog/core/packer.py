@@ -7,8 +7,8 @@ What decides:
 * One open batch per (run, stream set) while no two sets of a run overlap. Where they do, the sets
   share one batch (or the older ones are closed first), so that the events of each stream stay in
   the caller's order within the sequence of batches.
-* A batch is closed by bytes, by events, or because too much lies in open batches; and, where
-  `linger_ns` is given, by time: at once when no batch was closed within the last `linger_ns`,
+* A batch is closed by bytes (when another event like its last would not fit), by events, or because
+  too much lies in open batches; and, where `linger_ns` is given, by time: at once when no batch was closed within the last `linger_ns`,
   otherwise `linger_ns` after the last one, at most `linger_ns` after its first event. So the first
   event of a quiet time does not wait, and at a high rate the batches are large.
 
@@ -202,7 +202,7 @@ class Packer:
             batch.payload.append(payload if type(payload) is bytes else bytes(payload))
         else:
             batch.tail().extend(payload)
-        self._added(batch, streams, 1, size)
+        self._added(batch, streams, 1, size, size)
 
     def add_many(self, run: RunNumber, streams: StreamSet, events: ManyEvents, now_ns: int) -> None:
         """Events of one stream set, without any code per event; the payload is copied."""
@@ -210,6 +210,7 @@ class Packer:
         sizes = events.sizes
         ends = np.cumsum(sizes, dtype=np.int64)
         begin = at = 0
+        batch: _OpenBatch | None = None
         while begin < len(sizes):
             batch = self._open_batch(run, streams, EVENT_BYTES + int(sizes[begin]))
             end = self._fitting(batch, ends, begin, at)
@@ -218,11 +219,16 @@ class Packer:
             size = int(ends[end - 1]) - at
             part = events.payload[at : at + size]
             if size > _COPIED_BYTES_MAX:
-                batch.payload.append(part.tobytes())
+                batch.payload.append(part)
             else:
                 batch.tail().extend(part.data)
-            self._added(batch, streams, end - begin, size)
+            self._added(batch, streams, end - begin, size, int(sizes[end - 1]))
             begin, at = end, at + size
+        # What was closed was copied into its message. What stays open must be ours before the
+        # caller goes on: only the last batch can, and only its last part can be the caller's.
+        if batch is not None and self._open.get((run, streams)) is batch:
+            last = batch.payload[-1]
+            batch.payload[-1] = last.tobytes() if isinstance(last, np.ndarray) else last
 
     def _rows(
         self,
@@ -297,7 +303,9 @@ class Packer:
         lengths = ends[begin:most] - at + np.arange(1, most - begin + 1) * EVENT_BYTES
         return begin + max(1, int(np.searchsorted(lengths, room, side="right")))
 
-    def _added(self, batch: _OpenBatch, streams: StreamSet, events: int, size: int) -> None:
+    def _added(
+        self, batch: _OpenBatch, streams: StreamSet, events: int, size: int, last_size: int
+    ) -> None:
         batch.counts[streams] += events
         batch.events += events
         batch.payload_bytes += size
@@ -306,7 +314,8 @@ class Packer:
         self._span += events
         if (
             batch.events >= self.packing.batch_events
-            or batch.message_bytes >= self.packing.batch_bytes
+            # Another one like the last would not fit, so there is nothing to wait for.
+            or batch.message_bytes + EVENT_BYTES + last_size > self.packing.batch_bytes
         ):
             self._close(batch)
         if self.packing.span_events and self._span >= self.packing.span_events:
