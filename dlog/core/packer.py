@@ -8,9 +8,10 @@ What decides:
   share one batch (or the older ones are closed first), so that the events of each stream stay in
   the caller's order within the sequence of batches.
 * A batch is closed by bytes (when another event like its last would not fit), by events, or because
-  too much lies in open batches; and, where `linger_ns` is given, by time: at once when no batch was closed within the last `linger_ns`,
-  otherwise `linger_ns` after the last one, at most `linger_ns` after its first event. So the first
-  event of a quiet time does not wait, and at a high rate the batches are large.
+  too much lies in open batches; and, where `linger_ns` is given, by time: at once when no batch was
+  closed within the last `linger_ns`, otherwise `linger_ns` after the last one, at most `linger_ns`
+  after its first event. So the first event of a quiet time does not wait, and at a high rate the
+  batches are large.
 
 Without `linger_ns` the batches follow from the events and the options alone: the same events give
 the same batches again, which is how `dlog send` goes on after it was killed.
