@@ -294,14 +294,16 @@ class SourceSession:
         self._enqueue()
         if self.phase is Phase.OPEN:
             self._watch(now_ns)
+        if self.phase is Phase.OPEN:
+            message = self._next_when_open(now_ns)
+            if message is not None or self.phase is Phase.OPEN:
+                return message
         match self.phase:
             case Phase.GREETING:
                 return self._hello(now_ns)
-            case Phase.OPEN:
-                return self._next_when_open(now_ns)
             case Phase.LEAVING:
                 return self._bye(now_ns)
-            case Phase.OVER | Phase.REFUSED:
+            case _:
                 return None
 
     def lost(self, now_ns: int) -> None:
@@ -370,10 +372,12 @@ class SourceSession:
         if now_ns >= self._heartbeat_at_ns:
             return self._heartbeat(now_ns)
         batch = self._next_batch(now_ns)
+        if batch is not None or self.phase is not Phase.OPEN:
+            return batch
         # A message larger than our share of the window is granted only when it is asked for.
-        if batch is None and self.phase is Phase.OPEN and self._wanted_bytes > self._wanted_told:
+        if self._wanted_bytes > self._wanted_told:
             return self._heartbeat(now_ns)
-        return batch
+        return self._end_of_run(now_ns)
 
     def _end_of_run(self, now_ns: int) -> bytes | None:
         """The answer for a run that ends, once all its events have been sent."""
