@@ -273,6 +273,7 @@ class StreamWriter:
         if self.ending is Ending.NOT:
             return
         if self.ending is not Ending.SETTLE:
+            self._fetch(block=False)  # all of it: nobody else would settle what is left there
             why = self._store.stalled
             staged = [self._settlement(piece) for piece in self._staging.pieces]
             for settlement in [*self._store.drop(), *staged]:
