@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import operator
 import os
 import secrets
 import socket as sockets
@@ -49,7 +50,7 @@ from dlog.model.ids import (
 
 _LOG: Final = logging.getLogger("dlog.source")
 _TELL_SECONDS: Final = 10.0
-_NUMBER_MAX: Final = 2**64 - 1
+_U64_MAX: Final = 2**64 - 1
 # How long `with` waits for acknowledgements when its body ended with an error.
 _ERROR_EXIT_SECONDS: Final = 5.0
 _GOODBYE_SECONDS: Final = 5.0
@@ -240,8 +241,8 @@ class Source:
             self._check_size(len(data))
             if number is None:
                 number = self._next_number.get(number_of_run, 0)
-            if not 0 <= number <= _NUMBER_MAX:
-                raise ValueError(f"event number {number}: from 0 to {_NUMBER_MAX}")
+            number = _checked("event number", number)
+            time_ns = time.time_ns() if time_ns is None else _checked("time_ns", time_ns)
             session = self._session
             was_open = session.packer.anything_open
             closed_before = session.batches.closed
@@ -249,7 +250,7 @@ class Source:
                 number_of_run,
                 stream_set,
                 EventNumber(number),
-                time.time_ns() if time_ns is None else time_ns,
+                time_ns,
                 data,
                 time.monotonic_ns(),
             )
@@ -282,11 +283,14 @@ class Source:
         number_array = None if numbers is None else unsigned(numbers, count, "numbers")
         times: NDArray[np.uint64] | int
         if times_ns is None or isinstance(times_ns, int):
-            times = time.time_ns() if times_ns is None else times_ns
+            times = time.time_ns() if times_ns is None else _checked("times_ns", times_ns)
         else:
             times = unsigned(times_ns, count, "times_ns")
         if count == 0:
             return
+        whole_bytes = event_bytes(0) * count + len(data)
+        if timeout is not None and whole_bytes > self._session.queue_bytes:
+            raise ValueError("more than the queue holds: send less at once, or without timeout")
         with self._lock:
             stream_set = self._new_stream_set(streams)
             self._check_size(int(size_array.max()))
@@ -298,10 +302,8 @@ class Source:
         if timeout is None:
             for part in events.parts(self._session.packer.packing.batch_bytes):
                 self._send_part(number_of_run, stream_set, part, None)
-        elif events.queue_bytes <= self._session.queue_bytes:
-            self._send_part(number_of_run, stream_set, events, timeout)
         else:
-            raise ValueError("more than the queue holds: send less at once, or without timeout")
+            self._send_part(number_of_run, stream_set, events, timeout)
 
     def _send_part(
         self, run: RunNumber, streams: StreamSet, events: ManyEvents, timeout: float | None
@@ -653,7 +655,16 @@ def _default_name() -> str:
     return f"{ascii_host[: SOURCE_NAME_BYTES_MAX - 12]}-{os.getpid()}"
 
 
+def _checked(what: str, value: int) -> int:
+    """A number that fits into an event's row; numpy's are as good as Python's."""
+    value = operator.index(value)
+    if not 0 <= value <= _U64_MAX:
+        raise ValueError(f"{what} {value}: from 0 to {_U64_MAX}")
+    return value
+
+
 def _checked_run(run: int) -> RunNumber:
+    run = operator.index(run)
     if not valid_run_number(run):
         raise ValueError(f"run {run}: from 1 to {2**32 - 1}")
     return RunNumber(run)
