@@ -137,6 +137,11 @@ class Directory(Protocol):
         """Rename without replacing (RENAME_NOREPLACE or link + unlink). Raises `NameTaken`."""
         ...
 
+    def sync_names(self, folder: str) -> None:
+        """Make durable which names stand in the folder and which do not: a program that was killed
+        may have died before its fsync. Nothing is done where there is no such folder."""
+        ...
+
     def write_new(self, path: str, content: bytes) -> None:
         """A small new file, exclusively created, fsynced and read-only. Raises `NameTaken`.
 

@@ -343,6 +343,14 @@ class DataDirectory:
             os.fsync(new_parent)
             os.fsync(old_parent)
 
+    def sync_names(self, folder: str) -> None:
+        with (
+            _errors_of(self._shown(folder)),
+            contextlib.suppress(FileNotFoundError),
+            self._folder(path_parts(folder)) as fd,
+        ):
+            os.fsync(fd)
+
     def write_new(self, path: str, content: bytes) -> None:
         folder, name = _split(path)
         with _errors_of(self._shown(path)), self._folder(folder, make=True) as parent:

@@ -127,6 +127,8 @@ class Restart:
     def _do(self, action: Action, record: FileRecord, config: StreamConfig, live: bool) -> None:
         match action:
             case Action.FORGET:
+                # Else a name that only the page cache has lost would come back without a record.
+                self._sync_names(record)
                 self._commit([(file_key(key_of(record)), None)])
             case Action.MOVE_ASIDE:
                 move_aside(self._storage, record.directory, record.path + OPEN_SUFFIX)
@@ -214,7 +216,13 @@ class Restart:
             self._lost(record, problem)
             return
         closed = finish_file(self._storage, config, record, size, adler32, sealed=sealed)
+        # Who renamed it may have been killed before the name was durable.
+        self._sync_names(record)
         self._commit([(file_key(key_of(record)), None), put_closed(closed)])
+
+    def _sync_names(self, record: FileRecord) -> None:
+        folder = record.path.rpartition("/")[0]
+        self._storage.directories[record.directory].sync_names(folder)
 
     def _finish_rename(self, record: FileRecord, config: StreamConfig) -> None:
         """Both names are there. The final one may be somebody else's: then it is left alone."""

@@ -428,6 +428,11 @@ class SimulatedDirectory:
         self._sync_folder(_folder_of(new_path), new)
         self._sync_folder(_folder_of(old_path), old)
 
+    def sync_names(self, folder: str) -> None:
+        disk_path = self._on_disk(folder)
+        if self._disk.named(disk_path) is not None:
+            self._sync_folder(disk_path, folder)
+
     def write_new(self, path: str, content: bytes) -> None:
         disk_path = self._with_folder(path)
         file = _File()

@@ -143,3 +143,14 @@ def test_it_tells_its_space(directory: Directory) -> None:
     space = directory.space()
     assert 0 < space.free <= space.total
     assert directory.name
+
+
+def test_the_names_of_a_folder_can_be_made_durable_again(directory: Directory) -> None:
+    directory.create("runs/1/a.dlog").close()
+    directory.sync_names("runs/1")
+    assert directory.names("runs/1") == ["a.dlog"]
+
+
+def test_a_folder_that_is_not_there_has_no_names_to_make_durable(directory: Directory) -> None:
+    directory.sync_names("runs/2")
+    assert not directory.exists("runs/2")

@@ -17,13 +17,14 @@ STEPS = length()
 def crashed(
     step: int, when: When, *, power_cut: bool = True, second: tuple[int, When] | None = None
 ) -> World:
-    """The scenario with a crash at a step of it, and one so many steps into the recovery."""
+    """The scenario with a crash at a step of it, and a power cut so many steps behind it."""
     world = World(seed=step)
     world.power_cut = power_cut
     problems: list[str] = []
 
     def look() -> None:
         problems.extend(f"after crash {world.reboots}: {p}" for p in world.problems())
+        world.power_cut = True
         if second is not None and world.reboots == 1:
             # The step numbers go on; the crash is set once the program starts anew.
             world.on_restart = lambda: world.steps.crash_at(
@@ -65,6 +66,19 @@ def _sample(every: int) -> Iterator[tuple[int, int, When]]:
 def test_a_second_crash_inside_the_recovery_costs_nothing() -> None:
     for step, later, when in _sample(every=3):
         crashed(step, When.DURING, second=(later, when))
+
+
+def test_a_power_cut_behind_the_restart_of_a_killed_program_costs_nothing() -> None:
+    """What the killed program did to names and was not durable is in the page cache only."""
+    for step in range(2, STEPS + 1, 2):
+        crashed(step, When.AFTER, power_cut=False, second=(3 + step % 31, When.BEFORE))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("later", range(1, 60))
+def test_a_power_cut_anywhere_behind_the_restart_of_a_killed_program(later: int) -> None:
+    for step in range(1, STEPS + 1):
+        crashed(step, When.BEFORE, power_cut=False, second=(later, When.BEFORE))
 
 
 @pytest.mark.soak
