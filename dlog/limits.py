@@ -53,6 +53,7 @@ SYNC_BYTES_MAX: Final = 8 * MIB
 JOURNAL_MAP_BYTES_INITIAL: Final = 256 * MIB
 JOURNAL_MAP_BYTES_MAX: Final = 64 * GIB
 JOURNAL_VALUE_BYTES_MAX: Final = 4 * MIB
+COUNTS_PER_RUN_MAX: Final = 8192  # sources times streams; what is beyond is one source
 OPERATIONS_KEPT_MAX: Final = 10_000
 COMMANDS_KEPT_MAX: Final = 10_000
 COMMANDS_IN_HAND_MAX: Final = 1000

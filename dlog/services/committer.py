@@ -28,7 +28,7 @@ from dlog.core.journal_records import (
     StreamRecord,
 )
 from dlog.errors import InvariantBroken, JournalFailed, JournalFull
-from dlog.limits import REFUSALS_KEPT_MAX
+from dlog.limits import COUNTS_PER_RUN_MAX, REFUSALS_KEPT_MAX
 from dlog.model.ids import (
     FileKey,
     FileKind,
@@ -45,6 +45,7 @@ log = logging.getLogger("dlog.committer")
 
 JOURNAL_FULL_RETRY_SECONDS = 0.1
 LATENCY_SAMPLES = 1000
+OTHER_SOURCES = "(others)"  # no source can have this name
 
 
 @dataclass(frozen=True, slots=True)
@@ -432,18 +433,15 @@ class Committer:
 
     def _count(self, s: Settlement) -> None:
         key = (s.source, s.count_run, s.count_stream)
-        before = self._counts.get(key, CountRecord())
-        refused = before.refused
-        if s.refused:
-            refused = {**refused, s.reason: refused.get(s.reason, 0) + s.refused}
-        self._counts[key] = CountRecord(
-            stored=before.stored + s.stored,
-            duplicate=before.duplicate + s.duplicate,
-            garbage=before.garbage + s.garbage,
-            orphan=before.orphan + s.orphan,
-            refused=refused,
-            payload_bytes=before.payload_bytes + s.payload_bytes,
+        settled = CountRecord(
+            stored=s.stored,
+            duplicate=s.duplicate,
+            garbage=s.garbage,
+            orphan=s.orphan,
+            refused={s.reason: s.refused} if s.refused else {},
+            payload_bytes=s.payload_bytes,
         )
+        self._counts[key] = _sum(self._counts.get(key, CountRecord()), settled)
 
     def _announce(
         self, group: Sequence[_Changes | Progress | Settlement], touched: set[SessionId]
@@ -524,11 +522,12 @@ class Committer:
             if count_run == run:
                 counts.append((source, str(stream), self._counts.pop((source, run, stream))))
                 changes.append((records.count_key(source, run, stream), None))
-        for of_run, stream_name in list(self._next_block):
-            if of_run == run:
-                del self._next_block[of_run, stream_name]
-                changes.append((records.stream_key(StreamKey(run, StreamName(stream_name))), None))
-        ended = msgspec.structs.replace(record, counts=counts)
+        streams = {name for of_run, name in self._next_block if of_run == run}
+        # Those too that never stored anything: a restart must not read them for ever.
+        for stream_name in sorted(streams | set(record.streams)):
+            self._next_block.pop((run, stream_name), None)
+            changes.append((records.stream_key(StreamKey(run, StreamName(stream_name))), None))
+        ended = msgspec.structs.replace(record, counts=_within_a_record(counts))
         return [*changes, _put(records.ended_run_key(run), ended)]
 
     def latency(self) -> list[int]:
@@ -556,6 +555,32 @@ def file_record_key(record: FileRecord) -> FileKey:
         FileKind(record.kind),
         PartNumber(record.part),
     )
+
+
+def _sum(a: CountRecord, b: CountRecord) -> CountRecord:
+    refused = a.refused
+    if b.refused:
+        refused = {**refused, **{r: refused.get(r, 0) + n for r, n in b.refused.items()}}
+    return CountRecord(
+        stored=a.stored + b.stored,
+        duplicate=a.duplicate + b.duplicate,
+        garbage=a.garbage + b.garbage,
+        orphan=a.orphan + b.orphan,
+        refused=refused,
+        payload_bytes=a.payload_bytes + b.payload_bytes,
+    )
+
+
+def _within_a_record(
+    counts: Sequence[tuple[str, str, CountRecord]],
+) -> list[tuple[str, str, CountRecord]]:
+    """The counters of a run, those beyond a limit as one source: a record has a largest size, and
+    a run that many short-lived sources sent to must end, too."""
+    others: dict[str, CountRecord] = {}
+    for _, stream, count in counts[COUNTS_PER_RUN_MAX:]:
+        others[stream] = _sum(others.get(stream, CountRecord()), count)
+    rest = [(OTHER_SOURCES, stream, count) for stream, count in sorted(others.items())]
+    return [*counts[:COUNTS_PER_RUN_MAX], *rest]
 
 
 def _with_refusal(refused: Sequence[Refusal], s: Settlement) -> list[Refusal]:

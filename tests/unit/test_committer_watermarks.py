@@ -1,4 +1,5 @@
-"""What the committer makes of settlements: the watermark that duplicates are judged by."""
+"""What the committer makes of settlements: the watermark that duplicates are judged by, and the
+counters that a run leaves behind."""
 
 from __future__ import annotations
 
@@ -6,8 +7,11 @@ from dataclasses import replace
 from random import Random
 
 from dlog.core import journal_records as records
-from dlog.core.journal_records import MarkRecord, SessionRecord
-from dlog.model.ids import MarkKey, RunNumber, SessionId, StreamName
+from dlog.core.journal_records import EndedRunRecord, MarkRecord, SessionRecord, StreamRecord
+from dlog.core.states import RunState
+from dlog.limits import COUNTS_PER_RUN_MAX
+from dlog.model.config import StreamConfig
+from dlog.model.ids import MarkKey, RunNumber, SessionId, StreamKey, StreamName
 from dlog.services.committer import Committer, Settlement
 from dlog.simulation.clock import SimulatedClock
 from dlog.simulation.journal import SimulatedJournal
@@ -35,6 +39,43 @@ def test_a_duplicate_never_lowers_the_watermark() -> None:
     after.settle(replace(PIECE, stored=0, duplicate=10))
     after.step()
     assert mark_in(journal) == 5
+
+
+ENDED = EndedRunRecord(
+    run=MARK.run,
+    state=RunState.ENDED,
+    started_ns=0,
+    ended_ns=1,
+    streams={"photons": StreamConfig()},
+)
+
+
+def test_a_stream_that_stored_nothing_leaves_the_live_state_with_its_run() -> None:
+    journal = SimulatedJournal(StorageSteps(Random(1)))
+    committer = committer_of(journal)
+    key = records.stream_key(StreamKey(MARK.run, MARK.stream))
+    stream = records.encode_record(key, StreamRecord(run=MARK.run, stream=MARK.stream))
+    committer.submit([(key, stream)])
+    committer.submit_made(lambda c: c.end_run(ENDED))
+    committer.step()
+    assert [found for found, _ in journal.scan(records.STREAMS)] == []
+
+
+def test_a_run_that_very_many_sources_sent_to_can_be_ended_with_its_sums() -> None:
+    # Its record was larger than a journal's value may be, which no start got past.
+    journal = SimulatedJournal(StorageSteps(Random(1)))
+    committer = committer_of(journal)
+    sources = 3 * COUNTS_PER_RUN_MAX
+    for n in range(sources):
+        committer.settle(replace(PIECE, source=f"router-with-a-long-name-on-host-{n:06d}"))
+    committer.submit_made(lambda c: c.end_run(ENDED))
+    committer.step()
+    key = records.ended_run_key(MARK.run)
+    value = journal.get(key)
+    assert value is not None
+    counts = records.decode_record(key, value, EndedRunRecord).counts
+    assert sum(count.stored for _, _, count in counts) == sources * PIECE.stored
+    assert len(counts) == COUNTS_PER_RUN_MAX + 1
 
 
 def committer_of(journal: SimulatedJournal) -> Committer:
