@@ -301,12 +301,17 @@ def dies_at_step(step: int) -> list[str]:
 
 
 @contextmanager
-def strace_on(logger: LoggerProcess, calls: str, inject: str) -> Iterator[None]:
-    """Inject a fault into system calls of the running logger, counted from here on: strace's
-    `-e inject=CALLS:INJECT`. It is gone with the `with` block."""
+def strace_on(
+    logger: LoggerProcess, calls: str, inject: str, *, path: Path | None = None
+) -> Iterator[None]:
+    """Inject a fault into system calls of the running logger (those on `path` alone), counted from
+    here on: strace's `-e inject=CALLS:INJECT`. It is gone with the `with` block."""
     pid = logger.pid
     strace = subprocess.Popen(
-        [*_strace(calls), "-e", f"inject={calls}:{inject}", "-p", str(pid)],
+        [
+            *_strace(calls), *(["-P", str(path)] if path else []),
+            "-e", f"inject={calls}:{inject}", "-p", str(pid),
+        ],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:

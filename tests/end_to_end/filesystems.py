@@ -1,0 +1,64 @@
+"""Disks that are small enough to fill, made of a loop-mounted file; they need root."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from dlog.limits import KIB, MIB
+
+
+@contextmanager
+def small_disk(folder: Path, size_bytes: int) -> Iterator[Path]:
+    """An ext4 filesystem; the test is skipped where none can be mounted."""
+    if shutil.which("mkfs.ext4") is None or shutil.which("mount") is None:
+        pytest.skip("no mkfs.ext4 and mount to make a small disk with")
+    folder.mkdir(parents=True, exist_ok=True)
+    image, place = folder / "image", folder / "disk"
+    with image.open("wb") as file:
+        file.truncate(size_bytes)
+    place.mkdir()
+    _run("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=0", str(image))
+    _run("mount", "-o", "loop", str(image), str(place))
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], capture_output=True, check=False)
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no small disk can be made: {command[0]}: {done.stderr.decode().strip()}")
+
+
+class Hog:
+    """A file that takes the space of a disk, and gives it back."""
+
+    def __init__(self, disk: Path) -> None:
+        self._disk = disk
+        self._path = disk / "hog"
+
+    def take(self, leave_bytes: int = 0) -> None:
+        """All that is free but for so much."""
+        found = os.statvfs(self._disk)
+        wanted = found.f_bavail * found.f_frsize - leave_bytes
+        with self._path.open("ab", buffering=0) as file:
+            for size in (MIB, 64 * KIB, 4 * KIB, 512):
+                while wanted >= size:
+                    try:
+                        if file.write(bytes(size)) < size:
+                            break
+                    except OSError:
+                        break
+                    wanted -= size
+            os.fsync(file.fileno())
+
+    def give_back(self) -> None:
+        self._path.unlink()
