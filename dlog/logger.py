@@ -409,9 +409,9 @@ class Logger:
             if thread.is_alive():
                 log.warning("%s: not all could be stored; it will be sent again", thread.name)
         if self._housekeeper is not None:
-            self._housekeeper.stop()
-            if self._commander.over:
-                self._housekeeper.step()
+            self._housekeeper.stop(tidy_up=self._commander.over)
+            for thread in [t for t in self._threads if t.name == "housekeeper"]:
+                thread.join(max(0.0, deadline - time.monotonic()))
         clean = BootRecord(boot=self.boot, clean=True)
         self._committer.submit([(records.BOOT, records.encode_record(records.BOOT, clean))])
         self._committer.stop()

@@ -44,12 +44,17 @@ class Housekeeper:
         self._storage = storage
         self._config_of_ended = config_of_ended
         self._stopping = threading.Event()
+        self._tidy_up = False
 
-    def stop(self) -> None:
+    def stop(self, *, tidy_up: bool = False) -> None:
+        """Make `run` return; where there is time, with nothing left undone."""
+        self._tidy_up = tidy_up
         self._stopping.set()
 
     def run(self) -> None:
         while not self._stopping.wait(INTERVAL_SECONDS):
+            self.step()
+        if self._tidy_up:
             self.step()
 
     def step(self) -> None:
@@ -61,7 +66,9 @@ class Housekeeper:
         tried again."""
         for key, value in list(self._journal.scan(records.FILES)):
             record = records.decode_record(key, value, FileRecord)
-            if record.state is FileState.ERROR and record.sealed and not self._stopping.is_set():
+            if self._stopping.is_set() and not self._tidy_up:
+                return
+            if record.state is FileState.ERROR and record.sealed:
                 Restart(self._storage).settle([(record, self._config(record), False)])
 
     def _config(self, record: FileRecord) -> StreamConfig:

@@ -177,7 +177,8 @@ class StreamWriter:
 
     def _fetch(self, block: bool) -> None:
         """Everything that has come; wait for it where there is nothing else to do."""
-        wait = block and not self._intake and not (self.ending and not self.stalled)
+        # While nothing can be written, what is taken in waits too: it must not keep us running.
+        wait = block and (bool(self.stalled) or not (self._intake or self.ending))
         try:
             item = self._inbox.get(timeout=self._patience()) if wait else self._inbox.get_nowait()
         except queue.Empty:

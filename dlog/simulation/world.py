@@ -323,7 +323,7 @@ class Life:
 
     def end(self) -> None:
         """After STOP: the last housekeeping, the last commit."""
-        self._housekeeper.stop()
+        self._housekeeper.stop(tidy_up=True)
         self._housekeeper.step()
         clean = BootRecord(boot=self.boot, clean=True)
         self.committer.submit([(records.BOOT, records.encode_record(records.BOOT, clean))]).wait()
