@@ -24,7 +24,7 @@ from dlog.core.frame import MessageKind, check_frame, control_body, encode_contr
 from dlog.core.journal_records import SessionRecord
 from dlog.core.pieces import Piece, select, split
 from dlog.core.rotation import Selection
-from dlog.core.states import ConnectionEvent, RunState
+from dlog.core.states import ConnectionEvent, ConnectionState, RunState
 from dlog.core.window import Account, grant
 from dlog.errors import MessageError
 from dlog.limits import (
@@ -167,8 +167,19 @@ class EventServer:
         self._post(stop)
 
     def connections(self) -> list[ConnectionStatus]:
-        """For status; a moment's view from another thread."""
-        return [s.status() for s in self._sessions if not s.closed]
+        """For status; a moment's view from another thread. What came outside any session is one
+        connection without a name."""
+        found = [s.status() for s in self._sessions if not s.closed]
+        if self.strangers:
+            found.append(
+                ConnectionStatus(
+                    kind="source",
+                    state=str(ConnectionState.REFUSED),
+                    skipped=dict(self.strangers),
+                    detail="outside any session",
+                )
+            )
+        return found
 
     def memory_in_use(self) -> int:
         """Bytes of messages that were admitted and are not settled; a moment's view."""
@@ -337,7 +348,7 @@ class EventServer:
                 False,
             )
             return
-        if sum(not s.closed for s in self._sessions) >= SESSIONS_MAX:
+        if sum(not s.closed for s in self._sessions) >= SESSIONS_MAX and not self._make_room():
             self._refuse(
                 peer, SessionId(hello.session), "too-many", f"{SESSIONS_MAX} sessions", True
             )
@@ -363,6 +374,14 @@ class EventServer:
             ],
             then=lambda: self._post(lambda: self._opened(session)),
         )
+
+    def _make_room(self) -> bool:
+        """Sources that died without a word must not keep new ones out until they expire: the one
+        that is gone for longest goes. False where all are here."""
+        gone = [s for s in self._sessions if not s.closed and not s.holds_name]
+        if gone:
+            self._expire(min(gone, key=lambda s: s.heard_ns))
+        return bool(gone)
 
     def _reopen(self, session: Session, peer: bytes, hello: Hello, address: str) -> None:
         if session.state.rebuilt and session.state.adopt(hello):
