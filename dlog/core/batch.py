@@ -21,6 +21,7 @@ from dlog.limits import (
     BATCH_EVENTS_MAX,
     EVENT_BYTES_MAX,
     MESSAGE_BYTES_MAX,
+    PIECES_PER_BATCH_MAX,
     STREAM_NAME_BYTES_MAX,
     STREAMS_PER_BATCH_MAX,
 )
@@ -197,4 +198,12 @@ def _check_table(
     if int(masks.min()) == 0 or int(masks.max()) >> streams:
         raise MessageError(
             "stream-mask", f"batch {sequence}: an event is meant for no stream that it names"
+        )
+    runs = table["run"]
+    # The sources pack one run to a batch. A mask is made for each pair, as long as the table.
+    if (runs != runs[0]).any() and len(np.unique(runs)) * streams > PIECES_PER_BATCH_MAX:
+        raise MessageError(
+            "oversized",
+            f"batch {sequence}: events of {len(np.unique(runs))} runs for {streams} streams; "
+            f"at most {PIECES_PER_BATCH_MAX} pairs of them",
         )

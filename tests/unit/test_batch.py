@@ -224,6 +224,22 @@ def test_sizes_that_add_up_only_modulo_2_to_the_32_are_refused() -> None:
     assert refused(sealed(message)).reason == "oversized"
 
 
+@pytest.mark.parametrize(("runs", "streams"), [(64, ("a",)), (32, ("a", "b"))])
+def test_a_batch_of_more_runs_and_streams_than_can_be_split_is_refused(
+    runs: int, streams: tuple[str, ...]
+) -> None:
+    # A mask as long as the table for each of 262,144 runs: 68 GB, from a message of 8 MiB.
+    assert len(decode_batch(memoryview(encode_batch(of_runs(runs, streams)))).table) == runs
+    assert refused(encode_batch(of_runs(runs + 1, streams))).reason == "oversized"
+
+
+def of_runs(runs: int, streams: tuple[str, ...]) -> Batch:
+    batch = example(events=runs, streams=streams)
+    table = batch.table.copy()
+    table["run"] = np.arange(1, runs + 1)
+    return dataclasses.replace(batch, table=table)
+
+
 def test_a_message_over_the_limit_is_refused_by_its_length() -> None:
     assert refused(encode_batch(example()) + bytes(MESSAGE_BYTES_MAX)).reason == "oversized"
 
