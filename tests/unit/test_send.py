@@ -1,0 +1,352 @@
+"""`dlog send` against a scripted logger: what it keeps on disk, how it goes on, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import cli.send_replay
+from cli.main import app
+from cli.send_state import SendState, StateFile, identity
+from dlog.errors import SourceRefused
+from tests.scripted_logger import ScriptedLogger
+
+LINES = [b"line %d\n" % i for i in range(300)]
+SMALL = 1 << 20
+
+
+@pytest.fixture
+def logger() -> Iterator[ScriptedLogger]:
+    made = ScriptedLogger()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def send(
+    logger: ScriptedLogger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Result]:
+    """Runs `dlog send recording.txt --run 7` with what is given; in this process."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(cli.send_replay, "_SAVE_SECONDS", 0.05)
+    monkeypatch.setattr(cli.send_replay, "_UNLISTED_SECONDS", 0.2)
+    monkeypatch.setattr(cli.send_replay, "_ANSWER_SECONDS", 0.3)
+    recording = tmp_path / "recording.txt"
+    recording.write_bytes(b"".join(LINES))
+
+    def run(*options: str, to: str = "", files: list[Path] | None = None) -> Result:
+        paths = [str(path) for path in files or [recording]]
+        return CliRunner().invoke(
+            app, ["send", *paths, "--run", "7", "--to", to or logger.address, *options]
+        )
+
+    return run
+
+
+def outcome(result: Result) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+def state_of(tmp_path: Path) -> tuple[Path, SendState]:
+    (path,) = (tmp_path / "state" / "dlog" / "send").glob("*.json")
+    with StateFile(path) as file:
+        state = file.read()
+    assert state is not None
+    return path, state
+
+
+def stored(logger: ScriptedLogger) -> list[bytes]:
+    return logger.stored.get((7, "events"), [])
+
+
+def restart(logger: ScriptedLogger) -> None:
+    """Forget the session, as after its goodbye."""
+
+    def forget() -> None:
+        kept = logger.model.kept.stored
+        logger.model.kept = type(logger.model.kept)()
+        logger.model.kept.stored = kept
+        logger.model.crash()
+
+    logger.do(forget)
+
+
+def test_all_events_are_stored_in_order_and_the_session_is_closed(
+    send: Callable[..., Result], logger: ScriptedLogger
+) -> None:
+    result = send("--json")
+    assert result.exit_code == 0, result.stderr
+    assert stored(logger) == LINES
+    assert [number for number, _, _ in logger.model.kept.stored[7, "events"]] == list(range(300))
+    found = outcome(result)
+    assert (found["events"], found["acknowledged"], found["not_sent"]) == (300, 300, 0)
+    assert found["streams"] == {"events": {"sent": 300, "acknowledged": 300, "refused": {}}}
+    assert "300 of 300 events stored" in result.stderr
+    assert logger.model.kept.closed
+
+
+def test_several_files_follow_each_other_with_the_numbers_counting_on(
+    send: Callable[..., Result], logger: ScriptedLogger, tmp_path: Path
+) -> None:
+    for name in ("one.txt", "two.txt"):
+        (tmp_path / name).write_bytes(name.encode() + b"\n" + b"x\n")
+    result = send("--first-number", "10", files=[tmp_path / "one.txt", tmp_path / "two.txt"])
+    assert result.exit_code == 0, result.stderr
+    assert stored(logger) == [b"one.txt\n", b"x\n", b"two.txt\n", b"x\n"]
+    assert [n for n, _, _ in logger.model.kept.stored[7, "events"]] == [10, 11, 12, 13]
+
+
+def test_streams_are_chosen_by_the_rule(
+    send: Callable[..., Result], logger: ScriptedLogger
+) -> None:
+    assert send("--size-classes", "short=7,long").exit_code == 0
+    assert logger.stored[7, "short"] == [line for line in LINES if len(line) <= 7]
+    assert logger.stored[7, "long"] == [line for line in LINES if len(line) > 7]
+
+
+def test_what_was_sent_completely_is_sent_again_only_when_told(
+    send: Callable[..., Result], logger: ScriptedLogger
+) -> None:
+    assert send().exit_code == 0
+    again = send("--json")
+    assert again.exit_code == 0
+    assert outcome(again)["sent_before"]
+    assert "--again" in again.stderr
+    assert len(stored(logger)) == 300
+    restart(logger)
+    assert send("--again").exit_code == 0
+    assert stored(logger) == LINES * 2
+
+
+def test_a_replay_that_gave_up_goes_on_with_the_same_session(
+    send: Callable[..., Result], logger: ScriptedLogger, tmp_path: Path
+) -> None:
+    logger.commits = False
+    result = send("--timeout", "0.3", "--rate", "100000")
+    assert result.exit_code == 1
+    assert "the same command goes on" in result.stderr
+    session = state_of(tmp_path)[1].session
+    logger.commits = True
+    result = send("--json", "--rate", "100000")
+    assert result.exit_code == 0, result.stderr
+    assert outcome(result)["session"] == session
+    assert stored(logger) == LINES
+
+
+def test_a_process_that_is_killed_is_gone_on_with(logger: ScriptedLogger, tmp_path: Path) -> None:
+    recording = tmp_path / "big.txt"
+    lines = [b"%d " % i + b"x" * 5000 + b"\n" for i in range(4000)]
+    recording.write_bytes(b"".join(lines))
+    command = [
+        sys.executable, "-m", "cli.main", "send", str(recording), "--run", "7", "--to",
+        logger.address, "--json", "--rate", "2000",
+    ]  # fmt: skip
+    env = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state"), "PYTHONPATH": os.getcwd()}
+    killed = 0
+    while True:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
+        before = len(stored(logger))
+        while process.poll() is None:
+            if killed < 3 and len(stored(logger)) > before + 700:
+                process.kill()
+                killed += 1
+        out, err = process.communicate()
+        if process.returncode == 0:
+            break
+        assert process.returncode == -9, err
+    assert killed == 3
+    assert stored(logger) == lines
+    found = json.loads(out)
+    assert found["resumed"]
+    assert (found["events"], found["acknowledged"]) == (4000, 4000)
+
+
+def test_only_the_goodbye_is_left_when_all_was_acknowledged(
+    send: Callable[..., Result],
+    logger: ScriptedLogger,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def killed(*_: object) -> None:
+        raise SourceRefused("killed here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dlog.source.Source.close", killed)
+        assert send().exit_code == 1
+    assert state_of(tmp_path)[1].phase == "acknowledged"
+    assert not logger.model.kept.closed
+    assert send().exit_code == 0
+    assert logger.model.kept.closed
+    assert state_of(tmp_path)[1].phase == "done"
+    assert stored(logger) == LINES
+
+
+# --- what is refused --------------------------------------------------------------------------
+
+
+def begin(send: Callable[..., Result], logger: ScriptedLogger) -> None:
+    """A replay that is under way."""
+    logger.commits = False
+    assert send("--timeout", "0.2").exit_code == 1
+    logger.commits = True
+
+
+def test_a_file_that_has_changed_is_refused(
+    send: Callable[..., Result], logger: ScriptedLogger, tmp_path: Path
+) -> None:
+    begin(send, logger)
+    (tmp_path / "recording.txt").write_bytes(b"other\n")
+    result = send()
+    assert result.exit_code == 1
+    assert "has changed since" in result.stderr
+    assert "--restart" in result.stderr
+    restart(logger)
+    logger.model.kept.stored.clear()
+    assert send("--restart").exit_code == 0
+    assert stored(logger) == [b"other\n"]
+
+
+def test_other_options_are_refused(send: Callable[..., Result], logger: ScriptedLogger) -> None:
+    begin(send, logger)
+    result = send("--stream", "photons", "--first-number", "5")
+    assert result.exit_code == 1
+    assert "--first-number was 0, and is 5" in result.stderr
+    assert "--stream was not given, and is photons" in result.stderr
+
+
+def test_content_that_is_not_what_was_sent_is_refused(
+    send: Callable[..., Result], logger: ScriptedLogger, tmp_path: Path
+) -> None:
+    recording = tmp_path / "recording.txt"
+    begin(send, logger)
+    _, state = state_of(tmp_path)
+    assert state.events == 300
+    status = recording.stat()
+    recording.write_bytes(recording.read_bytes().replace(b"line 7\n", b"lime 7\n"))
+    os.utime(recording, ns=(status.st_atime_ns, status.st_mtime_ns))
+    result = send()
+    assert result.exit_code == 1
+    assert "content" in result.stderr
+
+
+def test_a_second_process_of_the_same_replay_is_refused(
+    send: Callable[..., Result], tmp_path: Path
+) -> None:
+    with StateFile(tmp_path / "mine.json"):
+        result = send("--state", str(tmp_path / "mine.json"))
+    assert result.exit_code == 1
+    assert "another process" in result.stderr
+
+
+def test_a_state_that_is_none_is_refused(send: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_text("{")
+    result = send("--state", str(tmp_path / "mine.json"))
+    assert result.exit_code == 1
+    assert "--restart" in result.stderr
+    assert send("--state", str(tmp_path / "mine.json"), "--restart").exit_code == 0
+
+
+def test_another_logger_is_refused(
+    send: Callable[..., Result], logger: ScriptedLogger, tmp_path: Path
+) -> None:
+    begin(send, logger)
+    path, state = state_of(tmp_path)
+    state.logger_uuid = "ab" * 16
+    with StateFile(path) as file:
+        file.save(state)
+    result = send()
+    assert result.exit_code == 1
+    assert "another one" in result.stderr
+
+
+def test_a_run_that_is_not_active_is_waited_for_only_when_told(
+    send: Callable[..., Result], logger: ScriptedLogger
+) -> None:
+    logger.model.active = {8}
+    result = send()
+    assert result.exit_code == 1
+    assert "run 7 is not active (active: 8)" in result.stderr
+    result = send("--wait", "--timeout", "0.5")
+    assert result.exit_code == 1
+    assert "run 7 is not active" in result.stderr
+    assert stored(logger) == []
+    logger.do(lambda: logger.model.active.add(7))
+    assert send("--wait").exit_code == 0
+
+
+def test_no_logger_is_waited_for_only_when_told(send: Callable[..., Result]) -> None:
+    result = send(to="tcp://127.0.0.1:1")
+    assert result.exit_code == 1
+    assert "no logger answers" in result.stderr
+
+
+def test_usage_errors_exit_with_2(send: Callable[..., Result], tmp_path: Path) -> None:
+    for options in (
+        ["--name", "a b"], ["--stream", "control"], ["--format", "nonsense"], ["-o", "x"],
+        ["-d", str(tmp_path)], ["--size-classes", "3,1"],
+    ):  # fmt: skip
+        assert send(*options).exit_code == 2, options
+    assert send(files=[tmp_path / "nothing"]).exit_code == 1
+
+
+# --- what is told -----------------------------------------------------------------------------
+
+
+def test_events_of_a_run_that_ended_are_counted(
+    send: Callable[..., Result], logger: ScriptedLogger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end_at_100(*_: object) -> None:
+        if len(stored(logger)) >= 100:
+            logger.model.end_run(7)
+
+    heard = logger.model.hear
+    monkeypatch.setattr(logger.model, "hear", lambda m: (heard(m), end_at_100())[0])
+    result = send("--rate", "500", "--json")
+    assert result.exit_code == 1
+    found = outcome(result)
+    assert found["events"] == 300
+    assert found["acknowledged"] == len(stored(logger))
+    assert found["not_sent"] == 300 - len(stored(logger)) > 0
+    assert "run 7 was ended" in result.stderr
+
+
+def test_refused_events_are_counted(send: Callable[..., Result], logger: ScriptedLogger) -> None:
+    logger.model.refuse_runs = {7}
+    result = send("--json")
+    assert result.exit_code == 1
+    found = outcome(result)
+    assert found["refused"] == {"run-aborted": 300}
+    assert (found["acknowledged"], found["not_sent"]) == (0, 0)
+    assert send().exit_code == 1  # as it was: nothing is left to send
+
+
+def test_a_torn_end_is_reported_and_not_sent(
+    send: Callable[..., Result], logger: ScriptedLogger, tmp_path: Path
+) -> None:
+    (tmp_path / "torn.bin").write_bytes(bytes(25))
+    result = send(
+        "--format", "records", "-o", "size=10", "--json", files=[tmp_path / "torn.bin"]
+    )  # fmt: skip
+    assert result.exit_code == 0
+    assert stored(logger) == [bytes(10)] * 2
+    (torn,) = outcome(result)["torn"]
+    assert (torn["offset_bytes"], torn["size_bytes"], torn["declared_bytes"]) == (20, 5, 10)
+    assert "torn: 5 B at byte 20" in result.stderr
+
+
+def test_a_folder_is_known_by_all_that_is_in_it(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a").write_bytes(b"123")
+    before = identity(tmp_path)
+    assert (before.size, before.files) == (3, 1)
+    (tmp_path / "b").write_bytes(b"4")
+    assert identity(tmp_path) != before
