@@ -9,6 +9,7 @@ VENV   ?= .venv
 BIN     := $(VENV)/bin
 RUN     := $(VENV)/.installed-to-run
 DEVELOP := $(VENV)/.installed-to-develop
+PEERS   := $(VENV)/.installed-peers
 PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 
 # Another checkout on the path would be tested instead of this one.
@@ -56,8 +57,12 @@ fuzz: $(DEVELOP)  ## long random search for inputs that break a decoder or a tab
 	@$(BIN)/python -m pytest -m fuzz -o faulthandler_timeout=0 --hypothesis-profile=fuzz
 
 .PHONY: bench
-bench: $(DEVELOP)  ## what this machine can hold
-	@$(BIN)/python -m pytest -m bench -o faulthandler_timeout=0 --capture=no
+bench: $(PEERS)  ## dlog against the disk, its peers and its targets (minutes; BENCH="--rounds 3")
+	@$(BIN)/python -m tests.benchmarks $(BENCH)
+
+.PHONY: guard
+guard: $(DEVELOP)  ## seconds: has the hot path become several times as slow? (part of make test)
+	@$(BIN)/python -m pytest --quiet tests/benchmarks/test_guard.py
 
 .PHONY: clean
 clean:  ## remove the virtualenv, caches and builds; data stay
@@ -83,4 +88,8 @@ $(RUN): pyproject.toml
 
 $(DEVELOP): $(RUN)
 	@$(PIP) --no-build-isolation --editable '.[test,check]'
+	@touch $@
+
+$(PEERS): $(DEVELOP) tests/benchmarks/requirements.txt
+	@$(PIP) -r tests/benchmarks/requirements.txt
 	@touch $@

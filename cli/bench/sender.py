@@ -143,7 +143,7 @@ def _sent(source: dlog.Source, order: Order, made: list[Chunk]) -> Sent:
     begin_ns = time.monotonic_ns()
     events = payload_bytes = pieces = piece_bytes = 0
     due_ns = begin_ns
-    for chunk, due_ns in _timetable(order, made, begin_ns):
+    for chunk, due_ns in timetable(order, made, begin_ns):
         if watch is not None:
             watch.sent(chunk, due_ns)
         streams = chunk.streams if len(chunk.streams) > 1 else chunk.streams[0]
@@ -167,7 +167,7 @@ def _sent(source: dlog.Source, order: Order, made: list[Chunk]) -> Sent:
     )  # fmt: skip
 
 
-def _timetable(order: Order, made: list[Chunk], begin_ns: int) -> Iterator[tuple[Chunk, int]]:
+def timetable(order: Order, made: list[Chunk], begin_ns: int) -> Iterator[tuple[Chunk, int]]:
     """What to send, and when it was due. By a rate, events come as they would from a readout: at
     their time, however the ones before fared."""
     end_ns = begin_ns + int(order.seconds * 1e9)
