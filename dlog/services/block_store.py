@@ -187,7 +187,6 @@ class BlockStore:
             log.warning("%s: writing again", self._key)
             self._storage.alarms.clear_alarm(f"stalled {self._key}")
             self.stalled = ""
-            self._tries = 0
         return True
 
     def _make_room(self, slot: Slot, block_bytes: int) -> None:
@@ -278,13 +277,16 @@ class BlockStore:
 
     def sync(self) -> bool:
         """fdatasync what was written. False where that cannot be now."""
-        while True:
-            failed = self._sync_parts()
-            if failed is None:
-                break
+        failures = 0
+        while (failed := self._sync_parts()) is not None:
             self._fault(*failed)
+            failures += 1
+            # A disk may take every new header and no block: each try would leave a file there.
+            if failures > self._directories():
+                return self._stall(STORAGE_FAILED, failed[1])
             if not self.store():
                 return False
+        self._tries = 0
         return True
 
     def _sync_parts(self) -> tuple[Slot, StorageError] | None:

@@ -21,7 +21,7 @@ from dlog.simulation.network import CALM, Weather
 from dlog.simulation.scenario import payload
 from dlog.simulation.sources import SimulatedSource
 from dlog.simulation.steps import Fault, FaultKind, Operation, When
-from dlog.simulation.world import FREE, Stuck, World
+from dlog.simulation.world import FREE, ROUNDS_MAX, Stuck, World
 
 STREAMS: Final = ("photons", "raw", "slow")
 ACTIONS: Final = 60
@@ -55,6 +55,9 @@ class Menu:
     disk: bool = True
     space: bool = True
     journal: bool = True
+
+
+EVERYTHING: Final = Menu()
 
 
 @dataclass(slots=True)
@@ -161,6 +164,7 @@ class _History:
     def _judge_end(self) -> None:
         world = self.world
         self.problems += [f"lost: {text}" for text in world.lost]
+        self.problems += [f"after a restart: {text}" for text in world.tails]
         if not (self.faults["disk"] or self.faults["space"]):
             self.problems += [f"not settled: {text}" for text in world.unsettled]
         for failure in world.failures:
@@ -376,9 +380,11 @@ class _History:
         self.world.fill_journal(self.random.choice((0, 300_000_000, 2_000_000_000)))
 
 
-def play(seed: int, menu: Menu = Menu()) -> Outcome:
-    """One random history, judged after each crash and at its end."""
+def play(seed: int, menu: Menu = EVERYTHING, *, rounds_max: int = ROUNDS_MAX) -> Outcome:
+    """One random history, judged after each crash and at its end. rounds_max: how long anything is
+    waited for."""
     history = _History(seed, menu)
+    history.world.rounds_max = rounds_max
     try:
         history.play()
     except Stuck as error:
@@ -415,7 +421,7 @@ class Report:
             self.failed.sort(key=lambda o: len(o.story))
 
 
-def play_all(seeds: Sequence[int], menu: Menu = Menu()) -> Report:
+def play_all(seeds: Sequence[int], menu: Menu = EVERYTHING) -> Report:
     """Histories of these seeds, one behind the other."""
     report = Report()
     for seed in seeds:

@@ -329,6 +329,16 @@ class Findings:
         ]
         return found
 
+    def tails(self) -> list[str]:
+        """Files that take events again after a restart, with bytes behind their durable offset."""
+        return [
+            f"{file.path}: {file.whole - len(file.content)} B behind its durable offset"
+            for file in self.files
+            if isinstance(file.record, FileRecord)
+            and file.record.state in (FileState.OPEN, FileState.END)
+            and file.whole > len(file.content)
+        ]
+
     def names_left_over(self) -> list[str]:
         """Open files without a record. A directory whose sync failed may bring back, after a power
         cut, the name of a part whose creation failed; it holds no event."""

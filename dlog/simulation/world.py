@@ -359,6 +359,8 @@ class World:
         self.lost: list[str] = []  # what its restarts found lost
         self.recovery_ns_max = 0
         self.disk_failed = False  # set by who injects such a fault
+        self.tails: list[str] = []  # what a restart left behind the durable offset of a file
+        self.rounds_max = ROUNDS_MAX
         self.unsettled: list[str] = []  # files that a restart could not settle
         self.after_crash: Callable[[], None] | None = None
         self.on_restart: Callable[[], None] | None = None  # once, before the next start
@@ -405,6 +407,7 @@ class World:
                 self.coor.logger_started()
                 spent_ns = self.clock.monotonic_ns() - begin_ns
                 self.recovery_ns_max = max(self.recovery_ns_max, spent_ns)
+                self.tails += self.findings().tails()
                 raised = self.life.alarms.raised()
                 self.unsettled += [a.text for a in raised if a.name.startswith("file ")]
                 return
@@ -507,7 +510,7 @@ class World:
 
     def run_until(self, condition: Callable[[], bool], what: str) -> None:
         """Pump until it holds. Raises `Stuck`."""
-        for n in range(ROUNDS_MAX):
+        for n in range(self.rounds_max):
             if condition():
                 return
             # Nobody waits for anything but time after a while: let it run faster.

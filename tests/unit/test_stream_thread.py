@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from dlog.errors import StorageError
+from dlog.limits import PAGE_BYTES
 from dlog.model.ids import RunNumber, StreamName
+from dlog.ports import DataFile
 from dlog.simulation.steps import Fault, FaultKind, Operation, When
 from dlog.simulation.world import Life, World
 
@@ -74,3 +79,44 @@ def test_a_run_that_ends_without_space_settles_all_that_was_handed_in() -> None:
     world.settle()
     assert world.problems(complete=True) == []
     assert "no-space-at-end-of-run" in source.machine.counts.reasons()
+
+
+class _SyncsOnlyHeaders:
+    """A disk that takes a header page and fails at every later sync, as a thin volume may."""
+
+    def __init__(self, file: DataFile) -> None:
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def sync(self) -> None:
+        if self._file.size() > PAGE_BYTES:
+            raise StorageError("Input/output error", path=self._file.path)
+        self._file.sync()
+
+
+def test_a_disk_that_fails_at_every_sync_stalls_the_stream_and_no_more() -> None:
+    world = World(1)
+    world.do("INIT")
+    world.do("CONFIGURE", streams={"photons": {}, "raw": {}})
+    life = life_of(world)
+    (directory,) = life.directories
+    create = directory.create
+
+    def create_bad(path: str) -> DataFile:
+        file = create(path)
+        return _SyncsOnlyHeaders(file) if "photons" in path else file  # type: ignore[return-value]
+
+    directory.create = create_bad  # type: ignore[method-assign, assignment]
+    world.do("START RUN", run=RUN)
+    bad, good = world.source("router-1"), world.source("router-2")
+    bad.send(RUN, (PHOTONS,), 1, b"x")
+    good.send(RUN, (StreamName("raw"),), 1, b"x")
+    world.run_until(lambda: good.idle, "the other stream stands still")
+    world.pump(100)
+    assert not bad.idle
+    parts = [name for name in directory.names("runs/7") if name.startswith("photons")]
+    assert len(parts) < 20
+    assert world.do("STOP RUN", run=RUN).ok
+    assert world.problems(complete=True) == []
