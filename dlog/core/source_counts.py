@@ -51,6 +51,7 @@ class SourceCounts:
 
     def __init__(self, refusals_seen: int) -> None:
         self.refusals_seen = refusals_seen
+        self._known_refusals: dict[int, int] = {}  # events by number, of those not yet confirmed
         self._streams: dict[StreamName, _Count] = {}
 
     def open_stream(self, name: StreamName) -> None:
@@ -74,13 +75,20 @@ class SourceCounts:
             self._streams[name].run_ended += number
 
     def refusals(self, ack: Acknowledgement) -> None:
-        """Count those that were not counted before: they are repeated until they are confirmed."""
+        """Count what was not counted before: refusals are repeated until they are confirmed, and
+        one that was told may grow, when the logger puts more into it for want of room."""
+        known: dict[int, int] = {}
         for number, refusal in enumerate(ack.refusals, ack.refusals_from):
-            if number >= self.refusals_seen:
-                self.refusals_seen = number + 1
-                self._refused(refusal)
+            before = self._known_refusals.get(number, 0 if number >= self.refusals_seen else None)
+            if before is not None:
+                self._refused(refusal, max(0, refusal.events - before))
+                known[number] = max(before, refusal.events)
+            self.refusals_seen = max(self.refusals_seen, number + 1)
+        self._known_refusals = known
 
-    def _refused(self, refusal: RefusedRange) -> None:
+    def _refused(self, refusal: RefusedRange, events: int) -> None:
+        if not events:
+            return
         name = StreamName(refusal.stream)
         # Of a replay, a refusal may come before its events were given again.
         if name not in self._streams and len(self._streams) >= WATERMARKS_PER_SESSION_MAX:
@@ -89,7 +97,7 @@ class SourceCounts:
         reason = refusal.reason
         if reason not in refused and len(refused) >= _REASONS_MAX:
             reason = _OTHER
-        refused[reason] = refused.get(reason, 0) + refusal.events
+        refused[reason] = refused.get(reason, 0) + events
 
     def reasons(self) -> dict[str, int]:
         """Pieces that were settled without being stored, by reason, over all streams."""

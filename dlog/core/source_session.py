@@ -99,8 +99,8 @@ PHASES: Final = Machine(
             (_P.OPEN, _H.REFUSED_FOR_GOOD): _P.REFUSED,
             (_P.OPEN, _H.REFUSED_AFTER_BYE): _P.OVER,
             (_P.OPEN, _H.ALL_DONE): _P.LEAVING,
-            # A logger that was not started again needs no HELLO before BYE; one that was says so.
-            (_P.LEAVING, _H.SILENCE): _P.LEAVING,
+            # Perhaps another boot, which knows the session from its journal alone: BYE needs HELLO.
+            (_P.LEAVING, _H.SILENCE): _P.GREETING,
             (_P.LEAVING, _H.REFUSED_FOR_NOW): _P.GREETING,
             (_P.LEAVING, _H.REFUSED_AFTER_BYE): _P.OVER,
             (_P.LEAVING, _H.BYE_DONE): _P.OVER,
