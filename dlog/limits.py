@@ -42,6 +42,7 @@ BLOCKS_PER_FILE_MAX: Final = 1_000_000
 # END parts of a stream that are kept open for late events; the oldest closes where there are more.
 END_PARTS_MAX: Final = 16
 RESERVE_BYTES_DEFAULT: Final = 64 * MIB
+RESERVE_BYTES_MAX: Final = 1024 * GIB
 
 # --- memory of a source: the largest event fits beside others
 SOURCE_QUEUE_BYTES_DEFAULT: Final = 128 * MIB
@@ -58,9 +59,13 @@ COUNTS_PER_RUN_MAX: Final = 8192  # sources times streams; what is beyond is one
 OPERATIONS_KEPT_MAX: Final = 10_000
 COMMANDS_KEPT_MAX: Final = 10_000
 COMMANDS_IN_HAND_MAX: Final = 1000
+COMMAND_NAME_LETTERS_MAX: Final = 64
+ERROR_LETTERS_MAX: Final = 32_000
 
 # --- time
 HEARTBEAT_MS: Final = 500
 HEARTBEATS_MISSED_MAX: Final = 6
+SECONDS_MAX: Final = 10 * 366 * 24 * 3600  # of any configured time; nanoseconds of it fit
+MONITOR_INTERVAL_MS_MAX: Final = 24 * 3600 * 1000
 SESSION_EXPIRY_SECONDS_DEFAULT: Final = 7 * 24 * 3600
 THREAD_SWITCH_SECONDS: Final = 0.0005

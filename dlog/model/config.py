@@ -20,7 +20,10 @@ from dlog.limits import (
     KIB,
     MEMORY_BYTES_DEFAULT,
     MIB,
+    MONITOR_INTERVAL_MS_MAX,
     RESERVE_BYTES_DEFAULT,
+    RESERVE_BYTES_MAX,
+    SECONDS_MAX,
     SESSION_EXPIRY_SECONDS_DEFAULT,
     STREAMS_PER_RUN_MAX,
 )
@@ -136,8 +139,12 @@ def parse_init(table: Mapping[str, Any], problems: list[str]) -> InitConfig:
     for key in ("drain_seconds", "settle_seconds", "session_expiry_seconds"):
         if getattr(config, key) < 0:
             problems.append(f"init.{key}: may not be negative")
+        if getattr(config, key) > SECONDS_MAX:
+            problems.append(f"init.{key}: at most {SECONDS_MAX}")
     if config.monitor_interval_ms < 50:
         problems.append("init.monitor_interval_ms: at least 50")
+    if config.monitor_interval_ms > MONITOR_INTERVAL_MS_MAX:
+        problems.append(f"init.monitor_interval_ms: at most {MONITOR_INTERVAL_MS_MAX}")
     if config.memory_bytes < 16 * MIB:
         problems.append("init.memory_bytes: at least 16 MiB")
     if config.resume_bytes < config.low_water_bytes:
@@ -180,6 +187,13 @@ def _stream(
         value = getattr(config, key)
         if value != allowed and value < floor:
             problems.append(f"{where}.{key}: {value} is too small; at least {floor}")
+    for key in ("part_seconds", "late_seconds"):
+        if getattr(config, key) > SECONDS_MAX:
+            problems.append(f"{where}.{key}: at most {SECONDS_MAX}")
+    if config.reserve_bytes > RESERVE_BYTES_MAX:
+        problems.append(f"{where}.reserve_bytes: at most 1 TiB")
+    if len(set(config.directories)) != len(config.directories):
+        problems.append(f"{where}.directories: names a directory twice")
     if config.block_bytes > 16 * MIB:
         problems.append(f"{where}.block_bytes: at most 16 MiB")
     if config.flush_interval_ms > 10_000:

@@ -19,7 +19,12 @@ from dlog.core import journal_records as records
 from dlog.core.journal_records import CommandRecord, LoggerRecord, Pending
 from dlog.core.states import LOGGER, LoggerEvent, LoggerState
 from dlog.errors import CommandRefused, Error, MessageError
-from dlog.limits import COMMANDS_IN_HAND_MAX, COMMANDS_KEPT_MAX
+from dlog.limits import (
+    COMMAND_NAME_LETTERS_MAX,
+    COMMANDS_IN_HAND_MAX,
+    COMMANDS_KEPT_MAX,
+    ERROR_LETTERS_MAX,
+)
 from dlog.model.ids import CommandId
 from dlog.model.messages import Answer, Command, decode_json, encode_json
 from dlog.model.status import CommandStatus
@@ -180,7 +185,7 @@ class Desk:
             command=command.command if command else "",
             ok=False,
             state=str(self.record.state),
-            error=text,
+            error=text[:ERROR_LETTERS_MAX],
             code=code,
             accepts=accepts or [],
         )
@@ -269,6 +274,8 @@ def _id_of(command: Command) -> CommandId:
     except ValueError as error:
         text = f"session {command.session[:80]!r} is not hexadecimal"
         raise MessageError("body", text) from error
+    if len(command.command) > COMMAND_NAME_LETTERS_MAX:
+        raise MessageError("body", f"a command of {len(command.command)} letters")
     if not 1 <= len(session) <= 32 or not 0 <= command.number < 2**64:
         raise MessageError("body", "a session has 1 to 32 bytes, a number 64 bits")
     return CommandId(session, command.number)

@@ -6,6 +6,7 @@ import pytest
 
 from dlog.core.states import LoggerState, RunState
 from dlog.model.ids import RunNumber, StreamName
+from dlog.model.messages import Command, encode_json
 from dlog.simulation.steps import When
 from dlog.simulation.world import Life, World
 
@@ -163,3 +164,29 @@ def test_the_same_id_with_another_body_is_refused() -> None:
     life_of(world).commander.step()
     assert b"id-reused" in link.answers[-1][1]
     assert life_of(world).commander.runs[RUN].record.state is RunState.PAUSED
+
+
+@pytest.mark.parametrize(
+    ("command", "parameters"),
+    [
+        ("CONFIGURE", {"streams": {"photons": {f"k{n}": 0 for n in range(25_000)}}}),
+        ("START RUN", {"run": "\U0001f40d" * 40_000}),
+        ("PLEASE " * 30_000, {}),
+    ],
+)
+def test_a_long_command_gets_a_bounded_answer_and_the_logger_goes_on(
+    command: str, parameters: dict[str, object]
+) -> None:
+    # All that was wrong with it was more than a journal value holds: the logger died of it, and
+    # again when COOR repeated it.
+    world = configured()
+    life = life_of(world)
+    text = encode_json(Command(session="ab", number=1000, command=command, parameters=parameters))
+    life.link.commands.append((b"somebody", text))
+    life.commander.step()
+    control(world)
+    assert world.do("START RUN", run=RUN).ok
+    assert world.failures == []
+    assert life_of(world) is life
+    assert life.commander.record.state is LoggerState.RUNNING
+    assert all(len(value) < 1_000_000 for value in world.store.pairs.values())

@@ -132,6 +132,14 @@ def test_all_problems_are_told_at_once_with_their_keys() -> None:
         ({"streams": {"a": {"directories": [1]}}}, "there is no data directory 1"),
         ({"streams": {"a": {"directories": [-1]}}}, "there is no data directory -1"),
         ({"streams": {"a" * 33: {}}}, "not a stream name"),
+        # More nanoseconds than an integer can be made of; milliseconds that no poll takes.
+        ({"init": {"session_expiry_seconds": 1e308}}, "session_expiry_seconds: at most"),
+        ({"init": {"drain_seconds": 1e12}}, "drain_seconds: at most"),
+        ({"init": {"monitor_interval_ms": 2**40}}, "monitor_interval_ms: at most"),
+        ({"streams": {"a": {"late_seconds": 1e308}}}, "late_seconds: at most"),
+        ({"streams": {"a": {"part_seconds": 1e308}}}, "part_seconds: at most"),
+        ({"streams": {"a": {"reserve_bytes": 2**62}}}, "reserve_bytes: at most"),
+        ({"streams": {"a": {"directories": [0, 0]}}}, "names a directory twice"),
     ],
 )
 def test_what_does_not_hold_is_told_in_words(document: dict[str, Any], words: str) -> None:
