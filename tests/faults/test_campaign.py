@@ -1,0 +1,62 @@
+"""The random campaign: many seeds in which the contract holds, and mutations that it catches."""
+
+from __future__ import annotations
+
+import pytest
+
+from dlog.simulation.campaign import Menu, Outcome, play
+from tests.faults.mutations import MUTATIONS, Mutation
+
+SEEDS = 60
+# Each of them once showed a bug; what it was stands in the message of the commit that fixed it.
+FOUND = (27, 50, 1066, 1244, 1275)
+FOUND_WITHOUT_DISK_FAULTS = (3327,)
+# A mutated logger may never come to an end: not much is waited for.
+ROUNDS_OF_A_MUTANT = 1500
+
+
+def holds(outcome: Outcome) -> None:
+    assert not outcome.problems, "\n".join(
+        [f"seed {outcome.seed}", *outcome.story, *outcome.problems]
+    )
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_the_contract_holds_under_every_fault(seed: int) -> None:
+    holds(play(seed))
+
+
+@pytest.mark.parametrize("seed", range(SEEDS, SEEDS + 30))
+def test_crashes_and_a_bad_network_alone(seed: int) -> None:
+    holds(play(seed, Menu(disk=False, space=False, journal=False)))
+
+
+@pytest.mark.parametrize("seed", FOUND)
+def test_what_was_found_once_stays_found(seed: int) -> None:
+    holds(play(seed))
+
+
+@pytest.mark.parametrize("seed", FOUND_WITHOUT_DISK_FAULTS)
+def test_what_crashes_alone_found_once_stays_found(seed: int) -> None:
+    holds(play(seed, Menu(disk=False, space=False, journal=False)))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("block", range(40))
+def test_thousands_of_seeds(block: int) -> None:
+    for seed in range(10_000 + 100 * block, 10_000 + 100 * (block + 1)):
+        holds(play(seed))
+
+
+def test_the_same_seed_plays_the_same_history() -> None:
+    assert play(5).fingerprint == play(5).fingerprint
+    assert play(5).fingerprint != play(6).fingerprint
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m.name)
+def test_a_rule_left_out_is_caught_within_its_seeds(mutation: Mutation) -> None:
+    with mutation.applied():
+        for seed in range(mutation.seeds):
+            if play(seed, mutation.menu, rounds_max=ROUNDS_OF_A_MUTANT).problems:
+                return
+    pytest.fail(f"{mutation.rule}: {mutation.seeds} histories without it showed nothing")
