@@ -111,6 +111,12 @@ class SessionState:
         if n <= self.high or n <= self.acknowledged:
             # It was admitted before the source said HELLO again: the first copy settles it.
             return Admission.DUPLICATE, ""
+        if self.position != self.high_position:
+            # The window counts bytes of the session: said too low, it would bound nothing.
+            return Admission.WINDOW, (
+                f"its source said that it begins at byte {self.position} of the session; the batch "
+                f"before ended at byte {self.high_position}"
+            )
         end = batch.position_bytes + batch.message_bytes
         beyond = end > self.limit or end - self.settled_bytes > memory_bytes
         if beyond and not batch.settled:
