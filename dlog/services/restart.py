@@ -221,8 +221,9 @@ class Restart:
         self._commit([(file_key(key_of(record)), None), put_closed(closed)])
 
     def _sync_names(self, record: FileRecord) -> None:
-        folder = record.path.rpartition("/")[0]
-        self._storage.directories[record.directory].sync_names(folder)
+        """What moved between the two folders moved in both."""
+        for folder in ("quarantine", record.path.rpartition("/")[0]):
+            self._storage.directories[record.directory].sync_names(folder)
 
     def _finish_rename(self, record: FileRecord, config: StreamConfig) -> None:
         """Both names are there. The final one may be somebody else's: then it is left alone."""
