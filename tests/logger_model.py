@@ -100,6 +100,13 @@ class LoggerModel:
         self.say.clear()
         self._forget()
 
+    def forget_session(self) -> None:
+        """The session is over; what was stored stays."""
+        stored = self.kept.stored
+        self.kept = Kept(stored=stored)
+        self.say.clear()
+        self._forget()
+
     # --- messages ---------------------------------------------------------------------------------
 
     def hear(self, message: bytes) -> None:

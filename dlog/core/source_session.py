@@ -427,7 +427,8 @@ class SourceSession:
             if not self._number_next():
                 return None
         message = batch.message(self.session)
-        if batch.position_bytes + len(message) > self._limit_bytes:
+        # A placeholder needs no window: the logger holds nothing for it.
+        if batch.content is not None and batch.end_bytes > self._limit_bytes:
             self._wanted_bytes = len(message)
             return None
         if batches.cursor == batches.admitted + 1:

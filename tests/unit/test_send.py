@@ -71,13 +71,7 @@ def stored(logger: ScriptedLogger) -> list[bytes]:
 def restart(logger: ScriptedLogger) -> None:
     """Forget the session, as after its goodbye."""
 
-    def forget() -> None:
-        kept = logger.model.kept.stored
-        logger.model.kept = type(logger.model.kept)()
-        logger.model.kept.stored = kept
-        logger.model.crash()
-
-    logger.do(forget)
+    logger.do(logger.model.forget_session)
 
 
 def test_all_events_are_stored_in_order_and_the_session_is_closed(
