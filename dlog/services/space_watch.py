@@ -5,12 +5,16 @@ It only looks, once in a while, and remembers; what follows from it is the comma
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Final
 
+from dlog.errors import StorageError
 from dlog.model.config import InitConfig
 from dlog.model.status import DiskStatus
 from dlog.ports import Clock, Directory
+
+log = logging.getLogger("dlog.space")
 
 INTERVAL_NS: Final = 1_000_000_000
 
@@ -38,7 +42,13 @@ class SpaceWatch:
         resume = init.resume_bytes if init is not None else 0
         looked = []
         for before, directory in zip(self.disks, self._directories, strict=True):
-            space = directory.space()
+            try:
+                space = directory.space()
+            except StorageError as error:
+                # A failing disk is told of by who writes to it; the other disks go on.
+                log.warning("%s", error)
+                looked.append(before)
+                continue
             looked.append(
                 DiskStatus(
                     path=directory.name,
