@@ -145,7 +145,7 @@ class Logger:
         self._events_thread: threading.Thread | None = None
         self._notices: NoticeLinks | None = None
         self._housekeeper: Housekeeper | None = None
-        self._asked_to_end = False
+        self._signal = 0  # that asked us to end
         logger = config.logger if config is not None else None
         self._link = CoorSockets(
             control_address(data),
@@ -284,8 +284,10 @@ class Logger:
         )
         if auto:
             self._give_itself_commands()
-        while not self._commander.over and not self._asked_to_end:
+        while not self._commander.over and not self._signal:
             self._commander.step(100)
+        if self._signal:
+            log.info("%s: settling; the runs stay active", signal.Signals(self._signal).name)
 
     def _give_itself_commands(self) -> None:
         """`--auto`: INIT (not under running runs) and CONFIGURE, from the file."""
@@ -302,9 +304,8 @@ class Logger:
             )
 
     def _on_signal(self, number: int, _frame: object) -> None:
-        log.info("%s: settling; the runs stay active", signal.Signals(number).name)
-        self._asked_to_end = True
-        self._link.wake()
+        # Nothing else: the main thread may be inside any lock, that of the log or of a link.
+        self._signal = number
 
     def _resume(self) -> None:
         """Settle what the last boot left, then start everything that goes on."""
