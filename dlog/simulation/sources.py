@@ -158,10 +158,10 @@ class SimulatedSource:
 
     def step(self) -> None:
         """Take what has come, send what may be sent."""
-        now = self._clock.monotonic_ns()
-        come = self._network.receive_at_source(self.peer)
         if self.silent:
             return
+        now = self._clock.monotonic_ns()
+        come = self._network.receive_at_source(self.peer)
         for message in () if self.deaf else come:
             self.machine.receive(message, now)
         for _ in range(SENT_AT_ONCE_MAX):

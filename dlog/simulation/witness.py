@@ -46,7 +46,7 @@ from dlog.simulation.sources import History, PieceKey, SentEvent
 Counted = tuple[str, RunNumber, StreamName]  # source, run, stream
 
 
-class _Bytes:
+class BytesOf:
     """The bytes of a file as a `ByteSource`."""
 
     def __init__(self, content: bytes) -> None:
@@ -173,7 +173,7 @@ class Findings:
         spans = []
         events = 0
         for span in scan(
-            _Bytes(file.content), salt=header.salt, path=file.path, chain=header.crc,
+            BytesOf(file.content), salt=header.salt, path=file.path, chain=header.crc,
             depth=Depth.FULL,
         ):
             spans.append(span)
@@ -291,10 +291,12 @@ class Findings:
             if key.startswith(records.MARKS):
                 record = records.decode_record(key, self._store.pairs[key], MarkRecord)
                 marks[key] = record.sequence
-        known = {SessionId(s.session) for s in self._records(records.SESSIONS, SessionRecord)}
+        sessions = list(self._records(records.SESSIONS, SessionRecord))
+        known = {SessionId(s.session) for s in sessions}
+        open_ones = {SessionId(s.session) for s in sessions if not s.closed}
         for piece in self.stored:
             key = records.mark_key(MarkKey(piece.session, piece.run, piece.stream))
-            if piece.session in known and marks.get(key, 0) < piece.sequence:
+            if piece.session in open_ones and marks.get(key, 0) < piece.sequence:
                 self.problems.append(f"{_words(piece)}: stored above its watermark")
         for key in marks:
             session = bytes.fromhex(key[len(records.MARKS) :].split(b"/")[0].decode())

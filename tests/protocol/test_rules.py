@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
+import pytest
+
+from dlog.core import journal_records as records
+from dlog.core.event_file import decode_file_header
+from dlog.core.frame import MessageKind, check_frame, control_body, encode_control
+from dlog.core.journal_records import (
+    ClosedFileRecord,
+    FileRecord,
+    SessionRecord,
+    StreamRecord,
+)
+from dlog.core.scan import SpanKind, scan
+from dlog.core.states import FileState
+from dlog.errors import InvariantBroken, JournalFailed
+from dlog.limits import PAGE_BYTES
 from dlog.model.ids import RunNumber, StreamName
+from dlog.model.messages import Acknowledgement, Hello, Refused, decode_body, encode_body
+from dlog.services.committer import Committer, Progress
+from dlog.simulation.network import CALM, Weather
 from dlog.simulation.sources import SimulatedSource
-from dlog.simulation.world import Life, World
+from dlog.simulation.steps import Fault, FaultKind, Operation, SimulatedCrash, When
+from dlog.simulation.witness import BytesOf
+from dlog.simulation.world import Life, Stuck, World
 
 RUN, OTHER_RUN = RunNumber(7), RunNumber(8)
 PHOTONS, RAW = StreamName("photons"), StreamName("raw")
@@ -111,4 +133,379 @@ def test_a_new_event_server_knows_what_the_one_before_had_admitted() -> None:
     number = world.give("START RUN", run=10)
     turn(world, without=stuck, rounds=100)
     assert world.coor.answers[number].ok
+    holds(world)
+
+
+# --- blocks carry a number per (run, stream) across all their files -------------------------------
+
+ROLLING: dict[str, dict[str, object]] = {
+    "photons": {"part_events": 4, "late_seconds": 0.2}, "raw": {},
+}  # fmt: skip
+
+
+def test_offsets_advance_along_consecutive_block_numbers_only() -> None:
+    world = running()
+    committer = Committer(life_of(world).journal, world.clock, single_thread=True)
+    stream = StreamRecord(run=99, stream="photons", next_block=4)
+    committer.progress(Progress(stream, (), (), 3, 3))
+    with pytest.raises(InvariantBroken, match="block 3 is durable, block 1 was expected"):
+        committer.step()
+
+
+def test_block_numbers_run_on_over_end_and_garbage_parts() -> None:
+    world = running(streams=ROLLING)
+    source = world.source("router-1")
+    send(source, RUN, (PHOTONS,), *range(1, 10))
+    world.settle()
+    send(source, RUN, (PHOTONS,), 2)  # to a part in END
+    world.settle()
+    world.pump(60)
+    send(source, RUN, (PHOTONS,), 3)  # to the garbage file
+    holds(world)
+    kinds = {file.kind for file in world.findings().files}
+    assert len(kinds) == 2
+
+
+# --- a piece counts as stored only where its last byte is -----------------------------------------
+
+
+@pytest.mark.parametrize("when", [When.DURING, When.AFTER])
+def test_a_commit_never_stops_inside_a_piece_that_straddles_parts(when: When) -> None:
+    for step in range(1, 60, 2):
+        world = running(step, streams=ROLLING)
+        source = world.source("router-1", batch_events=20)
+        send(source, RUN, (PHOTONS,), *range(1, 16))
+        problems: list[str] = []
+        world.after_crash = lambda w=world, p=problems: p.extend(w.problems())  # type: ignore[misc]
+        world.steps.crash_at(world.steps.count + step, when)
+        holds(world)
+        assert problems == []
+
+
+# --- only the last admitted + 1 is admitted -------------------------------------------------------
+
+
+def test_a_batch_behind_a_missing_one_is_dropped_counted_and_asked_for_again() -> None:
+    world = running()
+    source = world.source("router-1", batch_events=1)
+    send(source, RUN, (PHOTONS,), 1)
+    world.settle()
+    world.network.weather = Weather(drop=1.0)
+    send(source, RUN, (PHOTONS,), 2)
+    source.step()
+    world.network.weather = CALM
+    send(source, RUN, (PHOTONS,), 3)
+    turn(world, rounds=3)
+    (session,) = life_of(world).events.connections()  # type: ignore[union-attr]
+    assert session.skipped["out-of-sequence"] >= 1
+    holds(world)
+
+
+# --- HELLO ----------------------------------------------------------------------------------------
+
+
+def say(world: World, source: SimulatedSource, kind: MessageKind, body: object) -> None:
+    source.silent = True
+    world.network.receive_at_source(source.peer)
+    world.network.send_to_logger(source.peer, encode_control(kind, encode_body(body)))  # type: ignore[arg-type]
+    turn(world, rounds=2)
+
+
+def answers(world: World, source: SimulatedSource, kind: MessageKind) -> list[memoryview]:
+    come = [memoryview(m) for m in world.network.receive_at_source(source.peer)]
+    return [control_body(m) for m in come if check_frame(m, 2**20) == kind]
+
+
+def hello(source: SimulatedSource, lowest: int) -> Hello:
+    return Hello(
+        session=source.session, name=source.name, host="h", process=1, lowest=lowest,
+        position_bytes=10_000,
+    )  # fmt: skip
+
+
+def test_a_hello_above_the_acknowledgement_is_refused_with_an_alarm() -> None:
+    world = running()
+    source = world.source("router-1")
+    send(source, RUN, (PHOTONS,), 1)
+    world.settle()
+    assert source.machine.batches.acknowledged == 1
+    say(world, source, MessageKind.HELLO, hello(source, 5))
+    (refused,) = answers(world, source, MessageKind.REFUSED)
+    assert decode_body(refused, Refused).code == "gap"
+    assert any(a.name == "gap router-1" for a in life_of(world).alarms.raised())
+
+
+def test_a_source_goes_on_from_its_lowest_unacknowledged_batch_after_a_restart() -> None:
+    world = running()
+    source = world.source("router-1", batch_events=1)
+    send(source, RUN, (PHOTONS,), 1, 2)
+    world.settle()
+    send(source, RUN, (PHOTONS,), 3, 4)
+    turn(world, without=((RUN, "photons"),))
+    world.kill()
+    holds(world)
+    assert source.machine.batches_resent == 2
+
+
+# --- duplicates -----------------------------------------------------------------------------------
+
+
+def test_a_batch_that_comes_again_while_the_first_copy_is_queued_is_a_duplicate() -> None:
+    world = running()
+    source = world.source("router-1")
+    send(source, RUN, (PHOTONS,), 1)
+    turn(world, without=((RUN, "photons"),))
+    source.machine.lost(world.clock.monotonic_ns())  # it says HELLO and sends everything again
+    source.machine.batches.cursor = 1
+    world.network.weather = Weather(duplicate=1.0)
+    turn(world, without=((RUN, "photons"),), rounds=200)
+    world.network.weather = CALM
+    holds(world)
+
+
+# --- the watermark outlives the run, until the session's BYE --------------------------------------
+
+
+def test_watermarks_outlive_the_run_and_go_with_the_session() -> None:
+    world = running()
+    source = world.source("router-1")
+    send(source, RUN, (PHOTONS, RAW), 1)
+    world.settle()
+    world.do("STOP RUN", run=RUN)
+    prefix = records.session_marks(source.session)
+    assert len([key for key in world.store.keys if key.startswith(prefix)]) == 2
+    source.close()
+    world.pump(50)
+    assert not [key for key in world.store.keys if key.startswith(prefix)]
+
+
+# --- a name has one session -----------------------------------------------------------------------
+
+
+def test_a_second_live_session_of_a_name_waits_until_the_first_is_gone() -> None:
+    world = running()
+    first, second = world.source("router-1"), world.source("router-1")
+    send(first, RUN, (PHOTONS,), 1)
+    world.settle()
+    world.pump(100)
+    assert "name-in-use" in second.machine.detail
+    send(second, RUN, (PHOTONS,), 2)
+    first.silent = True  # it misses its heartbeats
+    holds_all_of(world, second)
+    key = records.session_key(first.session)
+    assert records.decode_record(key, world.store.pairs[key], SessionRecord).closed
+    first.silent = False
+    send(first, RUN, (PHOTONS,), 3)
+    world.pump(200)
+    assert not first.idle  # it is refused, whatever it says
+    assert world.problems() == []
+
+
+def holds_all_of(world: World, source: SimulatedSource) -> None:
+    world.run_until(lambda: source.idle, "the source is not through")
+    assert world.problems() == []
+
+
+# --- beyond the durable offset nothing is adopted -------------------------------------------------
+
+
+def test_a_tail_is_saved_aside_and_cut_before_the_file_takes_a_block() -> None:
+    world = running()
+    world.power_cut = False
+    source = world.source("router-1")
+    send(source, RUN, (PHOTONS,), 1)
+    world.settle()
+    send(source, RUN, (PHOTONS,), 2)
+    life = life_of(world)
+    begin = len(world.steps.history)
+    while not any(s.operation is Operation.WRITE for s in list(world.steps.history)[begin:]):
+        world.steps.crash_at(world.steps.count + 1, When.AFTER)
+        try:
+            turn(world, rounds=1)
+        except SimulatedCrash:
+            if world.steps.history[-1].operation is Operation.WRITE:
+                break
+            world._bury()
+            world.pump(1)
+            send(source, RUN, (PHOTONS,), len(world.history.sent) + 10)
+    del life
+    world._bury()
+    world.pump(1)
+    assert world.tails == []
+    saved = [name for name in world.disks[0].contents() if name.endswith(".tail")]
+    assert saved
+    holds(world)
+
+
+# --- a failed fsync is never retried --------------------------------------------------------------
+
+
+def test_a_failed_sync_seals_the_part_and_the_next_one_names_it() -> None:
+    world = running()
+    source = world.source("router-1")
+    send(source, RUN, (PHOTONS,), 1)
+    world.settle()
+    world.steps.inject(
+        Fault(FaultKind.EIO, frozenset({Operation.SYNC_FILE}), path_prefix="data/runs/7/photons")
+    )
+    send(source, RUN, (PHOTONS,), 2)
+    world.settle()
+    files = {
+        f.record.part: f
+        for f in world.findings().files
+        if (f.record.run, f.record.stream) == (RUN, PHOTONS)
+    }
+    sealed = files[1].record
+    assert isinstance(sealed, FileRecord)
+    assert sealed.state is FileState.ERROR
+    assert sealed.sealed
+    header = decode_file_header(files[2].content[:PAGE_BYTES], path="")
+    assert header.predecessor_part == 1
+    assert header.predecessor_sealed == sealed.durable
+    assert header.predecessor_chain == sealed.chain
+    numbers = [s.header.number for s in _spans(files[2].content) if s.header is not None]
+    assert numbers == [2]  # a moved block keeps its number
+    holds(world)
+
+
+def _spans(content: bytes) -> list:  # type: ignore[type-arg]
+    header = decode_file_header(content[:PAGE_BYTES], path="")
+    return [
+        span
+        for span in scan(BytesOf(content), salt=header.salt, path="", chain=header.crc)
+        if span.kind is SpanKind.BLOCK
+    ]
+
+
+# --- block headers carry the boot number ----------------------------------------------------------
+
+
+def test_the_boot_number_never_decreases_in_a_file() -> None:
+    world = running()
+    source = world.source("router-1")
+    for number in range(1, 4):
+        send(source, RUN, (PHOTONS,), number)
+        world.settle()
+        world.kill()
+        world.pump(5)
+    (file,) = [f for f in world.findings().files if (f.record.run, f.record.stream) == (7, PHOTONS)]
+    boots = [span.header.boot for span in _spans(file.content)]
+    assert all(before < after for before, after in pairwise(boots))
+    assert len(boots) == 3
+
+
+# --- OPEN only once the name is durable -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("when", list(When))
+def test_a_file_that_the_journal_calls_open_is_there_after_every_crash(when: When) -> None:
+    for step in range(1, 40):
+        world = World(step)
+        world.do("INIT")
+        world.do("CONFIGURE", streams={"photons": {}, "raw": {}})
+        problems: list[str] = []
+        world.after_crash = lambda w=world, p=problems: p.extend(w.problems())  # type: ignore[misc]
+        world.steps.crash_at(world.steps.count + step, when)
+        assert world.do("START RUN", run=RUN).ok
+        assert problems == []
+
+
+# --- a reservation covers block and footer --------------------------------------------------------
+
+
+def test_a_run_ends_with_its_footers_on_a_disk_that_is_full() -> None:
+    world = running()
+    source = world.source("router-1")
+    send(source, RUN, (PHOTONS,), *range(1, 30))
+    world.settle()
+    (disk,) = world.disks
+    disk.capacity_bytes -= disk.free_bytes() - 3 * PAGE_BYTES  # a sidecar for each stream
+    assert world.do("STOP RUN", run=RUN).ok
+    closed = [
+        records.decode_record(key, world.store.pairs[key], ClosedFileRecord)
+        for key in world.store.keys
+        if key.startswith(records.CLOSED_FILES)
+    ]
+    photons = next(c for c in closed if c.stream == PHOTONS)
+    assert not photons.sealed
+    assert world.problems() == []
+
+
+# --- acknowledgement and window are absolute, and repeated ----------------------------------------
+
+
+def test_a_quiet_source_is_told_everything_with_each_heartbeat() -> None:
+    world = running()
+    source = world.source("router-1")
+    send(source, RUN, (PHOTONS,), 1)
+    world.settle()
+    source.silent = True
+    world.network.receive_at_source(source.peer)
+    turn(world, rounds=60)  # 1.5 s
+    acks = [
+        decode_body(body, Acknowledgement)
+        for body in answers(world, source, MessageKind.ACKNOWLEDGEMENT)
+    ]
+    assert len(acks) >= 3
+    assert {(a.acknowledged, a.next, a.boot) for a in acks} == {(1, 2, 1)}
+    assert all(a.limit_bytes > 0 for a in acks)
+
+
+def test_a_new_boot_number_makes_the_source_say_hello_again() -> None:
+    world = running()
+    source = world.source("router-1")
+    world.pump(20)
+    world.kill()
+    send(source, RUN, (PHOTONS,), 1)
+    holds(world)
+    assert source.machine.boot == 2
+
+
+# --- a stalled stream does not hold back the others -----------------------------------------------
+
+
+def test_batches_that_are_settled_above_the_acknowledgement_free_their_window() -> None:
+    world = running()
+    source = world.source("router-1", batch_events=1, queue_bytes=64 * 2**20)
+    stuck = ((RUN, "raw"),)
+    send(source, RUN, (RAW,), 1)
+    events = 150
+    for number in range(2, 2 + events):
+        assert source.send(RUN, (PHOTONS,), number, bytes(100_000))
+    turn(world, without=stuck, rounds=200)
+    # Far more than one window: 15 MB through one of 6 MB.
+    assert source.machine.events_pending == 1
+    holds(world)
+
+
+# --- the journal fails, or is full ----------------------------------------------------------------
+
+
+def test_a_failed_commit_ends_the_logger_and_nothing_is_acknowledged_by_it() -> None:
+    for seed in range(6):
+        world = running(seed)
+        source = world.source("router-1")
+        send(source, RUN, (PHOTONS,), 1)
+        world.settle()
+        send(source, RUN, (PHOTONS,), 2)
+        world.steps.inject(Fault(FaultKind.EIO, frozenset({Operation.COMMIT})))
+        world.settle()
+        assert world.problems(complete=True) == []
+        assert [type(f) for f in world.failures] == [JournalFailed]
+
+
+def test_nothing_is_acknowledged_while_the_journal_is_full_and_a_run_can_be_stopped() -> None:
+    world = running()
+    source = world.source("router-1")
+    send(source, RUN, (PHOTONS,), 1)
+    world.settle()
+    world.fill_journal(10**15)
+    send(source, RUN, (PHOTONS,), 2)
+    world.rounds_max = 200
+    with pytest.raises(Stuck):
+        world.settle()
+    assert world.problems() == []
+    assert source.machine.events_pending == 1
+    assert world.do("STOP RUN", run=RUN).ok  # from the ballast, with what waited before it
+    world.free_journal()
     holds(world)
