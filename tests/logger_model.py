@@ -75,7 +75,6 @@ class LoggerModel:
         self.ending: set[int] = set()
         self.ended: set[int] = set()
         self.refuse_runs: set[int] = set()
-        self.ends: dict[int, int] = {}  # answers to END-OF-RUN
         self.waiting = ""
         self.duplicates = 0
         self.dropped = 0
@@ -94,6 +93,7 @@ class LoggerModel:
         self.left: dict[int, set[Key]] = {}  # admitted batches: pieces that are not committed
         self.lengths = dict(self.kept.lengths)
         self.session = b""
+        self.ends: dict[int, int] = {}  # answers to END-OF-RUN
 
     def crash(self) -> None:
         self.boot += 1
