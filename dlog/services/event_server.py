@@ -122,6 +122,7 @@ class EventServer:
         self._sessions = Sessions(clock)
         self._draining: dict[RunNumber, set[SessionId]] = {}
         self._next_tick_ns = 0
+        self._held_by_the_gone = 0  # bytes in memory that no live session answers for
         self._stopping = False
         self._quiet = False
         self.strangers: Counter[str] = Counter()  # what came outside any session, by reason
@@ -474,6 +475,7 @@ class EventServer:
 
     def _drop(self, session: Session) -> None:
         self._sessions.remove(session)
+        self._look_at_the_gone()
         self._alarms.clear_alarm(f"source-lost {session.name}")
         for kind in ("malformed", "refused", "window", "gap"):
             self._alarms.clear_alarm(f"{kind} {session.name}")
@@ -657,7 +659,9 @@ class EventServer:
             # Batches above too many selective ranges free no window: the list is bounded.
             if len(state.selective) <= SELECTIVE_RANGES_MAX
         }
-        limits = grant(accounts, self._memory_bytes, self._message_bytes_max)
+        out = sum(max(0, s.limit - s.settled_bytes) for i, s in alive.items() if i not in accounts)
+        budget = self._memory_bytes - self._held_by_the_gone - out
+        limits = grant(accounts, budget, self._message_bytes_max)
         for session, limit in limits.items():
             alive[session].limit = limit
 
@@ -773,9 +777,18 @@ class EventServer:
         closed = [s for s in self._sessions if s.closed and not s.forgetting]
         for session in closed[:-CLOSED_SESSIONS_MAX]:
             self._expire(session)
+        self._look_at_the_gone()
         self._look_at_draining()
 
+    def _look_at_the_gone(self) -> None:
+        """What sources that died or gave up have in memory is not there for others."""
+        alive = (s.state for s in self._sessions if s.alive)
+        held = sum(max(0, state.high_position - state.settled_bytes) for state in alive)
+        self._held_by_the_gone = max(0, self._routes.held_bytes - held)
+
     def _lose(self, session: Session, silent_ns: int) -> None:
+        # What it was granted and did not use is for others; it asks anew when it comes back.
+        session.state.limit = min(session.state.limit, session.state.high_position)
         session.happened(ConnectionEvent.DROPPED)
         session.since_ns = self._clock.wall_ns()
         log.warning("source %s lost: silent for %.1f s", session.name, silent_ns / 1e9)

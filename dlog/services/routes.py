@@ -16,6 +16,11 @@ from dlog.model.ids import NO_RUN, ORPHAN_STREAM, MarkKey, RunNumber, StreamName
 class PieceTaker(Protocol):
     """A stream's writer, as the event server sees it."""
 
+    @property
+    def held_bytes(self) -> int:
+        """What of the sources' messages is in memory there."""
+        ...
+
     def offer(self, piece: Piece) -> None: ...
 
 
@@ -37,6 +42,14 @@ class Routes:
     closed: Mapping[RunNumber, RunState] = field(default_factory=lambda: MappingProxyType({}))
     orphans: PieceTaker | None = None
     waiting: str = ""
+
+    @property
+    def held_bytes(self) -> int:
+        """What of the sources' messages is in memory, whatever became of their sessions."""
+        takers = [taker for route in self.runs.values() for taker in route.writers.values()]
+        if self.orphans is not None:
+            takers.append(self.orphans)
+        return sum(taker.held_bytes for taker in takers)
 
     @property
     def any_active(self) -> bool:

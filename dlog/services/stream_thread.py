@@ -70,6 +70,8 @@ class StreamWriter:
         self._seal_wanted = False
         self._offered = 0  # events; written by who offers
         self._settled = 0  # events; written by this thread
+        self._offered_bytes = 0
+        self._taken_bytes = 0  # of pieces that were made into blocks, or refused
         self._store = BlockStore(
             storage, committer, config, stream, run_started_ns=run_started_ns, streams=streams
         )
@@ -88,6 +90,7 @@ class StreamWriter:
     def offer(self, piece: Piece) -> None:
         """Take a piece; bounded by the windows of the sources. From one thread alone."""
         self._offered += len(piece.table)
+        self._offered_bytes += _bytes_of(piece)
         self._inbox.put(piece)
 
     def end(self, how: Ending) -> None:
@@ -109,6 +112,11 @@ class StreamWriter:
     def pending(self) -> int:
         """Events in memory that are not handed to the committer yet; a moment's view."""
         return max(0, self._offered - self._settled)
+
+    @property
+    def held_bytes(self) -> int:
+        """What of the sources' messages is in memory here; a moment's view."""
+        return max(0, self._offered_bytes - self._taken_bytes) + self._store.bytes
 
     def file_records(self) -> list[FileRecord]:
         """The open parts, for status; a moment's view from another thread."""
@@ -240,6 +248,7 @@ class StreamWriter:
 
     def _settlement(self, staged: StagedPiece) -> Settlement:
         piece = staged.piece
+        self._taken_bytes += _bytes_of(piece)
         events = len(piece.table)
         garbage = sum(len(t) for slot, t, _ in staged.fragments if slot.kind is FileKind.GARBAGE)
         orphan = events if self.key.run == NO_RUN else 0
@@ -299,6 +308,10 @@ class StreamWriter:
                 slot.part.let_go()
         self.over = True
         self._finished(self.key)
+
+
+def _bytes_of(piece: Piece) -> int:
+    return piece.table.nbytes + piece.payload.nbytes
 
 
 def refused(settlement: Settlement, reason: str) -> Settlement:
