@@ -40,6 +40,7 @@ from dlog.core.journal_records import (
     JournalMeta,
     LoggerRecord,
     MarkRecord,
+    QuarantineRecord,
     RunRecord,
     SessionRecord,
     StreamRecord,
@@ -227,6 +228,16 @@ class Logger:
                     f"directories {', '.join(meta.data)}; the configuration has {', '.join(data)}"
                 ]
             )
+        held = self._directories_held(journal)
+        moved = [d for d in sorted(held - {0}) if data[d : d + 1] != meta.data[d : d + 1]]
+        if moved:
+            raise ConfigurationError(
+                [
+                    f"logger.data: {meta.data[d]} still holds files that are not closed, or tails "
+                    f"in quarantine; it must stay at position {d}"
+                    for d in moved
+                ]
+            )
         return msgspec.structs.replace(
             meta,
             name=logger.name,
@@ -234,6 +245,19 @@ class Logger:
             coor_listen=logger.coor_listen,
             coor_connect=logger.coor_connect,
         )
+
+    @staticmethod
+    def _directories_held(journal: LmdbJournal) -> set[int]:
+        """Positions of the data directories with something that is not settled."""
+        files = [
+            records.decode_record(key, value, FileRecord).directory
+            for key, value in journal.scan(records.FILES)
+        ]
+        tails = [
+            records.decode_record(key, value, QuarantineRecord).directory
+            for key, value in journal.scan(records.QUARANTINE)
+        ]
+        return {*files, *tails}
 
     def _others(self) -> Sequence[str]:
         others = self._meta.data[1:]

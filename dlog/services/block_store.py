@@ -76,6 +76,9 @@ class BlockStore:
         self._config = config
         self._run_started_ns = run_started_ns
         self._streams = streams
+        if stream.directory >= len(storage.directories):
+            # The orphans' stream outlives a directory that holds no open file of it any more.
+            stream = msgspec.structs.replace(stream, directory=0)
         self.stream = stream
         self.ending = False
         self.stalled = ""

@@ -109,6 +109,15 @@ class Runs:
         if len(self.live) >= RUNS_ACTIVE_MAX:
             raise Refusal(f"{RUNS_ACTIVE_MAX} runs are active", "run")
         configs = self._desk.record.streams
+        # It was CONFIGUREd before a start with fewer data directories.
+        for name, config in configs.items():
+            gone = [d for d in config.directories if d >= len(self._directories)]
+            if gone:
+                raise Refusal(
+                    f"stream {name}: there is no data directory {gone[0]} (any more); CONFIGURE "
+                    "again",
+                    "configuration",
+                )
         record = RunRecord(
             run=number,
             state=RunState.STARTING,

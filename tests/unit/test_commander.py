@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from dlog.core import journal_records as records
+from dlog.core.journal_records import StreamRecord
 from dlog.core.states import LoggerState, RunState
-from dlog.model.ids import RunNumber, StreamName
+from dlog.model.ids import NO_RUN, ORPHAN_STREAM, RunNumber, StreamKey, StreamName
 from dlog.model.messages import Command, encode_json
 from dlog.simulation.steps import When
 from dlog.simulation.world import Life, World
@@ -190,3 +192,31 @@ def test_a_long_command_gets_a_bounded_answer_and_the_logger_goes_on(
     assert life_of(world) is life
     assert life.commander.record.state is LoggerState.RUNNING
     assert all(len(value) < 1_000_000 for value in world.store.pairs.values())
+
+
+def test_a_stream_whose_data_directory_is_gone_starts_no_run_until_it_is_configured_again() -> None:
+    # The stream's thread died of it, and again at each start, since the run was journalled by then.
+    world = World(seed=1, directories=2)
+    assert world.do("INIT").ok
+    assert world.do("CONFIGURE", streams={"photons": {"directories": [1]}}).ok
+    world.kill()
+    del world.disks[1]
+    answer = world.do("START RUN", run=RUN)
+    assert (answer.ok, answer.code) == (False, "configuration")
+    assert world.do("CONFIGURE", streams={"photons": {}}).ok
+    assert world.do("START RUN", run=RUN).ok
+    assert world.failures == []
+
+
+def test_orphans_go_to_a_directory_that_there_is() -> None:
+    world = running()
+    world.kill()
+    key = records.stream_key(StreamKey(NO_RUN, ORPHAN_STREAM))
+    moved = StreamRecord(run=NO_RUN, stream=ORPHAN_STREAM, directory=1)
+    world.store.pairs[key] = records.encode_record(key, moved)
+    world.store.keys = sorted(world.store.pairs)
+    source = world.source("router-1")
+    source.send(RUN + 1, (PHOTONS,), 1, b"x")
+    world.settle()
+    assert world.problems(complete=True) == []
+    assert world.failures == []
