@@ -201,6 +201,7 @@ class Source:
         self._reported: dict[str, int] = {}
         self._link_detail = ""
         self._death: BaseException | None = None
+        self._sending_is_over = False
         self._closed = False
         self._last_words = False
         self._link = SourceLink(
@@ -329,6 +330,8 @@ class Source:
     def _wait_for_room(self, run: RunNumber, size_bytes: int, timeout: float | None) -> None:
         """With the lock: until the queue takes so many bytes; raises where sending is over."""
         self._check_alive()
+        if self._sending_is_over:
+            raise SourceError(f"source {self._session.name} is being closed")
         self._session.check_run(run)
         if self._session.has_room(run, size_bytes):
             return
@@ -345,16 +348,16 @@ class Source:
     # --- waiting ----------------------------------------------------------------------------------
 
     def flush(self, timeout: float | None = None) -> Report:
-        """Wait until every event that was sent is acknowledged, and say how it went.
+        """Wait until every event that was sent up to now is acknowledged, and say how it went.
 
         Raises `EventsRefused` where some, since the last `flush`, were settled without being
         stored, and `NotAcknowledged` when the time is over.
         """
         with self._lock:
             self._check_alive()
-            self._session.flush()
+            place = self._session.flush()
             self._link.wake()
-            self._await_settled(timeout)
+            self._await_settled(place, timeout)
             self._raise_refusals()
             return self._report()
 
@@ -372,8 +375,8 @@ class Source:
             self._check_alive()
             return self._wait(known, timeout)
 
-    def _await_settled(self, timeout: float | None) -> None:
-        if not self._wait(lambda: self._session.idle, timeout):
+    def _await_settled(self, place: int, timeout: float | None) -> None:
+        if not self._wait(lambda: self._session.settled_before(place), timeout):
             pending = self._report().pending
             raise NotAcknowledged(
                 f"{pending} pieces of events are not acknowledged after {timeout} s: "
@@ -404,12 +407,18 @@ class Source:
                 return False
             if now - told >= _TELL_SECONDS:
                 told = now
-                _LOG.warning(
-                    "source %s waits: %s", self._session.name, self._waiting() or "for the logger"
-                )
+                self._tell(self._waiting() or "for the logger")
             self._changed.wait(1.0 if left is None else min(1.0, left))
             self._check_alive()
         return True
+
+    def _tell(self, why: str) -> None:
+        """A line in the log, without the lock: whoever writes it may take his time."""
+        self._lock.release()
+        try:
+            _LOG.warning("source %s waits: %s", self._session.name, why)
+        finally:
+            self._lock.acquire()
 
     # --- what is known ----------------------------------------------------------------------------
 
@@ -516,9 +525,10 @@ class Source:
     def _leave(self, timeout: float | None) -> None:
         with self._lock:
             self._check_alive()
-            self._session.close()
+            self._sending_is_over = True
+            place = self._session.close()
             self._link.wake()
-            self._await_settled(timeout)
+            self._await_settled(place, timeout)
             # The events are safe: what is missing is only that the logger knows that we left.
             if not self._wait(lambda: self._session.phase is Phase.OVER, _GOODBYE_SECONDS):
                 _LOG.warning("source %s: the logger did not confirm the end", self.name)

@@ -45,6 +45,7 @@ class NumberedBatch:
     when the batch is settled: its memory is free.
     """
 
+    place: int  # in the packing order, from 0
     number: int
     position_bytes: int
     message_bytes: int
@@ -138,6 +139,13 @@ class SourceBatches:
         """Every closed batch is settled."""
         return not self._queues and not self._numbered
 
+    def settled_before(self, place: int) -> bool:
+        """Whether every batch before that place in the packing order is settled."""
+        waits = any(queue[0][0] < place for queue in self._queues.values())
+        return not waits and all(
+            batch.content is None or batch.place >= place for batch in self._numbered.values()
+        )
+
     @property
     def anything_queued(self) -> bool:
         return bool(self._queues)
@@ -201,10 +209,12 @@ class SourceBatches:
         Raises `SourceRefused` for a replay that does not repeat what was sent before.
         """
         recalled = self.repeating
+        place = self._queues[run][0][0]
         packed = self._dequeue(run)
         self.last += 1
         number_batch(packed.message, ids.Sequence(self.last), self.end_bytes)
         batch = NumberedBatch(
+            place,
             self.last,
             self.end_bytes,
             len(packed.message),

@@ -234,19 +234,20 @@ class SourceSession:
         for name in streams:
             self.counts.open_stream(name)
 
-    def flush(self) -> None:
-        """Close the open batches now."""
+    def flush(self) -> int:
+        """Close the open batches now. Returns the place behind them, see `settled_before`."""
         if self.replay and not self.batches.repeating:
             for run in self.runs.closing():
                 self._drop_open(run)
         self.packer.close_all()
         self._enqueue()
         self._all_given = True
+        return self.batches.closed
 
-    def close(self) -> None:
-        """Say BYE once everything is acknowledged."""
-        self.flush()
+    def close(self) -> int:
+        """Say BYE once everything is acknowledged. Returns what `flush` does."""
         self._closing = True
+        return self.flush()
 
     def _enqueue(self) -> None:
         if self.packer.anything_closed:
@@ -258,6 +259,10 @@ class SourceSession:
     def idle(self) -> bool:
         """Everything that was taken is settled."""
         return self.batches.empty and not self.packer.anything_open and not self.batches.repeating
+
+    def settled_before(self, place: int) -> bool:
+        """The same for what was taken before a `flush` that returned this place."""
+        return self.batches.settled_before(place) and not self.batches.repeating
 
     @property
     def events_pending(self) -> int:

@@ -405,6 +405,24 @@ def test_a_source_that_was_forgotten_is_told_of(
     assert "never closed: 1 pieces" in caplog.text
 
 
+def test_flush_waits_for_what_was_sent_before_it_alone(logger: ScriptedLogger) -> None:
+    over = threading.Event()
+
+    def go_on() -> None:
+        while not over.is_set():
+            source.send("b", b"x")
+
+    with sourced(logger) as source:
+        thread = threading.Thread(target=go_on)
+        thread.start()
+        for _ in range(20):
+            source.send("a", b"x")
+            source.flush(LONG)
+        over.set()
+        thread.join()
+        assert source.report().streams["a"].acknowledged == 20
+
+
 def test_threads_may_share_a_source(logger: ScriptedLogger) -> None:
     def send(stream: str) -> None:
         for i in range(500):
