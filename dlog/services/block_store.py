@@ -7,7 +7,8 @@ A fault seals the part at its durable offset and moves what was not told of into
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -29,7 +30,7 @@ from dlog.errors import DiskFull, StorageError
 from dlog.limits import MIB
 from dlog.model.config import StreamConfig
 from dlog.model.ids import BlockNumber, Offset, RunNumber, StreamKey, StreamName
-from dlog.ports import Buffer, Severity
+from dlog.ports import Buffer, Change, Commits, CommitTicket, Severity
 from dlog.services.committer import Committer, Progress, Settlement
 from dlog.services.parts import Part, Storage, allot, put_file, put_stream
 from dlog.services.staging import Slot
@@ -52,6 +53,22 @@ class _Block:
     written: bool = False
 
 
+class _Commits:
+    """The committer as the stream's parts see it: once the stream ends, the ballast is there for
+    each commit of theirs, also in the middle of what was begun before."""
+
+    def __init__(self, commits: Commits, store: BlockStore) -> None:
+        self._commits = commits
+        self._store = store
+
+    def submit(self, changes: Sequence[Change], *, use_ballast: bool = False) -> CommitTicket:
+        use_ballast = use_ballast or self._store.ending
+        ticket = self._commits.submit(changes, use_ballast=use_ballast)
+        if self._store.ending and not use_ballast:
+            self._commits.submit([], use_ballast=True)  # it takes along what is before it
+        return ticket
+
+
 class BlockStore:
     """Used by the stream's thread. ending: commits may use the ballast, for the run must end.
 
@@ -70,7 +87,8 @@ class BlockStore:
         streams: tuple[str, ...],
     ) -> None:
         self._key = StreamKey(RunNumber(stream.run), StreamName(stream.stream))
-        self._storage = storage
+        # For the stream's parts, too.
+        self.storage = self._storage = replace(storage, commits=_Commits(storage.commits, self))
         self._clock = storage.clock
         self._committer = committer
         self._config = config

@@ -181,6 +181,9 @@ class Runs:
         for run in list(self.live.values()):
             if run.outcome is None and run.record.state in (RunState.ACTIVE, RunState.PAUSED):
                 self._begin_ending(run, None)
+            elif run.record.state is RunState.STARTING:
+                for writer in run.writers.values():
+                    writer.use_ballast()
 
     def _begin_ending(self, run: Run, asked: Asked | None) -> None:
         assert self._desk.record.init is not None
@@ -264,6 +267,7 @@ class Runs:
         self._desk.commit(
             [put(records.run_key(run.number), run.record)],
             answer=(asked, self._desk.answer(asked, data)) if asked else None,
+            use_ballast=self.stopping,
             then=lambda: self._now_active(run),
         )
 

@@ -75,6 +75,8 @@ class StreamWriter:
         self._store = BlockStore(
             storage, committer, config, stream, run_started_ns=run_started_ns, streams=streams
         )
+        for part in parts:
+            part.use(self._store.storage)
         self._staging = Staging(
             config,
             storage.clock,
@@ -95,8 +97,14 @@ class StreamWriter:
 
     def end(self, how: Ending) -> None:
         self.ending = max(self.ending, how)
-        self._store.ending = True
+        self.use_ballast()
         self._inbox.put(None)
+
+    def use_ballast(self) -> None:
+        """Whatever its thread commits and waits for is needed to end the run: so is what it waits
+        for now."""
+        self._store.ending = True
+        self._committer.submit([], use_ballast=True)
 
     def nudge(self) -> None:
         """Space may be back: try now."""

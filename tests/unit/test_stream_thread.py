@@ -15,6 +15,7 @@ from dlog.simulation.world import Life, World
 
 RUN, OTHER_RUN = RunNumber(7), RunNumber(8)
 PHOTONS = StreamName("photons")
+SPACE_COMES_BACK_NS = 100_000_000_000
 
 
 def life_of(world: World) -> Life:
@@ -120,3 +121,34 @@ def test_a_disk_that_fails_at_every_sync_stalls_the_stream_and_no_more() -> None
     assert len(parts) < 20
     assert world.do("STOP RUN", run=RUN).ok
     assert world.problems(complete=True) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "begun"),
+    [("ABORT RUN", 0), ("STOP", 0), *((c, n) for c in ("STOP RUN", "STOP") for n in (1, 2, 3))],
+)
+def test_a_run_can_be_ended_while_a_full_journal_holds_up_its_writer(
+    command: str, begun: int
+) -> None:
+    # A part took several commits to make or to close, of which those begun before the command were
+    # not given the ballast: the run hung until there was space.
+    world = World(seed=1)
+    world.do("INIT")
+    world.do("CONFIGURE", streams={"photons": {"part_events": 10, "ranges": False}, "raw": {}})
+    if not begun:
+        world.fill_journal(SPACE_COMES_BACK_NS)
+        world.give("START RUN", run=RUN)
+        world.pump()
+    else:
+        world.do("START RUN", run=RUN)
+        source = world.source("router-1")
+        world.pump(3)
+        for number in range(45):
+            source.send(RUN, (PHOTONS,), number, b"x")
+        world.pump(begun)
+        world.fill_journal(SPACE_COMES_BACK_NS)
+    begin_ns = world.clock.monotonic_ns()
+    number = world.give(command, **({} if command == "STOP" else {"run": RUN}))
+    world.run_until(lambda: number in world.coor.answers, f"{command} is not answered")
+    assert world.coor.answers[number].ok
+    assert world.clock.monotonic_ns() - begin_ns < SPACE_COMES_BACK_NS // 2
