@@ -1,0 +1,160 @@
+"""The restart: what it makes of the files of a program that died, also where the disk fails it."""
+
+from __future__ import annotations
+
+from dlog.core import journal_records as records
+from dlog.core.journal_records import ClosedFileRecord, FileRecord, OperationRecord
+from dlog.core.states import FileState
+from dlog.limits import PAGE_BYTES
+from dlog.model.ids import StreamName
+from dlog.simulation.steps import Fault, FaultKind, Operation
+from dlog.simulation.world import World
+
+RUN = 7
+PHOTONS = StreamName("photons")
+FILE = "runs/7/photons_0001.dlog"
+
+
+def running() -> World:
+    world = World(1)
+    world.power_cut = False
+    world.do("INIT")
+    world.do("CONFIGURE", streams={"photons": {}})
+    world.do("START RUN", run=RUN)
+    source = world.source("router-1")
+    source.send(RUN, (PHOTONS,), 1, b"x" * 100)
+    world.settle()
+    return world
+
+
+def write_a_tail(world: World) -> None:
+    """What a killed program may leave: a block behind the durable offset, in the page cache."""
+    assert world.life is not None
+    (directory,) = world.life.directories
+    file = directory.open(FILE + ".part", writable=True)
+    end = record_of(world).durable
+    file.write(end, memoryview(b"\x55" * PAGE_BYTES))  # type: ignore[arg-type]
+
+
+def record_of(world: World) -> FileRecord:
+    for key in world.store.keys:
+        if key.startswith(records.FILES):
+            found = records.decode_record(key, world.store.pairs[key], FileRecord)
+            if found.path == FILE:
+                return found
+    raise AssertionError(f"{FILE} has no record")
+
+
+def closed_of(world: World) -> ClosedFileRecord:
+    for key in world.store.keys:
+        if key.startswith(records.CLOSED_FILES):
+            found = records.decode_record(key, world.store.pairs[key], ClosedFileRecord)
+            if found.path == FILE:
+                return found
+    raise AssertionError(f"{FILE} is not in the catalogue")
+
+
+def finished(world: World) -> None:
+    """It all comes to a good end, with nothing left over."""
+    world.steps.clear_faults()
+    world.pump(600)
+    world.settle()
+    assert world.do("STOP RUN", run=RUN).ok
+    assert world.do("STOP").ok
+    assert world.problems(complete=True, stopped=True) == []
+    assert world.lost == []
+
+
+def test_what_cannot_be_read_now_is_sealed_and_not_lost() -> None:
+    world = running()
+    write_a_tail(world)
+    world.kill()
+    world.steps.inject(Fault(FaultKind.EIO, frozenset({Operation.READ}), path_prefix="data/runs"))
+    world.pump(1)
+    assert world.lost == []
+    assert record_of(world).state is FileState.ERROR
+    assert record_of(world).sealed
+    finished(world)
+    assert closed_of(world).sealed
+
+
+def test_a_cut_whose_sync_failed_is_made_durable_by_the_next_try() -> None:
+    world = running()
+    write_a_tail(world)
+    world.kill()
+    world.steps.inject(
+        Fault(FaultKind.EIO, frozenset({Operation.SYNC_FILE}), path_prefix="data/" + FILE)
+    )
+    world.pump(1)
+    world.pump(600)  # the housekeeper settles it
+    world.power_cut = True
+    world.kill()
+    assert world.problems() == []
+    world.pump(1)
+    finished(world)
+
+
+def test_a_tail_that_could_not_be_saved_is_saved_by_the_next_try_of_the_same_boot() -> None:
+    world = running()
+    write_a_tail(world)
+    world.kill()
+    world.steps.inject(
+        Fault(FaultKind.EIO, frozenset({Operation.WRITE}), path_prefix="data/quarantine")
+    )
+    world.pump(1)
+    assert record_of(world).state is FileState.ERROR
+    world.pump(600)
+    assert closed_of(world).sealed
+    tails = [name for name in world.disks[0].contents() if name.endswith(".tail")]
+    assert len(tails) == 2  # the first try left what it had
+    finished(world)
+
+
+def test_an_operation_that_failed_is_told_so_in_the_log() -> None:
+    world = running()
+    write_a_tail(world)
+    world.kill()
+    world.steps.inject(Fault(FaultKind.EIO, frozenset({Operation.CUT})))
+    world.pump(1)
+    told = [
+        records.decode_record(key, world.store.pairs[key], OperationRecord)
+        for key in world.store.keys
+        if key.startswith(records.DONE_OPERATIONS)
+    ]
+    assert any(o.detail.startswith("failed: ") for o in told if o.kind == "cut")
+    assert not [key for key in world.store.keys if key.startswith(records.OPERATIONS)]
+    finished(world)
+
+
+def test_a_file_whose_directory_failed_behind_its_rename_is_closed_with_its_footer() -> None:
+    rehearsal = running()
+    assert rehearsal.do("STOP RUN", run=RUN).ok
+    steps = list(rehearsal.steps.history)
+    renamed = next(s.number for s in steps if s.path == "data/" + FILE)
+    assert steps[renamed].operation is Operation.SYNC_FOLDER
+    world = running()
+    world.disk_failed = True
+    world.steps.inject(
+        Fault(FaultKind.EIO, frozenset({Operation.SYNC_FOLDER}), number=renamed + 1)
+    )
+    assert world.do("STOP RUN", run=RUN).ok
+    world.pump(600)
+    closed = closed_of(world)
+    assert not closed.sealed
+    assert closed.size_bytes == len(world.disks[0].contents()["data/" + FILE])
+    assert closed.size_bytes > PAGE_BYTES * 2
+    assert world.problems(complete=True) == []
+
+
+def test_a_foreign_file_under_the_final_name_is_left_alone() -> None:
+    world = running()
+    assert world.life is not None
+    (directory,) = world.life.directories
+    directory.write_new(FILE, b"somebody else's")
+    world.do("STOP RUN", run=RUN)
+    world.pump(600)
+    world.kill()
+    world.pump(600)
+    assert world.disks[0].contents()["data/" + FILE] == b"somebody else's"
+    assert f"data/{FILE}.part" in world.disks[0].contents()
+    assert world.problems() == []
