@@ -60,6 +60,42 @@ class Menu:
 EVERYTHING: Final = Menu()
 
 
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A kind of history, by the trouble that it may hold."""
+
+    words: str
+    menu: Menu
+
+
+SCENARIOS: Final = {
+    "calm": Scenario(
+        "no fault at all: commands, late and stray events, pauses, ends of runs",
+        Menu(crashes=False, network=False, disk=False, space=False, journal=False),
+    ),
+    "crashes": Scenario(
+        "power cuts and kills at any storage step, also inside the recovery",
+        Menu(network=False, disk=False, space=False, journal=False),
+    ),
+    "network": Scenario(
+        "messages lost, doubled, late; connections cut; sources that hang; damaged messages",
+        Menu(crashes=False, disk=False, space=False, journal=False),
+    ),
+    "disk": Scenario(
+        "EIO, ENOSPC, short writes, slow and failed syncs at any call, once or from then on",
+        Menu(crashes=False, network=False, space=False, journal=False),
+    ),
+    "space": Scenario(
+        "full disks, freed later", Menu(crashes=False, network=False, disk=False, journal=False)
+    ),
+    "journal": Scenario(
+        "a journal that is full, and commits of unknown outcome",
+        Menu(crashes=False, network=False, disk=False, space=False),
+    ),
+    "everything": Scenario("all of it at once", EVERYTHING),
+}
+
+
 @dataclass(slots=True)
 class Outcome:
     """A history that was played. problems: empty where all held."""
