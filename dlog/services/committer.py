@@ -157,6 +157,7 @@ class _Ledger:
     sizes: dict[int, int] = field(default_factory=dict)  # of batches known and not acknowledged
     settled: set[int] = field(default_factory=set)  # above the cumulative acknowledgement
     settled_bytes: int = 0
+    marks: set[bytes] = field(default_factory=set)  # keys of its watermarks written by this boot
 
     def selective(self) -> tuple[tuple[int, int], ...]:
         ranges: list[tuple[int, int]] = []
@@ -355,6 +356,8 @@ class Committer:
         for mark, sequence in marks.items():
             key = records.mark_key(mark)
             changes.append((key, records.encode_record(key, MarkRecord(sequence=sequence))))
+            if mark.session in self._ledgers:
+                self._ledgers[mark.session].marks.add(key)
         for source, run, stream in counted:
             key = records.count_key(source, run, stream)
             changes.append((key, records.encode_record(key, self._counts[source, run, stream])))
@@ -485,9 +488,9 @@ class Committer:
         if ledger is None:
             return []
         key = records.session_key(session)
-        marks: list[Change] = [
-            (mark, None) for mark, _ in self._journal.scan(records.session_marks(session))
-        ]
+        # Those of this very commit, too: the journal does not have them yet.
+        known = {mark for mark, _ in self._journal.scan(records.session_marks(session))}
+        marks: list[Change] = [(mark, None) for mark in sorted(known | ledger.marks)]
         if not forget:
             ledger.record = msgspec.structs.replace(ledger.record, closed=True, refused=[])
             return [_put(key, ledger.record), *marks]
