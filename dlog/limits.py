@@ -11,6 +11,7 @@ GIB: Final = 1024 * MIB
 # --- names and numbers
 STREAM_NAME_BYTES_MAX: Final = 32
 SOURCE_NAME_BYTES_MAX: Final = 64
+HOST_LETTERS_MAX: Final = 255
 RUN_NUMBER_MAX: Final = 2**32 - 1
 STREAMS_PER_BATCH_MAX: Final = 32
 PIECES_PER_BATCH_MAX: Final = 64  # runs times streams
@@ -56,6 +57,7 @@ JOURNAL_MAP_BYTES_INITIAL: Final = 256 * MIB
 JOURNAL_MAP_BYTES_MAX: Final = 64 * GIB
 JOURNAL_VALUE_BYTES_MAX: Final = 4 * MIB
 COUNTS_PER_RUN_MAX: Final = 8192  # sources times streams; what is beyond is one source
+ORPHAN_SOURCES_MAX: Final = 1024  # with counters of their own; what is beyond is one source
 OPERATIONS_KEPT_MAX: Final = 10_000
 COMMANDS_KEPT_MAX: Final = 10_000
 COMMANDS_IN_HAND_MAX: Final = 1000

@@ -12,7 +12,7 @@ from typing import Final
 
 from dlog.core.batch import Batch
 from dlog.core.journal_records import Refusal, SessionRecord
-from dlog.limits import WATERMARKS_PER_SESSION_MAX
+from dlog.limits import HOST_LETTERS_MAX, WATERMARKS_PER_SESSION_MAX
 from dlog.model.ids import MarkKey, RunNumber, SessionId, StreamName, valid_source_name
 from dlog.model.messages import Hello
 
@@ -172,6 +172,8 @@ def hello_problem(peer: bytes, hello: Hello) -> str:
         return f"a session of {len(hello.session)} bytes; 16 are needed"
     if peer != hello.name.encode() + b"/" + hello.session:
         return "the routing id is not name, slash and session"
+    if len(hello.host) > HOST_LETTERS_MAX or not 0 <= hello.process <= _NUMBER_MAX:
+        return f"a host name of {len(hello.host)} letters, process {hello.process}"
     if not 1 <= hello.lowest <= _NUMBER_MAX or not 0 <= hello.position_bytes <= _NUMBER_MAX:
         return f"lowest {hello.lowest}, position {hello.position_bytes}"
     return ""

@@ -28,8 +28,9 @@ from dlog.core.journal_records import (
     StreamRecord,
 )
 from dlog.errors import InvariantBroken, JournalFailed, JournalFull
-from dlog.limits import COUNTS_PER_RUN_MAX, REFUSALS_KEPT_MAX
+from dlog.limits import COUNTS_PER_RUN_MAX, ORPHAN_SOURCES_MAX, REFUSALS_KEPT_MAX
 from dlog.model.ids import (
+    NO_RUN,
     FileKey,
     FileKind,
     MarkKey,
@@ -52,8 +53,9 @@ OTHER_SOURCES = "(others)"  # no source can have this name
 class Settlement:
     """A piece (or a part of its events) that the next commit settles.
 
-    mark: its watermark, None for a placeholder. count_run, count_stream: what it is counted under.
-    shares: settlements that the whole batch needs; 0 where it was admitted before and only counts.
+    mark: what it was sent for, None for a placeholder; watermark: whether one is kept of it.
+    count_run, count_stream: what it is counted under. shares: settlements that the whole batch
+    needs; 0 where it was admitted before and only counts.
     """
 
     session: SessionId
@@ -71,6 +73,7 @@ class Settlement:
     refused: int = 0
     reason: str = ""
     payload_bytes: int = 0
+    watermark: bool = True
 
     @property
     def events(self) -> int:
@@ -395,14 +398,13 @@ class Committer:
         touched: set[SessionId],
     ) -> None:
         if settlement.events:
-            self._count(settlement)
-            counted.add((settlement.source, settlement.count_run, settlement.count_stream))
+            counted.add(self._count(settlement))
         ledger = self._ledgers.get(settlement.session)
         if ledger is None or ledger.record.closed or settlement.shares == 0:
             return
         n = settlement.sequence
         # A duplicate is at or below the mark, which must never go back.
-        if settlement.mark is not None and not settlement.duplicate:
+        if settlement.mark is not None and settlement.watermark and not settlement.duplicate:
             marks[settlement.mark] = max(n, marks.get(settlement.mark, 0))
         if settlement.refused:
             ledger.record = msgspec.structs.replace(
@@ -434,8 +436,14 @@ class Committer:
                 ledger.record, acknowledged=acknowledged, position_bytes=position
             )
 
-    def _count(self, s: Settlement) -> None:
+    def _count(self, s: Settlement) -> tuple[str, RunNumber, StreamName]:
+        """What it was counted under: no run ever ends for which the orphans are counted, and so
+        only so many sources have counters of their own there."""
         key = (s.source, s.count_run, s.count_stream)
+        if s.count_run == NO_RUN and key not in self._counts:
+            orphans = sum(run == NO_RUN for _, run, _ in self._counts)
+            if orphans >= ORPHAN_SOURCES_MAX:
+                key = (OTHER_SOURCES, s.count_run, s.count_stream)
         settled = CountRecord(
             stored=s.stored,
             duplicate=s.duplicate,
@@ -445,6 +453,7 @@ class Committer:
             payload_bytes=s.payload_bytes,
         )
         self._counts[key] = _sum(self._counts.get(key, CountRecord()), settled)
+        return key
 
     def _announce(
         self, group: Sequence[_Changes | Progress | Settlement], touched: set[SessionId]

@@ -9,9 +9,17 @@ from random import Random
 from dlog.core import journal_records as records
 from dlog.core.journal_records import EndedRunRecord, MarkRecord, SessionRecord, StreamRecord
 from dlog.core.states import RunState
-from dlog.limits import COUNTS_PER_RUN_MAX
+from dlog.limits import COUNTS_PER_RUN_MAX, ORPHAN_SOURCES_MAX
 from dlog.model.config import StreamConfig
-from dlog.model.ids import MarkKey, RunNumber, SessionId, StreamKey, StreamName
+from dlog.model.ids import (
+    NO_RUN,
+    ORPHAN_STREAM,
+    MarkKey,
+    RunNumber,
+    SessionId,
+    StreamKey,
+    StreamName,
+)
 from dlog.services.committer import Committer, Settlement
 from dlog.simulation.clock import SimulatedClock
 from dlog.simulation.journal import SimulatedJournal
@@ -76,6 +84,21 @@ def test_a_run_that_very_many_sources_sent_to_can_be_ended_with_its_sums() -> No
     counts = records.decode_record(key, value, EndedRunRecord).counts
     assert sum(count.stored for _, _, count in counts) == sources * PIECE.stored
     assert len(counts) == COUNTS_PER_RUN_MAX + 1
+
+
+def test_sources_without_end_that_send_orphans_share_a_counter_at_last() -> None:
+    journal = SimulatedJournal(StorageSteps(Random(1)))
+    committer = committer_of(journal)
+    sources = 3 * ORPHAN_SOURCES_MAX
+    orphan = replace(
+        PIECE, count_run=NO_RUN, count_stream=ORPHAN_STREAM, stored=0, orphan=10, shares=0
+    )
+    for n in range(sources):
+        committer.settle(replace(orphan, source=f"router-{n}"))
+    committer.step()
+    after = committer_of(journal).counts_now()
+    assert len(after) == ORPHAN_SOURCES_MAX + 1
+    assert sum(count.orphan for count in after.values()) == 10 * sources
 
 
 def committer_of(journal: SimulatedJournal) -> Committer:

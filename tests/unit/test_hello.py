@@ -33,6 +33,8 @@ def test_a_hello_that_holds_has_no_problem() -> None:
         {"lowest": 0},
         {"lowest": -1},
         {"position_bytes": -1},
+        {"host": "h" * 256},  # it stands in the session's record, which each commit writes
+        {"process": -1},
     ],
 )
 def test_a_hello_that_does_not_hold_is_told_why(changes: dict[str, object]) -> None:
