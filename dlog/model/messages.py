@@ -119,7 +119,7 @@ class Resend(msgspec.Struct, frozen=True, kw_only=True):
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):
     """HELLO or a message outside a session was refused. code: unknown-session, name-in-use, gap,
-    closed, bad-name, too-many, version, expired. `retry`: it may hold later."""
+    closed, bad-name, too-many, expired. `retry`: it may hold later."""
 
     session: bytes
     boot: int
