@@ -128,6 +128,12 @@ class Staging:
         """All of them, in the order in which a group's blocks are numbered."""
         return [*self.ends, *self.closing, self.now, self.garbage]
 
+    @property
+    def boundary(self) -> int:
+        """`low` as the journal may be told of it: not beyond a range whose part is not made yet.
+        After a crash its events would be late, with no part to go to but garbage."""
+        return min([self.low, *(slot.low for slot in self.ends if slot.part is None)])
+
     # --- taking pieces -----------------------------------------------------------------------
 
     def has_room_for(self, piece: Piece) -> bool:
@@ -207,9 +213,7 @@ class Staging:
         self.ends.append(old)
         self.now = Slot(old.kind, low=self.low)
         if old.part is None:
-            # It is created in END, and the boundary is committed with its events: were it earlier,
-            # a crash would leave events below the boundary with no part to go to but garbage.
-            return
+            return  # it is created in END, and the boundary is committed with its events
         self._tell_ended(old.part, self.highest)
 
     # --- making groups, closing parts --------------------------------------------------------

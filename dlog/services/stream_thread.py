@@ -249,7 +249,7 @@ class StreamWriter:
         """Sync what is written and tell the committer. False where that cannot be now."""
         if not self._store.sync():
             return False
-        self._settled += self._store.report(self._staging.highest, self._staging.low)
+        self._settled += self._store.report(self._staging.highest, self._staging.boundary)
         for slot in self._staging.take_full():
             self._store.close(slot)
         return True
