@@ -51,8 +51,8 @@ def test_a_power_cut_at_every_step_costs_nothing(when: When) -> None:
         crashed(step, when)
 
 
-def test_a_killed_program_goes_on_from_every_second_step() -> None:
-    for step in range(1, STEPS + 1, 2):
+def test_a_killed_program_goes_on_from_every_fourth_step() -> None:
+    for step in range(1, STEPS + 1, 4):
         crashed(step, When.AFTER, power_cut=False)
 
 
@@ -70,7 +70,7 @@ def test_a_second_crash_inside_the_recovery_costs_nothing() -> None:
 
 def test_a_power_cut_behind_the_restart_of_a_killed_program_costs_nothing() -> None:
     """What the killed program did to names and was not durable is in the page cache only."""
-    for step in range(2, STEPS + 1, 2):
+    for step in range(2, STEPS + 1, 3):
         crashed(step, When.AFTER, power_cut=False, second=(3 + step % 31, When.BEFORE))
 
 

@@ -248,7 +248,7 @@ def test_the_logger_keeps_its_contract_whatever_happens_to_it() -> None:
     run_state_machine_as_test(
         LoggerMachine,
         settings=settings(
-            max_examples=150, stateful_step_count=25, deadline=None,
+            max_examples=100, stateful_step_count=25, deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )
