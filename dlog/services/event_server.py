@@ -295,6 +295,7 @@ class EventServer:
             return
         known = self._sessions.get(session_id)
         rival = self._sessions.named(hello.name)
+        now_ns = self._clock.monotonic_ns()
         if rival is not None and rival.id != session_id and rival.holds_name:
             self._refuse(
                 peer,
@@ -309,6 +310,15 @@ class EventServer:
                 Severity.WARNING,
                 f"{hello.name}: second session from {hello.host} process {hello.process} "
                 f"({address}) refused",
+            )
+        elif rival is not None and rival.id != session_id and rival.may_come_back(now_ns):
+            self._refuse(
+                peer,
+                session_id,
+                "name-in-use",
+                f"a source named {hello.name}, on {rival.host} process {rival.process}, may come "
+                "back: the logger was started again",
+                True,
             )
         elif known is None:
             self._open(peer, hello, address, rival)

@@ -82,6 +82,11 @@ class Session:
         """No other session may have its name."""
         return not self.closed and (self.alive or self.opening)
 
+    def may_come_back(self, now_ns: int) -> bool:
+        """It was connected before the logger was started again, and has not missed its heartbeats:
+        were its name given away now, a living source would lose what is not acknowledged."""
+        return not self.closed and now_ns - self.heard_ns <= SILENCE_NS_MAX
+
     def happened(self, event: ConnectionEvent) -> bool:
         """Step by the table; whether the connection's state is another one now."""
         before = self.connection

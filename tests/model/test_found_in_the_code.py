@@ -3,6 +3,7 @@ rule that the model needed stands in its name."""
 
 from __future__ import annotations
 
+from dlog.core.source_session import Phase
 from dlog.limits import KIB
 from dlog.model.ids import RunNumber, StreamName
 from dlog.simulation.sources import SimulatedSource
@@ -28,6 +29,29 @@ def life_of(world: World) -> Life:
 def send(source: SimulatedSource, *numbers: int) -> None:
     for number in numbers:
         assert source.send(RUN, (PHOTONS,), number, bytes([number]) * 100)
+
+
+def test_name_held_over_restart() -> None:
+    """A second process of a name waits also where the logger was started again meanwhile: the first
+    one is alive, and what it sent was not acknowledged."""
+    world = running()
+    first = world.source("router-1")
+    send(first, 1)
+    world.settle()
+    second = world.source("router-1")
+    send(second, 2)
+    world.pump(100)
+    send(first, 3)
+    world.kill()
+    first.silent = True  # the second one is the first to say HELLO, by a few milliseconds
+    world.pump(10)
+    first.silent = False
+    world.run_until(lambda: first.idle, "the first source is not through")
+    assert first.machine.phase is Phase.OPEN
+    assert "name-in-use" in second.machine.detail
+    first.close()
+    world.run_until(lambda: second.idle, "the second source is not through")
+    assert world.problems() == []
 
 
 def turn(world: World, *, with_writers: bool) -> None:
