@@ -207,6 +207,9 @@ class EventServer:
 
     def run(self) -> None:
         """Until `stop`. Raises what makes the logger fail."""
+        # The first that is asked for is the routes. Before they stand nothing is said to a source:
+        # a run that is not told of looks like one that is over.
+        self._inbox.get()()
         while not self._stopping:
             self.step(self._patience_ms())
 
@@ -259,7 +262,7 @@ class EventServer:
             count_skipped(skipped, f"unknown-type-{kind}")
         elif session is None or session.closed or session.opening:
             if kind == MessageKind.BYE and session is None:
-                self._say_bye_done(peer, _session_of(peer))  # the first answer was lost
+                self._bye_without_hello(peer)
             elif session is None or not session.opening:
                 self._refuse(peer, _session_of(peer), "unknown-session", "say HELLO first", True)
         elif kind == MessageKind.EVENTS:
@@ -479,6 +482,15 @@ class EventServer:
             then=lambda: self._post(forgotten),
         )
 
+    def _bye_without_hello(self, peer: bytes) -> None:
+        """The first answer was lost, or we are another boot and know the session from the journal."""
+        session = self._sessions.get(_session_of(peer))
+        if session is None or session.forgetting:
+            self._say_bye_done(peer, _session_of(peer))
+        elif peer == session.name.encode() + b"/" + session.id:
+            session.peer = peer
+            self._bye(session)
+
     def _say_bye_done(self, peer: bytes, session: SessionId) -> None:
         message = encode_body(ByeDone(session=session))
         self._link.send(peer, encode_control(MessageKind.BYE_DONE, message))
@@ -552,7 +564,7 @@ class EventServer:
             settle(mark, duplicate=True)
             return
         if not session.state.has_room_for(mark):
-            settle(None, reason=TOO_MANY_STREAMS)
+            settle(mark, reason=TOO_MANY_STREAMS, watermark=False)
             return
         session.state.mark(mark, batch.sequence)
         session.takers[mark.run, mark.stream] = (taker, batch.sequence)
@@ -606,6 +618,7 @@ class EventServer:
         events: int,
         duplicate: bool = False,
         reason: str = "",
+        watermark: bool = True,
     ) -> None:
         self._committer.settle(
             Settlement(
@@ -619,6 +632,7 @@ class EventServer:
                 duplicate=events if duplicate else 0,
                 refused=events if reason else 0,
                 reason=reason,
+                watermark=watermark,
             )
         )
 
