@@ -483,7 +483,7 @@ class EventServer:
         )
 
     def _bye_without_hello(self, peer: bytes) -> None:
-        """The first answer was lost, or we are another boot and know the session from the journal."""
+        """The first answer was lost, or this boot knows the session from the journal alone."""
         session = self._sessions.get(_session_of(peer))
         if session is None or session.forgetting:
             self._say_bye_done(peer, _session_of(peer))
@@ -758,12 +758,8 @@ class EventServer:
                 self._acknowledge(session)
 
     def _start_draining(self, run: RunNumber) -> None:
-        """Whom to wait for: who is connected, and who ever sent events of the run."""
-        self._draining[run] = {
-            s.id
-            for s in self._sessions
-            if not s.closed and (s.holds_name or s.state.sent_events_of(run))
-        }
+        """Whom to wait for: who is connected, may come back, or ever sent events of the run."""
+        self._draining[run] = {s.id for s in self._sessions if not s.closed}
         self._acknowledge_all()
         self._look_at_draining()
 
@@ -778,7 +774,11 @@ class EventServer:
 
     def _is_drained(self, session_id: SessionId, run: RunNumber) -> bool:
         session = self._sessions.get(session_id)
-        return session is None or session.closed or session.state.is_drained(run)
+        if session is None or session.closed or session.state.is_drained(run):
+            return True
+        # It may hold events that it never got to send, as behind a crash of ours.
+        may_hold = session.holds_name or session.may_come_back(self._clock.monotonic_ns())
+        return not may_hold and not session.state.sent_events_of(run)
 
     def waited_for(self, run: RunNumber) -> list[str]:
         """The names of the sources that the end of the run still waits for; from any thread."""

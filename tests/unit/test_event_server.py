@@ -40,7 +40,7 @@ def refusal(batch: int) -> Refusal:
     )
 
 
-def test_an_acknowledgement_tells_every_refusal_that_was_not_seen_whatever_was_heard_first() -> None:
+def test_an_acknowledgement_tells_every_refusal_that_was_not_seen() -> None:
     """The source confirms one refusal while a commit with another is being told."""
     world, life, source = connected()
     events = life.events
