@@ -139,17 +139,16 @@ class Sender(threading.Thread):
 def readable(data: Path | Iterable[Path], runs: Iterable[int]) -> dict[tuple[Key, str], list[int]]:
     """The event numbers that stand in the files of each stream, by who sent them."""
     found: dict[tuple[Key, str], list[int]] = defaultdict(list)
-    for folder in [data] if isinstance(data, Path) else data:
-        for run in runs:
-            if not (folder / "runs" / str(run)).is_dir():
-                continue
-            for event in dlog.read(folder / "runs" / str(run)):
-                who = id_of(event.payload)
-                stands = f"{who} stands in run {event.run} stream {event.stream}"
-                assert event.run == who.run == run, stands
-                assert event.stream in who.streams.split("+"), stands
-                assert event.number == who.number, stands
-                found[who[:3], event.stream].append(who.number)
+    directories = [data] if isinstance(data, Path) else list(data)
+    for run in runs:
+        folders = [folder for each in directories if (folder := each / "runs" / str(run)).is_dir()]
+        for event in dlog.read([folder for folder in folders if any(folder.glob("*.dlog*"))]):
+            who = id_of(event.payload)
+            stands = f"{who} stands in run {event.run} stream {event.stream}"
+            assert event.run == who.run == run, stands
+            assert event.stream in who.streams.split("+"), stands
+            assert event.number == who.number, stands
+            found[who[:3], event.stream].append(who.number)
     return found
 
 

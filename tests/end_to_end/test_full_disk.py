@@ -88,6 +88,14 @@ def assert_what_is_acknowledged_is_there(data: list[Path], run: int, *senders: S
         assert report.pending == 0
 
 
+def in_small_batches(sender: Sender, events: int) -> None:
+    """Events, acknowledged; each fifty of them are synced for themselves."""
+    for _ in range(0, events, 50):
+        for _ in range(50):
+            sender.send(7)
+        sender.source.flush(30)
+
+
 # --- space -------------------------------------------------------------------------------------
 
 
@@ -264,15 +272,46 @@ def assert_what_was_sent_is_there(data: list[Path], *senders: Sender) -> None:
         assert sorted(found[key, key[2]]) == numbers
 
 
+@needs_strace
+def test_a_tail_that_no_space_is_left_to_save_is_not_read_a_second_time(
+    two_directories: LoggerProcess, disk: Path
+) -> None:
+    logger = two_directories.start()
+    logger.start_run(7)
+    sender = Sender(logger.data, "source", (7,), ("c",), pause_seconds=0.001)
+    in_small_batches(sender, 50)
+    part = disk / "runs" / "7" / "c_0001.dlog.part"
+    durable = logger.stream_status(7, "c").files[0].durable_bytes
+    journal = logger.data / "journal" / "data.mdb"
+    with strace_on(logger, "fdatasync", "delay_enter=1500000", path=journal):
+        sender.start()
+        until(lambda: end_of_data(part) > durable, "blocks are written, and no commit tells of it")
+        logger.kill()
+    both, hog = [logger.data, disk], Hog(disk)
+    hog.take()
+    logger.start(auto=False)
+    assert "no space to save its tail aside" in str(logger.alarms())
+    acknowledges(sender)
+    sender.halt()
+    sender.source.flush(30)
+    # The tail is still there; whoever reads must not take it for a part of the file.
+    assert_exactly_once(both, sender.expected())
+    hog.give_back()
+    logger.stop_run(7)
+    sender.finish()
+    logger.stop()
+    assert_exactly_once(both, sender.expected())
+    logger.assert_verified()
+
+
+def end_of_data(path: Path) -> int:
+    """Where the last byte of a file is that was written, and not only reserved."""
+    with path.open("rb") as file:
+        content = file.read()
+    return len(content.rstrip(b"\0"))
+
+
 # --- disks that fail ---------------------------------------------------------------------------
-
-
-def in_small_batches(sender: Sender, events: int) -> None:
-    """Events, acknowledged; each fifty of them are synced for themselves."""
-    for _ in range(0, events, 50):
-        for _ in range(50):
-            sender.send(7)
-        sender.source.flush(30)
 
 
 @needs_strace
