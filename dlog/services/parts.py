@@ -455,6 +455,21 @@ def _is_there(directory: Directory, path: str) -> bool:
         return True  # nobody knows: the restart looks again
 
 
+class SealedPart(Part):
+    """A part that a fault sealed, as a restart finds it: it takes nothing any more, and a new one
+    goes on for it. What lies behind its durable offset may still be there."""
+
+    def __init__(self, storage: Storage, config: StreamConfig, record: FileRecord) -> None:
+        self._storage = storage
+        self._config = config
+        self.record = record
+        self.key = key_of(record)
+
+    @property
+    def predecessor(self) -> Predecessor:
+        return Predecessor(self.key.part, Offset(self.record.durable), self.record.chain)
+
+
 def read_index(file: DataFile, record: FileRecord, end: Offset) -> NDArray[Any]:
     """The index of the blocks below `end`, from their headers. Raises `FormatError`."""
     rows = []

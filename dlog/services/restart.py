@@ -34,6 +34,7 @@ from dlog.ports import Change, DataFile, Directory, Journal, Severity
 from dlog.services.parts import (
     OPEN_SUFFIX,
     Part,
+    SealedPart,
     Storage,
     announced,
     finish_file,
@@ -90,6 +91,7 @@ class Restart:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._found = Settlement()
+        self._sealed: FileRecord | None = None  # of the file at hand, where a fault ended it
 
     def settle(self, records: Sequence[tuple[FileRecord, StreamConfig, bool]]) -> Settlement:
         """Settle the files; each with its frozen configuration and whether its run goes on."""
@@ -114,6 +116,7 @@ class Restart:
         )
         action = decide(record.state, disk, record.durable)
         log.info("%s: %s, on disk %s: %s", record.path, record.state, disk.value, action.value)
+        self._sealed = record if record.state is FileState.ERROR and record.sealed else None
         try:
             self._do(action, record, config, live)
         except StorageError as error:
@@ -123,6 +126,8 @@ class Restart:
             self._alarm(record, f"could not be settled: {error}")
             if record.state in (FileState.OPEN, FileState.END, FileState.CLOSING):
                 self._seal(record, str(error))
+        if live and self._sealed is not None and self._sealed.durable:
+            self._found.parts.append(SealedPart(self._storage, config, self._sealed))
 
     def _do(self, action: Action, record: FileRecord, config: StreamConfig, live: bool) -> None:
         match action:
@@ -169,7 +174,9 @@ class Restart:
             foreign = self._cut_tail(file, record)
         except DiskFull as error:
             file.close()
-            self._seal(record, f"no space to save its tail aside: {error}")
+            reason = f"no space to save its tail aside: {error}"
+            self._alarm(record, reason)
+            self._seal(record, reason)
             return None
         if foreign:
             file.close()
@@ -327,6 +334,7 @@ class Restart:
         sealed = msgspec.structs.replace(
             record, state=FILE.next(record.state, FileEvent.FAULT), sealed=True, reason=reason
         )
+        self._sealed = sealed
         number, announced = self._storage.operations.announce(
             OperationKind.SEAL, record.path, f"at {record.durable}: {reason}"
         )
@@ -334,6 +342,7 @@ class Restart:
 
     def _lost(self, record: FileRecord, problem: str) -> None:
         """Acknowledged bytes are not there: nothing is touched, everyone is told."""
+        self._sealed = None
         state = record.state
         if state is not FileState.ERROR:
             state = FILE.next(state, FileEvent.FAULT)

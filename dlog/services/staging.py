@@ -25,7 +25,7 @@ from dlog.model.config import StreamConfig
 from dlog.model.events import EVENT_BYTES, EventTable, Payload
 from dlog.model.ids import FileKind
 from dlog.ports import Clock
-from dlog.services.parts import Part, Predecessor
+from dlog.services.parts import Part, Predecessor, SealedPart
 
 
 @dataclass(eq=False, slots=True)
@@ -95,7 +95,10 @@ class Staging:
     def _adopt(self, parts: Sequence[Part]) -> None:
         """The open parts that a restart settled."""
         opened: list[Slot] = []
-        for part in sorted(parts, key=lambda p: p.key.part):
+        parts = sorted(parts, key=lambda p: p.key.part)
+        for part in parts:
+            if isinstance(part, SealedPart):
+                continue
             record = part.record
             slot = Slot(part.key.kind, low=record.low, part=part)
             if part.key.kind is FileKind.GARBAGE:
@@ -116,7 +119,23 @@ class Staging:
         if opened:
             self.now = opened[-1]
         self.low = max(self.low, self.now.low)
+        for part in parts:
+            if isinstance(part, SealedPart):
+                self._adopt_sealed(part)
         self.now.low = self.low
+
+    def _adopt_sealed(self, part: SealedPart) -> None:
+        """A part that names it goes on for it, so that nobody reads beyond its durable offset;
+        where there is one already, nothing is left to do."""
+        record = part.record
+        slot: Slot | None = self.garbage if part.key.kind is FileKind.GARBAGE else self.now
+        if part.key.kind is FileKind.EVENTS and record.high >= 0:
+            known = Range(record.low, record.high) in [slot.ended for slot in self.ends]
+            slot = None if known else Slot(part.key.kind, low=record.low)
+            if slot is not None:
+                self._adopt_end(slot, record.high)
+        if slot is not None and slot.part is None:
+            slot.predecessor = part.predecessor
 
     def _adopt_end(self, slot: Slot, high: int) -> None:
         slot.ended = Range(slot.low, high)
