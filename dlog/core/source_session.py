@@ -582,7 +582,12 @@ class SourceSession:
         highest = max(ack.acknowledged, ack.next - 1, *(last for _, last in ack.selective), 0)
         if ack.next < self._greeted_from and not self.told:
             # The answer to an earlier HELLO, or a logger that cannot have written our session.
-            if now_ns - self._welcomed_ns >= self._silence_ns:
+            if ack.acknowledged >= self._greeted_from - 1:
+                # It has, and an earlier HELLO that came late set it back: it is told again.
+                if now_ns - self._welcomed_ns >= self._heartbeat_ns:
+                    self._step(Happening.SILENCE)
+                    self._greet_at(now_ns)
+            elif now_ns - self._welcomed_ns >= self._silence_ns:
                 self._fail(
                     f"the logger expects batch {ack.next}, although it has acknowledged all up to "
                     f"{self._greeted_from - 1}: it has lost its journal"

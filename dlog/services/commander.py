@@ -106,6 +106,7 @@ class Commander:
         self._space = SpaceWatch(directories, clock)
         self._stop: Asked | None = None
         self._short = False
+        self._waiting = ""  # what the routes say
         self.over = False
 
     # --- what the status tells ---------------------------------------------------------------
@@ -369,6 +370,11 @@ class Commander:
     # --- space -------------------------------------------------------------------------------
 
     def _why_waiting(self) -> str:
+        """For the routes that are sent now."""
+        self._waiting = self._reason_to_wait()
+        return self._waiting
+
+    def _reason_to_wait(self) -> str:
         if self._committer.full_since_ns is not None:
             return "the journal is full"
         return "a disk is below its low-water mark" if self._space.low else ""
@@ -383,6 +389,9 @@ class Commander:
         low = self._space.low
         short = bool(low) or full
         if short == self._short:
+            if self._reason_to_wait() != self._waiting:
+                # The routes were sent while the journal was full for a moment between two looks.
+                self._runs.send_routes()
             return
         self._short = short
         if short:

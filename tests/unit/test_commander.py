@@ -220,3 +220,18 @@ def test_orphans_go_to_a_directory_that_there_is() -> None:
     world.settle()
     assert world.problems(complete=True) == []
     assert world.failures == []
+
+
+def test_a_journal_that_is_full_for_a_moment_stops_the_credit_for_no_longer() -> None:
+    # Routes that were sent in that moment said so for ever, when no look at the space fell into it.
+    world = running()
+    life = life_of(world)
+    life.committer.full_since_ns = world.clock.monotonic_ns()
+    life.commander._runs.send_routes()
+    life.committer.full_since_ns = None
+    control(world)
+    source = world.source("router-1")
+    assert source.send(RUN, (PHOTONS,), 1, b"x" * 100)
+    world.settle()
+    assert world.problems(complete=True) == []
+    assert life_of(world) is life

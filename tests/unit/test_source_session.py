@@ -358,6 +358,30 @@ def test_a_hello_that_came_too_low_is_said_again() -> None:
     assert rig.batches() == [3]
 
 
+def test_a_logger_that_an_old_hello_set_back_is_greeted_again() -> None:
+    """Around a reconnection an earlier HELLO came behind the one that was answered."""
+    rig = Rig().open()
+    rig.send(6)
+    rig.says()
+    rig.ack(2)
+    rig.session.lost(rig.now_ns)
+    (hello,) = rig.said(Hello)
+    assert hello.lowest == 3
+    rig.welcome()
+    for _ in range(20):
+        rig.ack(2, next=1)
+        rig.wait(HEARTBEAT_MS // 2)
+        rig.says()
+        if rig.session.phase is Phase.GREETING:
+            break
+    assert rig.session.failure is None
+    rig.wait(HEARTBEAT_MS)
+    assert [hello.lowest for hello in rig.said(Hello)] == [3]
+    rig.welcome()
+    rig.ack(2, next=3)
+    assert rig.batches() == [3]
+
+
 # --- runs that end ----------------------------------------------------------------------------
 
 
