@@ -16,7 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
@@ -38,11 +38,7 @@ from dlog.core.journal_records import (
     EndedRunRecord,
     FileRecord,
     JournalMeta,
-    LoggerRecord,
-    MarkRecord,
     QuarantineRecord,
-    RunRecord,
-    SessionRecord,
     StreamRecord,
 )
 from dlog.core.states import LoggerState, RunState
@@ -60,14 +56,7 @@ from dlog.errors import (
 from dlog.limits import MEMORY_BYTES_DEFAULT, THREAD_SWITCH_SECONDS
 from dlog.model.config import Configuration, InitConfig, StreamConfig
 from dlog.model.ids import (
-    NO_RUN,
-    ORPHAN_STREAM,
     BootNumber,
-    MarkKey,
-    RunNumber,
-    SessionId,
-    StreamKey,
-    StreamName,
 )
 from dlog.model.messages import Command
 from dlog.model.status import Whereabouts, status_data, within
@@ -77,9 +66,17 @@ from dlog.services.commander import Commander
 from dlog.services.committer import Committer
 from dlog.services.event_server import EventServer, Identity
 from dlog.services.housekeeper import Housekeeper
+from dlog.services.live_state import (
+    ORPHAN_CONFIG,
+    config_of_ended,
+    finished_run,
+    live_runs,
+    sessions,
+    settle_live_state,
+    watermarks,
+)
 from dlog.services.operations import Operations
 from dlog.services.parts import OPEN_SUFFIX, Part, Storage
-from dlog.services.restart import DirectCommits, Restart
 from dlog.services.status import Facts, status_of
 from dlog.services.stream_thread import StreamWriter
 
@@ -89,7 +86,6 @@ JOURNAL_FOLDER: Final = "journal"
 WHEREABOUTS_FILE: Final = "logger.json"
 FAILURE_WORDS_SECONDS: Final = 0.5
 FALL_BACK_SECONDS: Final = 5.0
-ORPHAN_CONFIG: Final = StreamConfig(ranges=False)
 
 
 def run_logger(
@@ -334,92 +330,32 @@ class Logger:
     def _resume(self) -> None:
         """Settle what the last boot left, then start everything that goes on."""
         begin = time.monotonic_ns()
-        record = self._logger_record()
-        runs = [
-            records.decode_record(key, value, RunRecord)
-            for key, value in self._journal.scan(records.RUNS)
-        ]
-        if self._config is None and not runs:
+        if self._config is None and not live_runs(self._journal):
             raise NothingToResume(f"{self._data}: no run was active")
-        streams = [
-            records.decode_record(key, value, StreamRecord)
-            for key, value in self._journal.scan(records.STREAMS)
-        ]
-        parts = self._settle_files(runs)
+        live = settle_live_state(self._journal, self._storage)
         self._committer.load()
         self._start("committer", self._committer.run)
         self._notices = NoticeLinks(
             self._alarms, self._status, logger=self._meta.name, uuid=self._meta.logger_uuid.hex()
         )
         self._notices.start()
-        orphan_key = StreamKey(NO_RUN, ORPHAN_STREAM)
-        orphan = next(
-            (s for s in streams if s.run == NO_RUN),
-            StreamRecord(run=NO_RUN, stream=ORPHAN_STREAM),
-        )
-        orphans = self.make_writer(
-            ORPHAN_CONFIG, orphan, parts.get(orphan_key, []), run_started_ns=0, streams=()
-        )
+        orphan, parts = live.orphans
+        orphans = self.make_writer(ORPHAN_CONFIG, orphan, parts, run_started_ns=0, streams=())
         self._commander.resume(
-            record,
-            [
-                (run, [(s, parts.get(_key(s), [])) for s in streams if s.run == run.run])
-                for run in runs
-            ],
-            orphans,
+            live.record, [(run, live.of_run(run.run)) for run in live.runs], orphans
         )
         self.start_writer(orphans)
-        self._housekeeper = Housekeeper(self._journal, self._storage, self._config_of_ended)
+        self._housekeeper = Housekeeper(
+            self._journal, self._storage, partial(config_of_ended, self._journal)
+        )
         self._start("housekeeper", self._housekeeper.run)
         self.address_changed(self._commander.record.event_address)
-        if runs:
+        if live.runs:
             log.info(
                 "resumed %s in %.0f ms",
-                ", ".join(f"run {run.run} ({run.state})" for run in runs),
+                ", ".join(f"run {run.run} ({run.state})" for run in live.runs),
                 (time.monotonic_ns() - begin) / 1e6,
             )
-
-    def _logger_record(self) -> LoggerRecord:
-        value = self._journal.get(records.LOGGER)
-        if value is None:
-            return LoggerRecord(state=LoggerState.PREINITIALIZED)
-        record = records.decode_record(records.LOGGER, value, LoggerRecord)
-        if record.state in (LoggerState.STOPPED, LoggerState.FAILED):
-            # The number of the next command goes on, so that recorded answers are dropped in turn.
-            return LoggerRecord(
-                state=LoggerState.PREINITIALIZED, next_command_order=record.next_command_order
-            )
-        return record
-
-    def _settle_files(self, runs: Sequence[RunRecord]) -> dict[StreamKey, list[Part]]:
-        live = {run.run: run for run in runs}
-        files = []
-        for key, value in self._journal.scan(records.FILES):
-            record = records.decode_record(key, value, FileRecord)
-            if record.run == NO_RUN:
-                files.append((record, ORPHAN_CONFIG, True))
-            elif record.run in live:
-                files.append((record, live[record.run].streams[record.stream], True))
-            else:
-                files.append((record, self._config_of_ended(record), False))
-        storage = replace(self._storage, commits=DirectCommits(self._journal))
-        restart = Restart(storage)
-        found = restart.settle(files)
-        restart.finish_operations()
-        parts: dict[StreamKey, list[Part]] = {}
-        for part in found.parts:
-            part.use(self._storage)
-            parts.setdefault(part.key.stream_key, []).append(part)
-        return parts
-
-    def _config_of_ended(self, record: FileRecord) -> StreamConfig:
-        value = self._journal.get(records.ended_run_key(RunNumber(record.run)))
-        if value is None:
-            return StreamConfig()
-        ended = records.decode_record(
-            records.ended_run_key(RunNumber(record.run)), value, EndedRunRecord
-        )
-        return ended.streams.get(record.stream, StreamConfig())
 
     def _settle(self) -> None:
         """The orderly end: store what was taken, tell who waits, and close. Bounded in time."""
@@ -563,35 +499,14 @@ class Logger:
                 self._alarms,
                 memory_bytes=memory_bytes,
                 expiry_seconds=expiry_seconds,
-                finished_run=self._finished_run,
+                finished_run=partial(finished_run, self._journal),
                 drained=self._commander.drained,
             )
-            sessions = [
-                records.decode_record(key, value, SessionRecord)
-                for key, value in self._journal.scan(records.SESSIONS)
-            ]
-            self._events.load(sessions, dict(self._marks()))
+            self._events.load(sessions(self._journal), watermarks(self._journal))
         else:
             self._events.use(self._socket, memory_bytes=memory_bytes, expiry_seconds=expiry_seconds)
         self._events_thread = self._start("event server", self._events.run)
         return self._events
-
-    def _marks(self) -> list[tuple[MarkKey, int]]:
-        found = []
-        for key, value in self._journal.scan(records.MARKS):
-            session, run, stream = key[len(records.MARKS) :].decode().split("/")
-            mark = MarkKey(
-                SessionId(bytes.fromhex(session)), RunNumber(int(run)), StreamName(stream)
-            )
-            found.append((mark, records.decode_record(key, value, MarkRecord).sequence))
-        return found
-
-    def _finished_run(self, run: RunNumber) -> RunState | None:
-        """How a run that is not live ended, None for one that never was."""
-        value = self._journal.get(records.ended_run_key(run))
-        if value is None:
-            return None
-        return records.decode_record(records.ended_run_key(run), value, EndedRunRecord).state
 
     def notices(self, init: InitConfig) -> None:
         assert self._notices is not None
@@ -679,10 +594,6 @@ def _allow_many_files() -> None:
     """Each open part is a descriptor, and so is each connection."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _key(stream: StreamRecord) -> StreamKey:
-    return StreamKey(RunNumber(stream.run), StreamName(stream.stream))
 
 
 def _version() -> str:

@@ -16,35 +16,23 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any, Final
 
 from dlog.core import journal_records as records
 from dlog.core.journal_records import (
     BootRecord,
-    EndedRunRecord,
-    FileRecord,
     JournalMeta,
-    LoggerRecord,
-    MarkRecord,
-    RunRecord,
-    SessionRecord,
     StreamRecord,
 )
-from dlog.core.states import LoggerState, RunState
 from dlog.errors import Failure, JournalFull
 from dlog.limits import MIB
 from dlog.model.config import InitConfig, StreamConfig
 from dlog.model.ids import (
-    NO_RUN,
-    ORPHAN_STREAM,
     BootNumber,
-    MarkKey,
-    RunNumber,
     SessionId,
-    StreamKey,
-    StreamName,
 )
 from dlog.model.messages import Answer
 from dlog.services.alarms import AlarmBoard
@@ -52,9 +40,15 @@ from dlog.services.commander import Commander
 from dlog.services.committer import Committer
 from dlog.services.event_server import EventServer, Identity
 from dlog.services.housekeeper import INTERVAL_SECONDS, Housekeeper
+from dlog.services.live_state import (
+    config_of_ended,
+    finished_run,
+    sessions,
+    settle_live_state,
+    watermarks,
+)
 from dlog.services.operations import Operations
 from dlog.services.parts import Part, Storage
-from dlog.services.restart import DirectCommits, Restart
 from dlog.services.stream_thread import StreamWriter
 from dlog.simulation.clock import SimulatedClock
 from dlog.simulation.disk import SimulatedDirectory, SimulatedDisk
@@ -168,73 +162,19 @@ class Life:
         return BootNumber(before + 1)
 
     def _resume(self) -> None:
-        record = self._logger_record()
-        runs = self._all(records.RUNS, RunRecord)
-        streams = self._all(records.STREAMS, StreamRecord)
-        parts = self._settle_files(runs)
+        live = settle_live_state(self.journal, self.storage, ORPHAN_CONFIG)
+        self._world.lost += live.lost
         self.committer.load()
-        orphan = next(
-            (s for s in streams if s.run == NO_RUN),
-            StreamRecord(run=NO_RUN, stream=ORPHAN_STREAM),
-        )
-        orphans = self.make_writer(
-            ORPHAN_CONFIG, orphan, parts.get(StreamKey(NO_RUN, ORPHAN_STREAM), []),
-            run_started_ns=0, streams=(),
-        )
+        orphan, parts = live.orphans
+        orphans = self.make_writer(ORPHAN_CONFIG, orphan, parts, run_started_ns=0, streams=())
         self.commander.resume(
-            record,
-            [
-                (run, [(s, parts.get(_key(s), [])) for s in streams if s.run == run.run])
-                for run in runs
-            ],
-            orphans,
+            live.record, [(run, live.of_run(run.run)) for run in live.runs], orphans
         )
         self.start_writer(orphans)
-        self._housekeeper = Housekeeper(self.journal, self.storage, self._config_of_ended)
+        self._housekeeper = Housekeeper(
+            self.journal, self.storage, partial(config_of_ended, self.journal)
+        )
         self._tidy_ns = self._clock.monotonic_ns() + TIDY_NS
-
-    def _all(self, prefix: bytes, kind: type[records.R]) -> list[records.R]:
-        found = self.journal.scan(prefix)
-        return [records.decode_record(key, value, kind) for key, value in found]
-
-    def _logger_record(self) -> LoggerRecord:
-        value = self.journal.get(records.LOGGER)
-        if value is None:
-            return LoggerRecord(state=LoggerState.PREINITIALIZED)
-        record = records.decode_record(records.LOGGER, value, LoggerRecord)
-        if record.state in (LoggerState.STOPPED, LoggerState.FAILED):
-            return LoggerRecord(
-                state=LoggerState.PREINITIALIZED, next_command_order=record.next_command_order
-            )
-        return record
-
-    def _settle_files(self, runs: Sequence[RunRecord]) -> dict[StreamKey, list[Part]]:
-        live = {run.run: run for run in runs}
-        files = []
-        for record in self._all(records.FILES, FileRecord):
-            if record.run == NO_RUN:
-                files.append((record, ORPHAN_CONFIG, True))
-            elif record.run in live:
-                files.append((record, live[record.run].streams[record.stream], True))
-            else:
-                files.append((record, self._config_of_ended(record), False))
-        restart = Restart(replace(self.storage, commits=DirectCommits(self.journal)))
-        found = restart.settle(files)
-        restart.finish_operations()
-        self._world.lost += found.lost
-        parts: dict[StreamKey, list[Part]] = {}
-        for part in found.parts:
-            part.use(self.storage)
-            parts.setdefault(part.key.stream_key, []).append(part)
-        return parts
-
-    def _config_of_ended(self, record: FileRecord) -> StreamConfig:
-        key = records.ended_run_key(RunNumber(record.run))
-        value = self.journal.get(key)
-        if value is None:
-            return StreamConfig()
-        ended = records.decode_record(key, value, EndedRunRecord)
-        return ended.streams.get(record.stream, StreamConfig())
 
     # --- services.commander.Machinery --------------------------------------------------------
 
@@ -253,27 +193,11 @@ class Life:
         self.events = EventServer(
             Identity(self._meta.name, self._meta.logger_uuid, self.boot), self._event_link,
             self.committer, self._clock, self.alarms, memory_bytes=memory_bytes,
-            expiry_seconds=expiry_seconds, finished_run=self._finished_run,
+            expiry_seconds=expiry_seconds, finished_run=partial(finished_run, self.journal),
             drained=self.commander.drained,
         )
-        self.events.load(self._all(records.SESSIONS, SessionRecord), dict(self._marks()))
+        self.events.load(sessions(self.journal), watermarks(self.journal))
         return self.events
-
-    def _marks(self) -> list[tuple[MarkKey, int]]:
-        found = []
-        for key, value in self.journal.scan(records.MARKS):
-            session, run, stream = key[len(records.MARKS) :].decode().split("/")
-            mark = MarkKey(
-                SessionId(bytes.fromhex(session)), RunNumber(int(run)), StreamName(stream)
-            )
-            found.append((mark, records.decode_record(key, value, MarkRecord).sequence))
-        return found
-
-    def _finished_run(self, run: RunNumber) -> RunState | None:
-        value = self.journal.get(records.ended_run_key(run))
-        if value is None:
-            return None
-        return records.decode_record(records.ended_run_key(run), value, EndedRunRecord).state
 
     def notices(self, init: InitConfig) -> None:
         """There is neither alarm server nor monitor."""
@@ -557,7 +481,3 @@ class World:
         """The same for the same history."""
         trace = repr([tuple(step) for step in self.steps.history])
         return zlib.crc32(trace.encode())
-
-
-def _key(stream: StreamRecord) -> StreamKey:
-    return StreamKey(RunNumber(stream.run), StreamName(stream.stream))

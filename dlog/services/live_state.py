@@ -1,0 +1,141 @@
+"""The live state: what the journal says is going on, read and settled at a start.
+
+It reads live prefixes alone, so that a start takes no longer the larger the archive is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from dlog.core import journal_records as records
+from dlog.core.journal_records import (
+    EndedRunRecord,
+    FileRecord,
+    LoggerRecord,
+    MarkRecord,
+    RunRecord,
+    SessionRecord,
+    StreamRecord,
+)
+from dlog.core.states import LoggerState, RunState
+from dlog.model.config import StreamConfig
+from dlog.model.ids import (
+    NO_RUN,
+    ORPHAN_STREAM,
+    MarkKey,
+    RunNumber,
+    SessionId,
+    StreamKey,
+    StreamName,
+)
+from dlog.ports import Journal
+from dlog.services.parts import Part, Storage
+from dlog.services.restart import DirectCommits, Restart
+
+ORPHAN_CONFIG: Final = StreamConfig(ranges=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveState:
+    """What goes on: the logger's record, its live runs, and of each stream the parts that are open
+    again. lost: what the restart found gone, for people."""
+
+    record: LoggerRecord
+    runs: Sequence[RunRecord]
+    streams: Sequence[StreamRecord]
+    parts: dict[StreamKey, list[Part]]
+    lost: Sequence[str]
+
+    def of_run(self, run: int) -> list[tuple[StreamRecord, list[Part]]]:
+        """The streams of a run, each with its open parts."""
+        return [
+            (stream, self.parts.get(StreamKey(RunNumber(run), StreamName(stream.stream)), []))
+            for stream in self.streams
+            if stream.run == run
+        ]
+
+    @property
+    def orphans(self) -> tuple[StreamRecord, list[Part]]:
+        """The stream of what belongs nowhere."""
+        found = self.of_run(NO_RUN)
+        return found[0] if found else (StreamRecord(run=NO_RUN, stream=ORPHAN_STREAM), [])
+
+
+def live_runs(journal: Journal) -> list[RunRecord]:
+    return _all(journal, records.RUNS, RunRecord)
+
+
+def settle_live_state(
+    journal: Journal, storage: Storage, orphans: StreamConfig = ORPHAN_CONFIG
+) -> LiveState:
+    """Read what is live, and settle every file that is not closed, before any thread runs."""
+    runs = live_runs(journal)
+    live = {run.run: run for run in runs}
+    files = []
+    for record in _all(journal, records.FILES, FileRecord):
+        if record.run == NO_RUN:
+            files.append((record, orphans, True))
+        elif record.run in live:
+            files.append((record, live[record.run].streams[record.stream], True))
+        else:
+            files.append((record, config_of_ended(journal, record), False))
+    restart = Restart(replace(storage, commits=DirectCommits(journal)))
+    found = restart.settle(files)
+    restart.finish_operations()
+    parts: dict[StreamKey, list[Part]] = {}
+    for part in found.parts:
+        part.use(storage)
+        parts.setdefault(part.key.stream_key, []).append(part)
+    streams = _all(journal, records.STREAMS, StreamRecord)
+    return LiveState(_logger_record(journal), runs, streams, parts, found.lost)
+
+
+def _logger_record(journal: Journal) -> LoggerRecord:
+    value = journal.get(records.LOGGER)
+    if value is None:
+        return LoggerRecord(state=LoggerState.PREINITIALIZED)
+    record = records.decode_record(records.LOGGER, value, LoggerRecord)
+    if record.state in (LoggerState.STOPPED, LoggerState.FAILED):
+        # The number of the next command goes on, so that recorded answers are dropped in turn.
+        return LoggerRecord(
+            state=LoggerState.PREINITIALIZED, next_command_order=record.next_command_order
+        )
+    return record
+
+
+def config_of_ended(journal: Journal, record: FileRecord) -> StreamConfig:
+    """The frozen configuration of a file whose run is in the catalogue."""
+    ended = _ended(journal, RunNumber(record.run))
+    return ended.streams.get(record.stream, StreamConfig()) if ended else StreamConfig()
+
+
+def finished_run(journal: Journal, run: RunNumber) -> RunState | None:
+    """How a run that is not live ended, None for one that never was."""
+    ended = _ended(journal, run)
+    return ended.state if ended else None
+
+
+def _ended(journal: Journal, run: RunNumber) -> EndedRunRecord | None:
+    key = records.ended_run_key(run)
+    value = journal.get(key)
+    return records.decode_record(key, value, EndedRunRecord) if value is not None else None
+
+
+def sessions(journal: Journal) -> list[SessionRecord]:
+    return _all(journal, records.SESSIONS, SessionRecord)
+
+
+def watermarks(journal: Journal) -> dict[MarkKey, int]:
+    """Highest committed batch by session, run and stream as sent."""
+    found = {}
+    for key, value in journal.scan(records.MARKS):
+        session, run, stream = key[len(records.MARKS) :].decode().split("/")
+        mark = MarkKey(SessionId(bytes.fromhex(session)), RunNumber(int(run)), StreamName(stream))
+        found[mark] = records.decode_record(key, value, MarkRecord).sequence
+    return found
+
+
+def _all(journal: Journal, prefix: bytes, kind: type[records.R]) -> list[records.R]:
+    return [records.decode_record(key, value, kind) for key, value in journal.scan(prefix)]
