@@ -335,9 +335,7 @@ class _History:
         if self.random.random() < 0.3:
             later = self.random.randint(1, 20)
             self.tell(f"and one {later} steps into the recovery")
-            world.on_restart = lambda: world.steps.crash_at(
-                world.steps.count + later, When.DURING
-            )
+            world.on_restart = lambda: world.steps.crash_at(world.steps.count + later, When.DURING)
 
     def kill(self) -> None:
         self.faults["crash"] += 1
@@ -385,8 +383,11 @@ class _History:
         self.tell(f"{kind} at {operation}, {times or 'all'} times")
         self.world.steps.inject(
             Fault(
-                kind, frozenset({operation}), times=times,
-                path_prefix=self.random.choice(("", "", "data/runs")), delay_ns=1_000_000_000,
+                kind,
+                frozenset({operation}),
+                times=times,
+                path_prefix=self.random.choice(("", "", "data/runs")),
+                delay_ns=1_000_000_000,
             )
         )
 
@@ -429,9 +430,14 @@ def play(seed: int, menu: Menu = EVERYTHING, *, rounds_max: int = ROUNDS_MAX) ->
         history.problems.append(traceback.format_exc())
     world = history.world
     return Outcome(
-        seed, history.story, history.problems, history.faults,
-        sum(len(events) for events in world.history.sent.values()), world.reboots,
-        world.recovery_ns_max, world.fingerprint(),
+        seed,
+        history.story,
+        history.problems,
+        history.faults,
+        sum(len(events) for events in world.history.sent.values()),
+        world.reboots,
+        world.recovery_ns_max,
+        world.fingerprint(),
     )
 
 

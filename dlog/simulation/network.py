@@ -97,9 +97,7 @@ class SimulatedNetwork:
 class SimulatedEventLink:
     """`ports.EventLink` for one life of the logger. `sent` sees each message that leaves it."""
 
-    def __init__(
-        self, network: SimulatedNetwork, sent: Callable[[bytes, bytes], None]
-    ) -> None:
+    def __init__(self, network: SimulatedNetwork, sent: Callable[[bytes, bytes], None]) -> None:
         self._network = network
         self._sent = sent
         self._come: deque[tuple[bytes, bytes]] = deque()

@@ -133,9 +133,7 @@ class SimulatedSource:
             host="simulated",
             process=1,
             queue_bytes=queue_bytes,
-            packing=Packing(
-                batch_bytes=64 * KIB, batch_events=batch_events, linger_ns=5_000_000
-            ),
+            packing=Packing(batch_bytes=64 * KIB, batch_events=batch_events, linger_ns=5_000_000),
             now_ns=clock.monotonic_ns(),
         )
         self.silent = False  # a source that hangs, or a broken network
@@ -149,7 +147,11 @@ class SimulatedSource:
             return False
         try:
             self.machine.add(
-                RunNumber(run), streams, EventNumber(number), self._clock.wall_ns(), payload,
+                RunNumber(run),
+                streams,
+                EventNumber(number),
+                self._clock.wall_ns(),
+                payload,
                 self._clock.monotonic_ns(),
             )
         except RunEnded:
@@ -201,7 +203,9 @@ class SimulatedCoor:
         self._number += 1
         text = encode_json(
             Command(
-                session=self._session.hex(), number=self._number, command=command,
+                session=self._session.hex(),
+                number=self._number,
+                command=command,
                 parameters=parameters,
             )
         )

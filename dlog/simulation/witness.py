@@ -173,7 +173,10 @@ class Findings:
         spans = []
         events = 0
         for span in scan(
-            BytesOf(file.content), salt=header.salt, path=file.path, chain=header.crc,
+            BytesOf(file.content),
+            salt=header.salt,
+            path=file.path,
+            chain=header.crc,
             depth=Depth.FULL,
         ):
             spans.append(span)
@@ -199,7 +202,8 @@ class Findings:
         for entry in span.content.fragments:
             key = PieceKey(entry.session, int(entry.sequence), entry.run, entry.stream)
             if file.kind is not FileKind.ORPHAN and (key.run, key.stream) != (
-                file.record.run, file.record.stream,
+                file.record.run,
+                file.record.stream,
             ):
                 self.problems.append(f"{file.path}: holds events of run {key.run} {key.stream}")
             for row in span.content.table[at : at + entry.events]:
@@ -322,9 +326,9 @@ class Findings:
             f"{record.path} is left in {record.state}: {record.reason}"
             for record in self._records(records.FILES, FileRecord)
         ]
-        found += [f"run {r.run} is left in {r.state}" for r in self._records(
-            records.RUNS, RunRecord
-        )]
+        found += [
+            f"run {r.run} is left in {r.state}" for r in self._records(records.RUNS, RunRecord)
+        ]
         found += [
             f"{operation.kind} of {operation.path} was announced and is not done"
             for operation in self._records(records.OPERATIONS, OperationRecord)

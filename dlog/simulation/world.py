@@ -126,19 +126,35 @@ class Life:
             self.journal, world.clock, single_thread=True, while_full=world.while_journal_full
         )
         self.storage = Storage(
-            self._meta.name, self._meta.logger_uuid, self.boot, self.directories, _Buffers(),
-            self.committer, Operations.load(self.journal, self.boot, world.clock), world.clock,
-            self.alarms, world.random_bytes,
+            self._meta.name,
+            self._meta.logger_uuid,
+            self.boot,
+            self.directories,
+            _Buffers(),
+            self.committer,
+            Operations.load(self.journal, self.boot, world.clock),
+            world.clock,
+            self.alarms,
+            world.random_bytes,
         )
         self.link = SimulatedCoorLink()
         self._event_link = SimulatedEventLink(world.network, world.message_to_source)
         self.writers: list[_Writer] = []
         self.events: EventServer | None = None
         self.commander = Commander(
-            name=self._meta.name, uuid=self._meta.logger_uuid, boot=self.boot, host="simulated",
-            process=1, link=self.link, machinery=self, journal=self.journal,
-            committer=self.committer, directories=self.directories, clock=world.clock,
-            alarms=self.alarms, status=lambda commander: {"state": str(commander.record.state)},
+            name=self._meta.name,
+            uuid=self._meta.logger_uuid,
+            boot=self.boot,
+            host="simulated",
+            process=1,
+            link=self.link,
+            machinery=self,
+            journal=self.journal,
+            committer=self.committer,
+            directories=self.directories,
+            clock=world.clock,
+            alarms=self.alarms,
+            status=lambda commander: {"state": str(commander.record.state)},
         )
         self._resume()
 
@@ -148,8 +164,10 @@ class Life:
             meta = records.decode_record(records.META, value, JournalMeta)
         else:
             meta = JournalMeta(
-                logger_uuid=self._world.random_bytes(16), name="simulated",
-                data=tuple(d.name for d in self.directories), created_ns=self._clock.wall_ns(),
+                logger_uuid=self._world.random_bytes(16),
+                name="simulated",
+                data=tuple(d.name for d in self.directories),
+                created_ns=self._clock.wall_ns(),
             )
         self.journal.commit([(records.META, records.encode_record(records.META, meta))])
         return meta
@@ -191,9 +209,14 @@ class Life:
             )
             return self.events
         self.events = EventServer(
-            Identity(self._meta.name, self._meta.logger_uuid, self.boot), self._event_link,
-            self.committer, self._clock, self.alarms, memory_bytes=memory_bytes,
-            expiry_seconds=expiry_seconds, finished_run=partial(finished_run, self.journal),
+            Identity(self._meta.name, self._meta.logger_uuid, self.boot),
+            self._event_link,
+            self.committer,
+            self._clock,
+            self.alarms,
+            memory_bytes=memory_bytes,
+            expiry_seconds=expiry_seconds,
+            finished_run=partial(finished_run, self.journal),
             drained=self.commander.drained,
         )
         self.events.load(sessions(self.journal), watermarks(self.journal))
@@ -207,8 +230,14 @@ class Life:
         run_started_ns: int, streams: tuple[str, ...],
     ) -> StreamWriter:  # fmt: skip
         return StreamWriter(
-            self.storage, self.committer, config, stream, parts, run_started_ns=run_started_ns,
-            streams=streams, finished=self.commander.writer_finished,
+            self.storage,
+            self.committer,
+            config,
+            stream,
+            parts,
+            run_started_ns=run_started_ns,
+            streams=streams,
+            finished=self.commander.writer_finished,
             ready=self.commander.writer_ready,
         )
 
@@ -259,9 +288,7 @@ class World:
     power_cut: whether a crash loses what is not synced; else it is a killed program.
     """
 
-    def __init__(
-        self, seed: int = 1, *, directories: int = 1, capacity_bytes: int = FREE
-    ) -> None:
+    def __init__(self, seed: int = 1, *, directories: int = 1, capacity_bytes: int = FREE) -> None:
         self.seed = seed
         self.random = Random(seed)
         self.clock = SimulatedClock()
@@ -298,7 +325,11 @@ class World:
     def source(self, name: str, **options: int) -> SimulatedSource:
         """A new session of that name."""
         source = SimulatedSource(
-            name, SessionId(self.random_bytes(16)), self.network, self.clock, self.history,
+            name,
+            SessionId(self.random_bytes(16)),
+            self.network,
+            self.clock,
+            self.history,
             **options,
         )
         self.sources.append(source)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from dlog.limits import KIB, MIB
+
+_EXT4_IOC_SHUTDOWN: Final = 0x8004587D  # see ext4.h
+_NO_LOG_FLUSH: Final = 2
 
 
 @contextmanager
@@ -36,6 +42,17 @@ def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode:
         pytest.skip(f"no small disk can be made: {command[0]}: {done.stderr.decode().strip()}")
+
+
+def break_disk(disk: Path) -> None:
+    """Every read and write fails from now on, as on a disk that died; what was synced stays."""
+    descriptor = os.open(disk, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.ioctl(descriptor, _EXT4_IOC_SHUTDOWN, struct.pack("I", _NO_LOG_FLUSH))
+    except OSError as error:
+        pytest.skip(f"the disk cannot be broken here: {error}")
+    finally:
+        os.close(descriptor)
 
 
 class Hog:

@@ -21,7 +21,7 @@ from tests.end_to_end.events import (
     merged,
     readable,
 )
-from tests.end_to_end.filesystems import Hog, small_disk
+from tests.end_to_end.filesystems import Hog, break_disk, small_disk
 from tests.end_to_end.processes import LoggerProcess, strace_on, until
 
 INIT = """
@@ -352,6 +352,37 @@ def test_a_failed_write_or_sync_seals_the_part_and_goes_on_in_a_new_one(
     assert after.header.predecessor_sealed == sealed.path.stat().st_size
 
 
+def test_a_stream_on_a_disk_that_dies_does_not_stop_the_others(
+    two_directories: LoggerProcess, disk: Path
+) -> None:
+    logger = two_directories.start()
+    logger.start_run(7)
+    stalled = Sender(logger.data, "to-the-dead-one", (7,), ("b",), pause_seconds=0.002)
+    good = Sender(logger.data, "to-the-other", (7,), ("a",), offset=1, pause_seconds=0.002)
+    moving = Sender(logger.data, "to-either", (7,), ("c",), offset=2, pause_seconds=0.002)
+    for sender in (stalled, good, moving):
+        sender.start()
+    for sender in (stalled, good, moving):
+        acknowledges(sender)
+    break_disk(disk)
+    until(lambda: "stalled run 7 stream b" in logger.alarms(), "the stream stalls")
+    stands_still(stalled)
+    for _ in range(2):
+        acknowledges(good)
+        acknowledges(moving)
+    for sender in (good, moving):
+        sender.halt()
+        sender.source.flush(30)
+    answer = logger.do("STOP RUN", {"run": 7}, timeout=20)
+    assert answer.data["state"] == "ENDED"
+    good.finish()
+    moving.finish()
+    end_with_losses(stalled)
+    assert set(stalled.source.report().refused) <= {"storage-failed-at-end-of-run", "run-ended"}
+    logger.do("STOP", timeout=20)
+    assert logger.ended() == 0
+
+
 @needs_strace
 def test_a_run_whose_files_cannot_be_made_fails_in_words_and_leaves_nothing_behind(
     new_logger: NewLogger,
@@ -389,6 +420,30 @@ def test_a_journal_commit_that_fails_ends_the_logger_and_loses_nothing(
     sender.finish()
     logger.stop()
     assert_exactly_once(logger.data, sender.expected())
+    logger.assert_verified()
+
+
+def test_a_start_without_the_disk_of_an_active_run_is_refused(
+    two_directories: LoggerProcess, disk: Path
+) -> None:
+    logger = two_directories.start()
+    logger.start_run(7)
+    sender = Sender(logger.data, "source", (7,), ("b",))
+    in_small_batches(sender, 50)
+    logger.kill()
+    subprocess.run(["umount", str(disk)], check=True)
+    logger.spawn(auto=False)
+    assert logger.ended() == 70
+    assert f"{disk}: " in logger.log_tail()
+    assert "is its disk mounted?" in logger.log_tail()
+    assert list(disk.iterdir()) == []
+    subprocess.run(["mount", "-o", "loop", str(disk.parent / "image"), str(disk)], check=True)
+    logger.start(auto=False)
+    in_small_batches(sender, 50)
+    logger.stop_run(7)
+    sender.finish()
+    logger.stop()
+    assert_exactly_once([logger.data, disk], sender.expected())
     logger.assert_verified()
 
 

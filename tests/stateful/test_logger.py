@@ -114,7 +114,10 @@ class LoggerMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.sources and self.runs)
     @rule(
-        data=st.data(), streams=stream_sets, events=st.integers(1, 8), late=st.booleans(),
+        data=st.data(),
+        streams=stream_sets,
+        events=st.integers(1, 8),
+        late=st.booleans(),
         size=st.sampled_from([0, 10, 3000]),
     )
     def send(
@@ -248,7 +251,9 @@ def test_the_logger_keeps_its_contract_whatever_happens_to_it() -> None:
     run_state_machine_as_test(
         LoggerMachine,
         settings=settings(
-            max_examples=100, stateful_step_count=25, deadline=None,
+            max_examples=100,
+            stateful_step_count=25,
+            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )
@@ -259,7 +264,9 @@ def test_the_logger_keeps_its_contract_for_long() -> None:
     run_state_machine_as_test(
         LoggerMachine,
         settings=settings(
-            max_examples=5000, stateful_step_count=60, deadline=None,
+            max_examples=5000,
+            stateful_step_count=60,
+            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )

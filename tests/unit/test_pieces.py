@@ -40,9 +40,7 @@ def batches(draw: st.DrawFn) -> Batch:
     payload = b"".join(
         i.to_bytes(2, "little") + bytes([i % 251]) * row[2] for i, row in enumerate(rows)
     )
-    batch = Batch(
-        SESSION, Sequence(1), 0, 0, streams, table, np.frombuffer(payload, np.uint8), 0
-    )
+    batch = Batch(SESSION, Sequence(1), 0, 0, streams, table, np.frombuffer(payload, np.uint8), 0)
     return decode_batch(memoryview(encode_batch(batch)))
 
 

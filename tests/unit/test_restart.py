@@ -134,9 +134,7 @@ def test_a_file_whose_directory_failed_behind_its_rename_is_closed_with_its_foot
     assert steps[renamed].operation is Operation.SYNC_FOLDER
     world = running()
     world.disk_failed = True
-    world.steps.inject(
-        Fault(FaultKind.EIO, frozenset({Operation.SYNC_FOLDER}), number=renamed + 1)
-    )
+    world.steps.inject(Fault(FaultKind.EIO, frozenset({Operation.SYNC_FOLDER}), number=renamed + 1))
     assert world.do("STOP RUN", run=RUN).ok
     world.pump(600)
     closed = closed_of(world)

@@ -132,9 +132,7 @@ def piece(numbers: list[int], sequence: int) -> Piece:
 
 
 @given(
-    st.lists(
-        st.one_of(st.lists(NUMBERS, min_size=1, max_size=12), st.just([])), max_size=12
-    ),
+    st.lists(st.one_of(st.lists(NUMBERS, min_size=1, max_size=12), st.just([])), max_size=12),
     st.integers(1, 8),
     st.booleans(),
 )

@@ -34,9 +34,7 @@ def accounts(draw: st.DrawFn) -> dict[SessionId, Account]:
 
 def granted(before: dict[SessionId, Account]) -> dict[SessionId, Account]:
     limits = grant(before, BUDGET, MESSAGE_MAX)
-    return {
-        s: Account(a.settled, limits.get(s, a.limit), a.wanted) for s, a in before.items()
-    }
+    return {s: Account(a.settled, limits.get(s, a.limit), a.wanted) for s, a in before.items()}
 
 
 @given(accounts())
