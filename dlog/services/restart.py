@@ -26,7 +26,7 @@ from dlog.core.journal_records import (
 from dlog.core.replay import Action, decide, on_disk
 from dlog.core.scan import Depth, SpanKind, scan
 from dlog.core.states import FILE, FileEvent, FileState
-from dlog.errors import DiskFull, FormatError, StorageError
+from dlog.errors import DataDirectoryGone, DiskFull, FormatError, StorageError
 from dlog.limits import MIB, PAGE_BYTES
 from dlog.model.config import StreamConfig
 from dlog.model.ids import FileKind, Offset
@@ -95,9 +95,20 @@ class Restart:
 
     def settle(self, records: Sequence[tuple[FileRecord, StreamConfig, bool]]) -> Settlement:
         """Settle the files; each with its frozen configuration and whether its run goes on."""
+        self._refuse_empty_directories([record for record, _, _ in records])
         for record, config, live in records:
             self._settle(record, config, live)
         return self._found
+
+    def _refuse_empty_directories(self, records: Sequence[FileRecord]) -> None:
+        """A directory without anything in it, though files were acknowledged there, is another one:
+        the place where a disk is mounted, say. Whoever mounts it finds nothing changed."""
+        for number in sorted({record.directory for record in records if record.durable}):
+            directory = self._storage.directories[number]
+            if not directory.names("runs") and not directory.names("orphans"):
+                raise DataDirectoryGone(
+                    f"{directory.name}: it is empty, and files of it are open; is its disk mounted?"
+                )
 
     def finish_operations(self) -> None:
         """What an earlier boot announced and did not do is settled with its file: the log says so.
