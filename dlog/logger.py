@@ -53,7 +53,7 @@ from dlog.errors import (
     JournalUnreadable,
     NothingToResume,
 )
-from dlog.limits import MEMORY_BYTES_DEFAULT, THREAD_SWITCH_SECONDS
+from dlog.limits import KIB, MEMORY_BYTES_DEFAULT, THREAD_SWITCH_SECONDS
 from dlog.model.config import Configuration, InitConfig, StreamConfig
 from dlog.model.ids import (
     BootNumber,
@@ -83,6 +83,7 @@ from dlog.services.stream_thread import StreamWriter
 log = logging.getLogger("dlog.logger")
 
 JOURNAL_FOLDER: Final = "journal"
+MARK_FILE: Final = "dlog-directory"
 WHEREABOUTS_FILE: Final = "logger.json"
 FAILURE_WORDS_SECONDS: Final = 0.5
 FALL_BACK_SECONDS: Final = 5.0
@@ -123,7 +124,7 @@ class Logger:
         self._alarms = AlarmBoard(self._clock)
         self._journal, self._meta = self._open_journal()
         self.boot = self._next_boot()
-        self._directories = [DataDirectory(data), *(DataDirectory(Path(p)) for p in self._others())]
+        self._directories = self._open_directories()
         self._committer = Committer(self._journal, self._clock)
         self._storage = Storage(
             self._meta.name,
@@ -255,11 +256,36 @@ class Logger:
         ]
         return {*files, *tails}
 
-    def _others(self) -> Sequence[str]:
-        others = self._meta.data[1:]
-        for path in others:
-            Path(path).mkdir(parents=True, exist_ok=True)
-        return others
+    def _open_directories(self) -> list[DataDirectory]:
+        """All data directories. Each but the first, which has the journal, holds a mark: a disk that
+        is not mounted must not look like one on which everything was lost."""
+        others = []
+        for path in self._meta.data[1:]:
+            if path not in self._meta.marked:
+                Path(path).mkdir(parents=True, exist_ok=True)
+            directory = DataDirectory(Path(path))
+            self._check_mark(directory, known=path in self._meta.marked)
+            others.append(directory)
+        self._meta = msgspec.structs.replace(self._meta, marked=self._meta.data[1:])
+        meta = records.encode_record(records.META, self._meta)
+        self._journal.commit([(records.META, meta)])
+        return [DataDirectory(self._data), *others]
+
+    def _check_mark(self, directory: DataDirectory, *, known: bool) -> None:
+        mine = self._meta.logger_uuid.hex()
+        if directory.exists(MARK_FILE):
+            mark = directory.read_all(MARK_FILE, KIB).decode(errors="replace").strip()
+            if mark != mine:
+                raise ConfigurationError(
+                    [f"logger.data: {directory.name} is a data directory of another logger, {mark}"]
+                )
+        elif known:
+            raise DataDirectoryGone(
+                f"{directory.name}: this data directory was used before, and its mark {MARK_FILE} "
+                "is gone; is its disk mounted?"
+            )
+        else:
+            directory.write_new(MARK_FILE, f"{mine}\n".encode())
 
     def _next_boot(self) -> BootNumber:
         value = self._journal.get(records.BOOT)

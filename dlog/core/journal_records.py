@@ -132,6 +132,7 @@ class JournalMeta(_Record, frozen=True, kw_only=True):
     logger_uuid: bytes
     name: str
     data: tuple[str, ...]  # data directories, as absolute paths
+    marked: tuple[str, ...] = ()  # those, but the first, that hold this logger's mark
     created_ns: int
     coor_listen: str = ""  # the COOR link, for `dlog resume`
     coor_connect: str = ""
