@@ -257,8 +257,8 @@ class Logger:
         return {*files, *tails}
 
     def _open_directories(self) -> list[DataDirectory]:
-        """All data directories. Each but the first, which has the journal, holds a mark: a disk that
-        is not mounted must not look like one on which everything was lost."""
+        """All of them. Each but the first, which has the journal, holds a mark: a disk that is not
+        mounted must not look like one on which everything was lost."""
         others = []
         for path in self._meta.data[1:]:
             if path not in self._meta.marked:
