@@ -86,6 +86,7 @@ JOURNAL_FOLDER: Final = "journal"
 MARK_FILE: Final = "dlog-directory"
 WHEREABOUTS_FILE: Final = "logger.json"
 FAILURE_WORDS_SECONDS: Final = 0.5
+LAST_WORDS_MS: Final = 500  # for the last acknowledgements to leave
 FALL_BACK_SECONDS: Final = 5.0
 
 
@@ -416,7 +417,7 @@ class Logger:
         if self._socket is not None and not (
             self._events_thread and self._events_thread.is_alive()
         ):
-            self._socket.close()
+            self._socket.close(LAST_WORDS_MS)
         if any(t.is_alive() for t in self._threads):
             self._end_at_once(0)
         self._journal.close()

@@ -96,12 +96,13 @@ class EventSocket:
             raise
         return True
 
-    def close(self) -> None:
+    def close(self, linger_ms: int = 0) -> None:
+        """Close; what is queued has so long to leave."""
         with self._lock:
             wake, self._wake = self._wake, -1
         if wake >= 0:
             os.close(wake)
-        self._socket.close(0)
+        self._socket.close(linger_ms)
         self._context.term()
 
 
