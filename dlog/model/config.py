@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -218,11 +218,17 @@ def _logger_problems(config: LoggerConfig) -> list[str]:
     return problems
 
 
-_ADDRESS = re.compile(r"(tcp://[^\s:/]+:(\d+|\*)|tcp://\[[0-9a-fA-F:]+\]:(\d+|\*)|ipc://\S+)\Z")
+PORT_MAX: Final = 65_535
+_PORT = r"(?:(\d{1,9})|\*)"
+_ADDRESS = re.compile(rf"(tcp://[^\s:/]+:{_PORT}|tcp://\[[0-9a-fA-F:]+\]:{_PORT}|ipc://\S+)\Z")
 
 
 def _address_problem(key: str, address: str) -> list[str]:
-    if not address or _ADDRESS.match(address):
+    if not address:
+        return []
+    match = _ADDRESS.match(address)
+    # ZeroMQ takes a number that is too large for a port for another one, without a word.
+    if match and int(match[2] or match[3] or 0) <= PORT_MAX:
         return []
     return [f"{key}: {address!r} is not an address (tcp://HOST:PORT or ipc://PATH)"]
 
