@@ -7,7 +7,7 @@ nothing is copied: table and payload of a decoded batch are views of the message
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -81,17 +81,31 @@ def encode_batch(batch: Batch) -> bytearray:
 
 
 def encode_pieces(
-    batch: Batch, events: int, table: Iterable[Buffer], payload: Iterable[Buffer]
+    batch: Batch,
+    events: int,
+    table: Iterable[Buffer],
+    payload: Iterable[Buffer],
+    memory: Callable[[int], bytearray | None] = lambda size: None,
 ) -> bytearray:
     """The message of a batch whose table and payload come in pieces, each copied once; those of
-    the argument are not looked at."""
+    the argument are not looked at. memory: gives the memory for a message of that length, or None.
+    """
     names = b"".join(name.encode().ljust(STREAM_NAME_BYTES_MAX, b"\0") for name in batch.streams)
     pieces = [p.data if isinstance(p, np.ndarray) else p for p in (*table, *payload)]
     payload_bytes = sum(map(len, pieces)) - events * EVENT_BYTES
     size = batch_bytes(events, len(batch.streams), payload_bytes)
     body_at = FRAME_BYTES + HEADER_BYTES
-    # Joined, so that the memory is not filled with zeros before it is filled.
-    message = bytearray().join((bytes(body_at), names, *pieces))
+    given = memory(size)
+    if given is None:
+        # Joined, so that the memory is not filled with zeros before it is filled.
+        message = bytearray().join((bytes(body_at), names, *pieces))
+    else:
+        message = given
+        at = body_at
+        with memoryview(message) as view:
+            for piece in (names, *pieces):
+                view[at : at + len(piece)] = piece
+                at += len(piece)
     header = _HEADER.pack(
         batch.session,
         batch.sequence,

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from dlog.core.batch import Batch, Buffer, batch_bytes, encode_pieces
 from dlog.core.many_events import ManyEvents
+from dlog.core.message_memory import MessageMemory
 from dlog.limits import (
     BATCH_BYTES_DEFAULT,
     BATCH_EVENTS_MAX,
@@ -147,7 +148,7 @@ class _OpenBatch:
                 pieces[name] += events
         return pieces
 
-    def closed(self, session: SessionId) -> PackedBatch:
+    def closed(self, session: SessionId, memory: MessageMemory) -> PackedBatch:
         # Made here, in the thread that filled it: to copy and to checksum gives way to that thread
         # again and again, which costs the link's thread far more than the work.
         header = Batch(
@@ -160,7 +161,7 @@ class _OpenBatch:
             _NO_PAYLOAD,
             self.message_bytes,
         )
-        message = encode_pieces(header, self.events, [self.table], self.payload)
+        message = encode_pieces(header, self.events, [self.table], self.payload, memory.take)
         return PackedBatch(self.run, self.events, self.pieces(), self.queue_bytes, message)
 
 
@@ -172,6 +173,7 @@ class Packer:
         self.packing = packing
         self.events = 0  # taken in so far: the position of the next event in the session
         self.open_bytes = 0
+        self._memory = MessageMemory(packing.batch_bytes)
         # Insertion order is the order of each batch's first event.
         self._open: dict[tuple[RunNumber, StreamSet], _OpenBatch] = {}
         # Which open batch a stream of a run is in: at most one at any time.
@@ -387,7 +389,7 @@ class Packer:
             del self._batch_of[batch.run, name]
         self.open_bytes -= batch.queue_bytes
         self._last_close_ns = self._now_ns
-        self._closed.append(batch.closed(self.session))
+        self._closed.append(batch.closed(self.session, self._memory))
 
 
 assert batch_bytes(1, STREAMS_PER_BATCH_MAX, EVENT_BYTES_MAX) <= MESSAGE_BYTES_MAX
