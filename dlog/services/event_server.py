@@ -265,7 +265,14 @@ class EventServer:
                 self._bye_without_hello(peer)
             elif session is None or not session.opening:
                 self._refuse(peer, _session_of(peer), "unknown-session", "say HELLO first", True)
-        elif kind == MessageKind.EVENTS:
+        else:
+            if not session.alive:
+                self._found_again(session)
+            self._of_session(kind, session, message)
+
+    def _of_session(self, kind: int, session: Session, message: memoryview) -> None:
+        """A message of a session that is open."""
+        if kind == MessageKind.EVENTS:
             self._batch(session, decode_batch(message))
         elif kind == MessageKind.HEARTBEAT:
             self._heartbeat(session, decode_body(control_body(message), Heartbeat))
@@ -459,8 +466,13 @@ class EventServer:
             self._ask_resend(session, f"batch {heartbeat.sent} was sent and did not come")
         elif heartbeat.sent > state.admitted:
             session.resend_asked = 0
-        if session.happened(ConnectionEvent.ACCEPTED):
-            self._alarms.clear_alarm(f"source-lost {session.name}")
+        self._grant()
+
+    def _found_again(self, session: Session) -> None:
+        """A source that was missed and is heard: it has its window back before anything of it is
+        judged, since all of this time it may have sent by the old one."""
+        session.happened(ConnectionEvent.ACCEPTED)
+        self._alarms.clear_alarm(f"source-lost {session.name}")
         self._grant()
 
     def _end_of_run(self, session: Session, answer: EndOfRun) -> None:
