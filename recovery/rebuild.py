@@ -37,6 +37,7 @@ from dlog.errors import DlogError, FormatError, NameTaken, StorageError
 from dlog.limits import MIB, PAGE_BYTES
 from dlog.model.config import StreamConfig
 from dlog.model.ids import (
+    BlockNumber,
     FileKey,
     FileKind,
     Offset,
@@ -277,18 +278,28 @@ class _Writer:
         parts = name.rsplit("/", 1)
         self._aside = "/".join([*parts[:-1], f".{parts[-1]}.{secrets.token_hex(4)}.recovering"])
         self.header = header
-        page, self._chain = encode_file_header(header)
+        self._chain = 0
         self._rows: list[tuple[int, ...]] = []
         self._totals = Totals()
         self._at = 0
         self._adler = 1
         self._file: DataFile = folder.create(self._aside)
+
+    def _begin(self, first: int) -> None:
+        """The header page. A source's header may name a later first block than its blocks do: the
+        output's says what stands in it."""
+        self.header = replace(
+            self.header, first_block=BlockNumber(min(first, self.header.first_block))
+        )
+        page, self._chain = encode_file_header(self.header)
         self._write(memoryview(page))
 
     def block(self, span: Span) -> None:
         """Append a block: its bytes stay, its header gets its new place."""
         assert span.header is not None
         assert span.data is not None
+        if not self._at:
+            self._begin(span.header.number)
         out = memoryview(bytearray(span.data))
         place = BlockPlace(
             Offset(self._at), span.header.number, span.header.boot, self.header.salt, self._chain
@@ -303,6 +314,8 @@ class _Writer:
     def finish(self, kept: _Kept, recovery: dict[str, Any]) -> None:
         """Footer, fsync, verification, sidecar, name, mode; every one durable before the next."""
         now_ns = self._now()
+        if not self._at:
+            self._begin(self.header.first_block)
         self._write(memoryview(encode_footer(
             np.array(self._rows, INDEX_DTYPE), self._totals, offset=Offset(self._at),
             boot=self._boot, salt=self.header.salt, previous_crc=self._chain, time_ns=now_ns,

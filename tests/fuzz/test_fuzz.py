@@ -37,6 +37,7 @@ def fuzz_once(data: bytes) -> None:
 @given(data=INPUTS)
 @example(data=b"\0")
 @example(data=b"\xff")
+@example(data=b"\x00\x01a\x00\x00\x00\x01\x00\x01")  # a header that begins behind its blocks
 @settings(max_examples=100)
 def test_no_input_breaks_verify_or_salvage(data: bytes) -> None:
     fuzz_once(data)
