@@ -72,7 +72,7 @@ class Sender(threading.Thread):
         burst: int = 20,
         pause_seconds: float = 0.05,
         lag_seconds: float = 0.0,
-        events_max: int = 10**9,
+        hold_back: int = 0,
     ) -> None:
         super().__init__(name=f"sender {name}", daemon=True)
         self.source = dlog.Source(address, name=name)
@@ -82,7 +82,8 @@ class Sender(threading.Thread):
         self._offset, self._step = offset, step
         self._random = random.Random(seed)
         self._burst, self._pause_seconds, self._lag_seconds = burst, pause_seconds, lag_seconds
-        self._events_max = events_max
+        self._hold_back = hold_back
+        self._held: dict[int, list[int]] = defaultdict(list)  # run -> k, to be sent much later
         self._halt = threading.Event()
         self._may_go = threading.Event()
         self._may_go.set()
@@ -91,7 +92,7 @@ class Sender(threading.Thread):
 
     def run(self) -> None:
         try:
-            while not self._halt.is_set() and sum(self.sent.values()) < self._events_max:
+            while not self._halt.is_set():
                 self._may_go.wait(0.1)
                 for run in self.runs:
                     for _ in range(self._random.randint(1, 2 * self._burst)):
@@ -102,21 +103,32 @@ class Sender(threading.Thread):
             self.error = error
 
     def send(self, run: int) -> None:
-        """The next event of the run; counted once it was taken."""
-        k = self.sent[run]
+        """The next event of the run; counted once it was taken. With `hold_back`, every so manyth
+        one waits until a hundred of them do, and then goes out very late."""
+        k, held = self.sent[run], self._held[run]
+        if self._hold_back and k % self._hold_back == self._hold_back - 1:
+            held.append(k)
+            self.sent[run] += 1
+            while len(held) > 100:
+                self._send(run, held[0])
+                del held[0]
+            return
+        self._send(run, k)
+        self.sent[run] += 1
+
+    def _send(self, run: int, k: int) -> None:
         streams = self._pattern[k % len(self._pattern)]
         number = k * self._step + self._offset
         self.source.send(
             streams.split("+"), payload_of(self.source_name, run, streams, number), run=run,
             number=number,
         )  # fmt: skip
-        self.sent[run] += 1
 
     def expected(self) -> dict[Key, list[int]]:
         """The event numbers that were sent."""
         numbers: dict[Key, list[int]] = defaultdict(list)
         for run, events in self.sent.items():
-            for k in range(events):
+            for k in sorted(set(range(events)) - set(self._held[run])):
                 streams = self._pattern[k % len(self._pattern)]
                 numbers[self.source_name, run, streams].append(k * self._step + self._offset)
         return dict(numbers)
