@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Final
 
 from dlog.core.block import Fragment, FragmentEntry
 from dlog.core.pieces import Piece, select
@@ -19,6 +20,8 @@ from dlog.limits import (
     BLOCK_PIECES_MAX,
     BLOCKS_PER_FILE_MAX,
     END_PARTS_MAX,
+    HEARTBEAT_MS,
+    HEARTBEATS_MISSED_MAX,
     PAGE_BYTES,
 )
 from dlog.model.config import StreamConfig
@@ -26,6 +29,9 @@ from dlog.model.events import EVENT_BYTES, EventTable, Payload
 from dlog.model.ids import FileKind
 from dlog.ports import Clock
 from dlog.services.parts import Part, Predecessor, SealedPart
+
+# How long after a restart the sources may take to say HELLO: as long as a silence may last.
+SOURCES_RETURN_NS: Final = HEARTBEATS_MISSED_MAX * HEARTBEAT_MS * 1_000_000
 
 
 @dataclass(eq=False, slots=True)
@@ -139,7 +145,8 @@ class Staging:
 
     def _adopt_end(self, slot: Slot, high: int) -> None:
         slot.ended = Range(slot.low, high)
-        slot.ended_ns = self._clock.monotonic_ns()
+        # Its time goes on when the sources are back: what they had sent in time is not late.
+        slot.ended_ns = self._clock.monotonic_ns() + SOURCES_RETURN_NS
         self.ends.append(slot)
         self.low = max(self.low, high)
 
