@@ -50,7 +50,7 @@ golden: $(DEVELOP)
 
 .PHONY: soak
 soak: $(DEVELOP)  ## hours of kill, restart and compare
-	@$(BIN)/python -m pytest -m soak -o faulthandler_timeout=0
+	@$(BIN)/python -m pytest -m soak -o faulthandler_timeout=0 --hypothesis-profile=soak
 
 .PHONY: fuzz
 fuzz: $(DEVELOP)  ## long random search for inputs that break a decoder or a table
