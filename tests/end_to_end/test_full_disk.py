@@ -304,6 +304,29 @@ def test_a_tail_that_no_space_is_left_to_save_is_not_read_a_second_time(
     logger.assert_verified()
 
 
+@needs_strace
+def test_what_was_refused_at_the_end_of_a_run_is_not_read_though_it_lies_on_the_disk(
+    two_directories: LoggerProcess, disk: Path
+) -> None:
+    logger = two_directories.start()
+    logger.start_run(7)
+    sender = Sender(logger.data, "source", (7,), ("b",))
+    in_small_batches(sender, 50)
+    Hog(disk).take()
+    part = disk / "runs" / "7" / "b_0001.dlog.part"
+    with strace_on(logger, "fdatasync", "error=EIO", path=part):
+        # There is room for it in what is reserved; then the sync fails, and there is no new part.
+        for _ in range(50):
+            sender.send(7)
+        until(lambda: "stalled run 7 stream b" in logger.alarms(), "the stream stalls")
+    assert logger.do("STOP RUN", {"run": 7}, timeout=20).data["state"] == "ENDED"
+    with pytest.raises(EventsRefused):
+        sender.source.close(30)
+    assert sender.source.report().acknowledged == 50
+    assert part.exists(), "there is no space to save aside what is behind its end"
+    assert_what_is_acknowledged_is_there([disk], 7, sender)
+
+
 def end_of_data(path: Path) -> int:
     """Where the last byte of a file is that was written, and not only reserved."""
     with path.open("rb") as file:
