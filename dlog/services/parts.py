@@ -124,6 +124,7 @@ class Part:
         self.end = Offset(record.durable)
         self.dirty = False
         self._allocated = record.reserved
+        self._tried = Offset(record.durable)  # the highest end of a write, that failed or not
         self._written = record.totals
         self._adler32 = record.adler32
         self._chain = record.chain
@@ -301,6 +302,7 @@ class Part:
         block = data[: header.block_bytes]
         if header.offset != self.end or self.end + len(block) > self._allocated:
             raise InvariantBroken(f"{self.record.path}: block at {header.offset}, end {self.end}")
+        self._tried = Offset(self.end + len(block))
         self._file.write(self.end, block)
         self._adler32 = zlib.adler32(block, self._adler32)
         self._index += np.array(
@@ -403,6 +405,7 @@ class Part:
             previous_crc=self._chain,
             time_ns=self._storage.clock.wall_ns(),
         )
+        self._tried = Offset(self.end + len(footer))
         _write_pages(self._storage, self._file, self.end, footer)
         self._file.sync()
         size = self.end + len(footer)
@@ -424,6 +427,7 @@ class Part:
 
         D is what the committer was last told of, so it is committed with or before this.
         """
+        closing = self.record.state is FileState.CLOSING
         number, announced = self._storage.operations.announce(
             OperationKind.SEAL, self.record.path, f"at {self.record.durable}: {reason}"
         )
@@ -438,7 +442,24 @@ class Part:
             use_ballast=use_ballast,
         ).wait()
         self.let_go()
+        if not closing:  # then nothing lies behind D but a footer
+            self._give_space_back()
+            tell_sealed(self._storage, self._config, self.record)
         return Predecessor(self.key.part, Offset(self.record.durable), self.record.chain)
+
+    def _give_space_back(self) -> None:
+        """What was reserved and never written: on a full disk it is room for the sidecar."""
+        if self._tried >= self._allocated:
+            return
+        try:
+            # Anew: the old descriptor may be one that refuses everything after a failed sync.
+            file = self.directory.open(self.record.path + OPEN_SUFFIX, writable=True)
+            try:
+                file.cut(self._tried)
+            finally:
+                file.close()
+        except StorageError as error:
+            log.warning("%s", error)
 
     def let_go(self) -> None:
         """Close the descriptor; what is durable stays, the rest is not waited for."""
@@ -507,26 +528,8 @@ def finish_file(
     """Sidecar, mode and final name of a file whose bytes are complete. May be repeated after a
     crash at any step; what an earlier attempt left half-done is moved aside first."""
     directory = storage.directories[record.directory]
-    closed_ns = storage.clock.wall_ns()
-    sidecar = Sidecar(
-        file=record.path.rsplit("/", 1)[-1],
-        file_uuid=record.file_uuid.hex(),
-        logger=storage.logger,
-        logger_uuid=storage.logger_uuid.hex(),
-        run=record.run,
-        stream=record.stream,
-        kind=FileKind(record.kind).name.lower(),
-        part=record.part,
-        size_bytes=size,
-        adler32=f"{adler32:08x}",
-        file_content_status=status,
-        sealed=record.reason if sealed else "",
-        created_ns=record.created_ns,
-        closed_ns=closed_ns,
-        totals=record.totals,
-        predecessor_part=record.predecessor_part,
-        config=config,
-    )
+    sidecar = _sidecar(storage, config, record, size, adler32, sealed=sealed, status=status)
+    closed_ns = sidecar.closed_ns
     _put_sidecar(storage, directory, record, sidecar)
     if directory.exists(record.path + OPEN_SUFFIX):
         directory.rename(record.path + OPEN_SUFFIX, record.path)
@@ -550,6 +553,54 @@ def finish_file(
         reason=record.reason,
         chain=record.chain,
     )
+
+
+def _sidecar(
+    storage: Storage,
+    config: StreamConfig,
+    record: FileRecord,
+    size: int,
+    adler32: int,
+    *,
+    sealed: bool,
+    status: str,
+) -> Sidecar:
+    return Sidecar(
+        file=record.path.rsplit("/", 1)[-1],
+        file_uuid=record.file_uuid.hex(),
+        logger=storage.logger,
+        logger_uuid=storage.logger_uuid.hex(),
+        run=record.run,
+        stream=record.stream,
+        kind=FileKind(record.kind).name.lower(),
+        part=record.part,
+        size_bytes=size,
+        adler32=f"{adler32:08x}",
+        file_content_status=status,
+        sealed=record.reason if sealed else "",
+        created_ns=record.created_ns,
+        closed_ns=storage.clock.wall_ns(),
+        totals=record.totals,
+        predecessor_part=record.predecessor_part,
+        config=config,
+    )
+
+
+def tell_sealed(storage: Storage, config: StreamConfig, record: FileRecord) -> None:
+    """The sidecar of a part that a fault sealed, at once: what lies behind its durable offset may
+    not be to cut for long, and who reads it without the journal must not take it for events. Where
+    that fails, it is done with the rest."""
+    directory = storage.directories[record.directory]
+    sidecar = _sidecar(
+        storage, config, record, record.durable, record.adler32, sealed=True, status="good"
+    )
+    try:
+        if directory.exists(record.path + OPEN_SUFFIX) and not directory.exists(
+            sidecar_path(record.path)
+        ):
+            directory.write_new(sidecar_path(record.path), encode_sidecar(sidecar))
+    except StorageError as error:
+        log.warning("%s", error)
 
 
 def _put_sidecar(

@@ -42,6 +42,7 @@ from dlog.services.parts import (
     move_aside,
     put_closed,
     put_file,
+    tell_sealed,
 )
 
 log = logging.getLogger("dlog.restart")
@@ -137,8 +138,10 @@ class Restart:
             self._alarm(record, f"could not be settled: {error}")
             if record.state in (FileState.OPEN, FileState.END, FileState.CLOSING):
                 self._seal(record, str(error))
-        if live and self._sealed is not None and self._sealed.durable:
-            self._found.parts.append(SealedPart(self._storage, config, self._sealed))
+        if self._sealed is not None and self._sealed.durable:
+            tell_sealed(self._storage, config, self._sealed)
+            if live:
+                self._found.parts.append(SealedPart(self._storage, config, self._sealed))
 
     def _do(self, action: Action, record: FileRecord, config: StreamConfig, live: bool) -> None:
         match action:
