@@ -23,7 +23,7 @@ CONFIGURATION = (
     QUICK_INIT
     + """
 [streams.ranged]
-part_events = 200
+part_events = 150
 late_seconds = 0.3
 reserve_bytes = "1 MiB"
 
