@@ -410,6 +410,10 @@ class Logger:
             self._events_thread.join(1.0)
         if self._notices is not None:
             self._notices.close()
+        if self._commander.over:
+            # What a peer has received and not read yet, ZeroMQ drops there when the connection
+            # closes: without this a busy COOR now and then never saw the answer to STOP.
+            self._link.receive(LAST_WORDS_MS)
         self._link.close()
         if committer.is_alive():
             log.warning("the journal did not take the last commit; the next start settles it")
