@@ -214,10 +214,13 @@ class EventServer:
             self.step(self._patience_ms())
 
     def step(self, timeout_ms: int = 0) -> None:
-        for peer, message, address in self._link.receive(timeout_ms):
+        messages = self._link.receive(timeout_ms)
+        # First what was asked for before these were sent: events for a run whose START RUN was
+        # answered must not be judged by the routes before it.
+        self.work()
+        for peer, message, address in messages:
             if not self._quiet:
                 self.receive(peer, message, address)
-        self.work()
 
     def work(self) -> None:
         """What other threads asked for, and what is due."""

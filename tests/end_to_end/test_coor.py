@@ -394,6 +394,9 @@ def test_stop_ends_the_runs_that_are_active_first(
     monkeypatch.setattr("dlog.source._GOODBYE_SECONDS", 0.1)  # there is nobody to say it to
     logger.start_run(7, 8)
     sender = Sender(logger.data, "source", (7, 8), BOTH)
+    assert sender.source.wait_for_run(
+        7, 30
+    )  # a source that never connected is waited for by nobody
     for _ in range(50):
         sender.send(7)
         sender.send(8)
