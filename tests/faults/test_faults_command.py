@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from typer.testing import CliRunner
 
-from cli.faults import app
+from cli.faults import app, real_disk
 from dlog.simulation.campaign import SCENARIOS
 from dlog.simulation.witness import Findings
 
@@ -25,7 +25,8 @@ def _logging_as_before() -> Iterator[None]:
 
 def test_list_names_every_scenario() -> None:
     listed = json.loads(runner.invoke(app, ["list", "--json"]).stdout)
-    assert list(listed) == list(SCENARIOS)
+    assert list(listed["simulated"]) == list(SCENARIOS)
+    assert list(listed["real"]) == list(real_disk.SCENARIOS)
 
 
 def test_a_campaign_that_holds_exits_0_and_counts() -> None:
