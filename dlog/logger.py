@@ -5,7 +5,6 @@ It decides nothing about events, runs or files. Only here do services and adapte
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import resource
@@ -32,6 +31,7 @@ from dlog.adapters.event_link import EventSocket
 from dlog.adapters.journal import LmdbJournal
 from dlog.adapters.logs import set_level, start_logging
 from dlog.adapters.notice_links import NoticeLinks
+from dlog.adapters.whereabouts_file import WhereaboutsFile
 from dlog.core import journal_records as records
 from dlog.core.journal_records import (
     BootRecord,
@@ -84,7 +84,6 @@ log = logging.getLogger("dlog.logger")
 
 JOURNAL_FOLDER: Final = "journal"
 MARK_FILE: Final = "dlog-directory"
-WHEREABOUTS_FILE: Final = "logger.json"
 FAILURE_WORDS_SECONDS: Final = 0.5
 LAST_WORDS_MS: Final = 500  # for the last acknowledgements to leave
 FALL_BACK_SECONDS: Final = 5.0
@@ -145,6 +144,7 @@ class Logger:
         self._notices: NoticeLinks | None = None
         self._housekeeper: Housekeeper | None = None
         self._signal = 0  # that asked us to end
+        self._whereabouts = WhereaboutsFile(data)
         logger = config.logger if config is not None else None
         self._link = CoorSockets(
             control_address(data),
@@ -333,6 +333,7 @@ class Logger:
             self._give_itself_commands()
         while not self._commander.over and not self._signal:
             self._commander.step(100)
+            self._whereabouts.try_again()
         if self._signal:
             log.info("%s: settling; the runs stay active", signal.Signals(self._signal).name)
 
@@ -575,24 +576,17 @@ class Logger:
         set_level(level)
 
     def address_changed(self, event_address: str) -> None:
-        """Write DATA/logger.json, by which command lines and sources find this logger."""
-        whereabouts = Whereabouts(
-            name=self._meta.name,
-            uuid=self._meta.logger_uuid.hex(),
-            pid=os.getpid(),
-            boot=self.boot,
-            control=self._link.control_address,
-            coor_listen=self._link.listen_address,
-            event_address=event_address,
+        self._whereabouts.write(
+            Whereabouts(
+                name=self._meta.name,
+                uuid=self._meta.logger_uuid.hex(),
+                pid=os.getpid(),
+                boot=self.boot,
+                control=self._link.control_address,
+                coor_listen=self._link.listen_address,
+                event_address=event_address,
+            )
         )
-        path = self._data / WHEREABOUTS_FILE
-        fresh = path.with_suffix(".json.new")
-        try:
-            fresh.write_text(json.dumps(msgspec.to_builtins(whereabouts), indent=2) + "\n")
-            os.replace(fresh, path)
-        except OSError as error:
-            # A full disk must not keep the logger from going on.
-            log.error("%s: %s", path, error)
 
     def _status(self) -> dict[str, Any]:
         init = self._commander.record.init

@@ -478,3 +478,15 @@ def test_a_data_directory_that_is_gone_is_a_failure(
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
     assert logger.ended(20) == 70
     assert "FAILURE" in logger.log()
+
+
+def test_where_the_logger_is_found_is_written_once_the_disk_takes_it(new_logger: NewLogger) -> None:
+    logger = new_logger(UNWATCHED)
+    in_its_way = logger.data / "logger.json.new"
+    in_its_way.mkdir(parents=True)
+    logger.spawn()
+    until(lambda: "nobody finds this logger by it" in logger.log(), "it cannot be written")
+    until(lambda: "logger CONFIGURED" in logger.log(), "the logger goes on without")
+    in_its_way.rmdir()
+    logger.wait_ready({"CONFIGURED"})
+    logger.stop()
