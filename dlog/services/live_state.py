@@ -105,8 +105,12 @@ def _logger_record(journal: Journal) -> LoggerRecord:
     return record
 
 
-def config_of_ended(journal: Journal, record: FileRecord) -> StreamConfig:
-    """The frozen configuration of a file whose run is in the catalogue."""
+def config_of_ended(
+    journal: Journal, record: FileRecord, orphans: StreamConfig = ORPHAN_CONFIG
+) -> StreamConfig:
+    """The frozen configuration of a file whose run is in the catalogue, or never was."""
+    if record.run == NO_RUN:
+        return orphans
     ended = _ended(journal, RunNumber(record.run))
     return ended.streams.get(record.stream, StreamConfig()) if ended else StreamConfig()
 

@@ -145,12 +145,7 @@ class Findings:
             )
         if zlib.adler32(content[: closed.size_bytes]) != closed.adler32:
             self.problems.append(f"{closed.path}: not the checksum of the catalogue")
-        path = sidecar_path(closed.path)
-        sidecar = self._contents[closed.directory].get(path)
-        if sidecar is None:
-            self.problems.append(f"{path} is gone")
-        elif decode_sidecar(sidecar, path=path).adler32 != f"{closed.adler32:08x}":
-            self.problems.append(f"{path}: not the checksum of the catalogue")
+        self._sidecar(closed, content)
         if closed.path + ".part" in self._contents[closed.directory]:
             self.problems.append(f"{closed.path} is closed, and its .part is there too")
         file = _File(closed, closed.path, content[: closed.size_bytes], len(content))
@@ -159,6 +154,22 @@ class Findings:
         ending = [] if closed.sealed else [SpanKind.INDEX, SpanKind.CLOSING]
         if [k for k in kinds if k is not SpanKind.BLOCK] != ending:
             self.problems.append(f"{closed.path}: its blocks are {', '.join(kinds)}")
+
+    def _sidecar(self, closed: ClosedFileRecord, content: bytes) -> None:
+        path = sidecar_path(closed.path)
+        found = self._contents[closed.directory].get(path)
+        if found is None:
+            self.problems.append(f"{path} is gone")
+            return
+        sidecar = decode_sidecar(found, path=path)
+        if sidecar.adler32 != f"{closed.adler32:08x}":
+            self.problems.append(f"{path}: not the checksum of the catalogue")
+        try:
+            header = decode_file_header(content[:PAGE_BYTES], path=closed.path)
+        except FormatError:
+            return  # told with the file
+        if sidecar.config != header.text.config:
+            self.problems.append(f"{path}: not the configuration of the file")
 
     def _read(self, file: _File, salt: bytes | None) -> list[Span]:
         """The events of a file; its spans."""

@@ -190,7 +190,9 @@ class Life:
         )
         self.start_writer(orphans)
         self._housekeeper = Housekeeper(
-            self.journal, self.storage, partial(config_of_ended, self.journal)
+            self.journal,
+            self.storage,
+            partial(config_of_ended, self.journal, orphans=ORPHAN_CONFIG),
         )
         self._tidy_ns = self._clock.monotonic_ns() + TIDY_NS
 

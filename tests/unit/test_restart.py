@@ -156,3 +156,19 @@ def test_a_foreign_file_under_the_final_name_is_left_alone() -> None:
     assert world.disks[0].contents()["data/" + FILE] == b"somebody else's"
     assert f"data/{FILE}.part" in world.disks[0].contents()
     assert world.problems() == []
+
+
+def test_an_orphan_file_that_the_housekeeper_settles_is_told_with_its_own_configuration() -> None:
+    world = running()
+    world.source("router-2").send(RUN + 1, (PHOTONS,), 1, b"of no run")
+    world.settle()
+    world.kill()
+    orphans = "data/orphans/orphan_0001.dlog"
+    # Sealed at the restart; its sidecar cannot be made either.
+    world.steps.inject(Fault(FaultKind.EIO, frozenset({Operation.READ}), path_prefix=orphans))
+    sidecar = frozenset({Operation.CREATE, Operation.WRITE})
+    world.steps.inject(Fault(FaultKind.EIO, sidecar, path_prefix=orphans + ".json"))
+    world.pump(1)
+    world.pump(600)
+    assert orphans in world.disks[0].contents()
+    finished(world)
