@@ -1,5 +1,5 @@
-"""The system calls that change a disk: their numbers, their arguments, and the BPF filter that
-stops them. It makes none.
+"""The system calls that change a disk, or read it: their numbers, their arguments, and the BPF
+filter that stops them. It makes none.
 """
 
 from __future__ import annotations
@@ -44,11 +44,16 @@ _CALLS: Final = {
     "fchmod": ("fn", 91, 52),
     "fchmodat": ("dpn", 268, 53),
     "chmod": ("pn", 90, 0),
+    # Files alone are read like this, at a restart; `read` is of sockets too, and not asked about.
+    "pread64": ("fnnn", 17, 67),
+    "preadv": ("fnnnn", 295, 69),
+    "preadv2": ("fnnnnn", 327, 286),
     # No storage call: a logger that listens for events has recovered.
     "listen": ("fn", 50, 201),
 }
 LISTEN: Final = "listen"
 WRITES: Final = frozenset({"pwrite64", "pwritev", "pwritev2", "write", "writev"})
+READS: Final = frozenset({"pread64", "preadv", "preadv2"})
 SYNCS: Final = frozenset({"fdatasync", "fsync", "sync_file_range"})
 # What a full disk refuses: all that takes space or makes a name.
 TAKES_SPACE: Final = WRITES | {

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from cli.faults.call_table import LISTEN
+from cli.faults.call_table import LISTEN, READS
 from cli.faults.system_calls import PASS, Call, Deed, Fate
 
 # Calls before a fault that its story tells.
@@ -42,10 +42,15 @@ class Fault:
         return self.fate.deed in _KILLS
 
     @property
+    def is_mended(self) -> bool:
+        """An error that lasts until the play mends it."""
+        return self.is_error and self.lasting is Lasting.FROM_THEN_ON
+
+    @property
     def forbids_acknowledgements(self) -> bool:
         """While it lasts, no commit comes through (LMDB takes a short write for an error), and so
         nothing is acknowledged."""
-        return self.is_error and self.lasting is Lasting.FROM_THEN_ON
+        return self.is_mended and self.calls != READS
 
     @property
     def is_error(self) -> bool:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from cli.faults import judge
-from cli.faults.call_table import LISTEN, SYNCS, TAKES_SPACE, WRITES
+from cli.faults.call_table import LISTEN, READS, SYNCS, TAKES_SPACE, WRITES
 from cli.faults.keeper import Keeper, start
 from cli.faults.ledger import Ledger
 from cli.faults.plan import Fault, Lasting, Plan
@@ -96,6 +96,9 @@ SCENARIOS: Final = {
     ),
     "short": RealScenario(
         "half of a write is done, once or from then on", 2, WRITES, _shorten
+    ),
+    "read": RealScenario(
+        "EIO at a read, once or from then on", 2, READS, _fail(errno.EIO, READS)
     ),
     "slow": RealScenario("syncs that take long, one or all from then on", 2, SYNCS, _slow),
 }  # fmt: skip
@@ -244,18 +247,18 @@ class _Play:
     # --- a fault that lasts
 
     def _struck(self, fault: Fault) -> None:
-        if fault.forbids_acknowledgements:
+        if fault.is_mended:
             self.ledger.failing = True
-            self._watch = threading.Thread(target=self._mend, name="mend")
+            self._watch = threading.Thread(target=self._mend, args=(fault,), name="mend")
             self._watch.start()
 
-    def _mend(self) -> None:
+    def _mend(self, fault: Fault) -> None:
         """While storage fails nothing is acknowledged; then it is whole again."""
         time.sleep(_UNDER_WAY_SECONDS)
         before = self._acknowledged()
         time.sleep(FAULT_SECONDS - _UNDER_WAY_SECONDS)
         after = self._acknowledged()
-        if before != after:
+        if before != after and fault.forbids_acknowledgements:
             self.ledger.problem(f"acknowledged while storage fails: {after - before} pieces")
         self.plan.mend()
         self.ledger.failing = False

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 import cli
-from cli.faults.call_table import LISTEN, WRITES, Kind, bpf_filter, kinds
+from cli.faults.call_table import LISTEN, READS, WRITES, Kind, bpf_filter, kinds
 from dlog.errors import Error
 
 _LAUNCHER: Final = Path(__file__).with_name("launcher.py")
@@ -227,8 +227,9 @@ class Interposed:
             case Deed.KILL_BEFORE:
                 self.kill()
             case Deed.KILL_AFTER:
-                with _Borrowed(call) as borrowed:
-                    borrowed.do()
+                if call.name not in READS:  # which would leave nothing behind
+                    with _Borrowed(call) as borrowed:
+                        borrowed.do()
                 self.kill()
             case Deed.FAIL:
                 self._reply(identity, error=-fate.code)
