@@ -116,29 +116,27 @@ def _on_disk(
     directory: Path, scenarios: list[str] | None, seeds: int, seed: int | None, jobs: int,
     as_json: bool,
 ) -> bool:  # fmt: skip
-    from cli.faults import campaign, real_disk, system_calls
+    from cli.faults import campaign, real_disk
 
     chosen = _known(scenarios, list(real_disk.SCENARIOS))
     with campaign.fresh_folder(directory) as folder:
-        system_calls.check()
+        chosen, refused = campaign.possible(chosen)
+        if refused:
+            words(f"{refused}: storage calls cannot be held here, so only {', '.join(chosen)}")
         one = campaign.on_disk(folder)
         if seed is not None:
             return _tell_all([one((name, seed)) for name in chosen])
-        length = real_disk.length(folder)
         tasks: list[Task] = []
-        for name in chosen:
-            tried, every = campaign.spread(name, length, seeds)
-            calls = length.of(real_disk.SCENARIOS[name])
-            words(f"{name}: {calls} calls; {len(tried)} plays, every {_nth(every)} possibility")
-            tasks += [(name, number) for number in tried]
+        for tried in campaign.spread(folder, chosen, seeds):
+            words(
+                f"{tried.name}: {len(tried.seeds)} plays"
+                + (f"; of {tried.calls} calls, k = {tried.every}" if tried.calls else "")
+            )
+            tasks += [(tried.name, number) for number in tried.seeds]
         played = campaign.play_all(one, tasks, jobs)
         return _report(
             chosen, len(tasks), played, as_json, again=f"dlog faults run --dir {directory}"
         )
-
-
-def _nth(number: int) -> str:
-    return "" if number == 1 else f"{number}th"
 
 
 def _known(scenarios: list[str] | None, there: list[str]) -> list[str]:

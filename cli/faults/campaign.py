@@ -9,11 +9,12 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-from cli.faults import real_disk
+from cli.faults import real_disk, system_calls
 from dlog.errors import Error
 from dlog.simulation.campaign import SCENARIOS, Outcome, play
 from recovery.facts import is_data_directory
@@ -51,12 +52,45 @@ def play_all(
         yield from pool.map(one, tasks, chunksize=together)
 
 
-def spread(name: str, length: real_disk.Length, seeds: int) -> tuple[range, int]:
-    """The seeds of a real scenario, so many of all that there are, evenly; and their distance."""
-    every = max(1, -(-length.seeds(real_disk.SCENARIOS[name]) // seeds))
-    # An odd distance goes through the variants of a call in turn.
-    every += every % 2 == 0
-    return range(0, length.seeds(real_disk.SCENARIOS[name]), every), every
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Which plays of a real scenario are tried: every kth of all. calls: that it counts, 0 where it
+    counts none."""
+
+    name: str
+    calls: int
+    seeds: range
+    every: int
+
+
+def spread(folder: Path, names: Sequence[str], seeds: int) -> list[Spread]:
+    """So many plays of each scenario, evenly over all that there are.
+
+    Plays once without a fault, in `folder`, to count the calls; raises `Stuck` where that does not
+    hold."""
+    length: real_disk.Length | None = None
+    found = []
+    for name in names:
+        scenario = real_disk.SCENARIOS[name]
+        if scenario.at_moments:
+            found.append(Spread(name, 0, range(seeds), 1))
+            continue
+        length = length or real_disk.length(folder)
+        possible = length.seeds(scenario)
+        every = max(1, -(-possible // seeds))
+        # An odd distance goes through the variants of a call in turn.
+        every += every % 2 == 0
+        found.append(Spread(name, length.of(scenario), range(0, possible, every), every))
+    return found
+
+
+def possible(names: Sequence[str]) -> tuple[list[str], str]:
+    """What of these scenarios can be played on this machine; why not all, "" where all can."""
+    try:
+        system_calls.check()
+    except system_calls.Refused as refused:
+        return [real_disk.MOMENTS], str(refused)
+    return list(names), ""
 
 
 @contextmanager

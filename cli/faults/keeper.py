@@ -7,6 +7,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Final, Protocol
 
@@ -16,6 +17,9 @@ from dlog.adapters.coor_link import CoorClient, NoAnswer
 _ASK_SECONDS: Final = 0.2
 # So that a logger which cannot start does not take the whole machine.
 _BETWEEN_STARTS_SECONDS: Final = 0.05
+
+
+Start = Callable[[IO[bytes]], Interposed]
 
 
 class Watcher(Protocol):
@@ -29,12 +33,12 @@ class Watcher(Protocol):
 
 
 class Keeper:
-    """`dlog start` on `folder/dlog.toml`, over and over until `stopping` was set and it ended with
+    """A logger on `folder/data`, started over and over until `stopping` was set and it ended with
     0. starts: how often."""
 
-    def __init__(self, folder: Path, decide: Decide, watcher: Watcher) -> None:
+    def __init__(self, folder: Path, start: Start, watcher: Watcher) -> None:
         self._folder = folder
-        self._decide = decide
+        self._start = start
         self._watcher = watcher
         self._over = threading.Event()
         self._halted = threading.Event()
@@ -72,7 +76,7 @@ class Keeper:
             with (self._folder / "logger.log").open("ab") as log:
                 died_at = time.monotonic()
                 while not self._halted.is_set():
-                    with start(self._folder, self._decide, log) as process:
+                    with self._start(log) as process:
                         self._process = process
                         self.starts += 1
                         self._attend(process, died_at if self.starts > 1 else None)
@@ -104,8 +108,8 @@ class Keeper:
                     return
 
 
-def start(folder: Path, decide: Decide, log: IO[bytes]) -> Interposed:
-    """The logger on `folder/dlog.toml`, as a user starts it."""
+def start(folder: Path, decide: Decide | None, log: IO[bytes]) -> Interposed:
+    """`dlog start` on `folder/dlog.toml`, as a user has it."""
     config = str(folder / "dlog.toml")
     program = [sys.executable, "-P", "-m", "cli.main", "start", "-c", config]
     return Interposed(program, folder / "data", decide, log=log)

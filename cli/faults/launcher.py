@@ -5,8 +5,9 @@ it ties its life to its parent's, takes the filter, hands the listener over, and
 
     launcher.py PARENT SOCKET FILTER PROGRAM...
 
-PARENT: process id. SOCKET: descriptor of a Unix socket. FILTER: BPF instructions, in hexadecimal.
-What goes wrong is said on the socket, in words, without a descriptor.
+PARENT: process id. SOCKET: descriptor of a Unix socket. FILTER: BPF instructions, in hexadecimal,
+none of them for a program that is asked nothing. What goes wrong is said on the socket, in words,
+without a descriptor.
 """
 
 import ctypes
@@ -52,19 +53,24 @@ def listener_of(instructions: bytes) -> int:
     raise OSError(code, f"seccomp user notification is refused: {os.strerror(code)}")
 
 
+def _hand_over(to_parent: socket.socket, instructions: bytes) -> None:
+    try:
+        listener = listener_of(instructions)
+    except OSError as error:
+        to_parent.sendall(str(error.strerror).encode())
+        os._exit(1)
+    socket.send_fds(to_parent, [b"\0"], [listener])
+    os.close(listener)
+
+
 def main() -> None:
     parent, channel, instructions, *program = sys.argv[1:]
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(parent):
         os._exit(1)
     with socket.socket(fileno=int(channel)) as to_parent:
-        try:
-            listener = listener_of(bytes.fromhex(instructions))
-        except OSError as error:
-            to_parent.sendall(str(error.strerror).encode())
-            os._exit(1)
-        socket.send_fds(to_parent, [b"\0"], [listener])
-        os.close(listener)
+        if instructions:
+            _hand_over(to_parent, bytes.fromhex(instructions))
     os.execv(program[0], program)
 
 

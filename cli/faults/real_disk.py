@@ -11,11 +11,13 @@ import shutil
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final
+from random import Random
+from typing import IO, Final
 
 from cli.faults import judge
 from cli.faults.call_table import LISTEN, READS, SYNCS, TAKES_SPACE, WRITES
@@ -23,7 +25,7 @@ from cli.faults.keeper import Keeper, start
 from cli.faults.ledger import Ledger
 from cli.faults.plan import Fault, Lasting, Plan
 from cli.faults.script import CONFIGURATION, Script, Stuck
-from cli.faults.system_calls import PASS, Call, Deed, Fate
+from cli.faults.system_calls import PASS, Call, Deed, Fate, Interposed
 from dlog.errors import DlogError
 from dlog.simulation.campaign import Outcome
 
@@ -34,6 +36,9 @@ _UNDER_WAY_SECONDS: Final = 0.15
 RECOVERY_SECONDS_MAX: Final = 20.0
 _SLOW_ONCE_SECONDS: Final = 0.4
 _SLOW_SECONDS: Final = 0.02
+# About as long as the scripted life takes.
+_LIFE_SECONDS: Final = 1.8
+MOMENTS: Final = "kill-any-time"
 _EVERYTHING: Final[frozenset[str]] = frozenset()
 # Every so manyth play with a kill recovers twice before it goes on.
 _TWICE_EVERY: Final = 4
@@ -48,6 +53,7 @@ class RealScenario:
     variants: int
     calls: frozenset[str]
     faults: Callable[[int, int], tuple[Fault, ...]]
+    at_moments: bool = False  # the seed stands for moments instead, and no call is held
 
     def at(self, seed: int) -> int:
         """The call that a seed stands for, from 1."""
@@ -80,6 +86,17 @@ def _slow(at: int, variant: int) -> tuple[Fault, ...]:
     return (Fault(Fate(Deed.DELAY, seconds=seconds), at, SYNCS, tuple(Lasting)[variant]),)
 
 
+def _none(at: int, variant: int) -> tuple[Fault, ...]:
+    return ()
+
+
+def _moments(seed: int) -> tuple[float, ...]:
+    """Seconds from each start to its kill: one in the life, perhaps one in the recovery from it."""
+    random = Random(f"{seed}/moments")
+    first = random.uniform(0.0, _LIFE_SECONDS)
+    return (first, random.uniform(0.0, _LIFE_SECONDS / 2)) if random.random() < 0.5 else (first,)
+
+
 SCENARIOS: Final = {
     "kill": RealScenario(
         "SIGKILL before and after a storage call", 2, _EVERYTHING, _kill
@@ -101,6 +118,9 @@ SCENARIOS: Final = {
         "EIO at a read, once or from then on", 2, READS, _fail(errno.EIO, READS)
     ),
     "slow": RealScenario("syncs that take long, one or all from then on", 2, SYNCS, _slow),
+    MOMENTS: RealScenario(
+        "SIGKILL at moments from a seed, with nothing in between", 1, _EVERYTHING, _none, True
+    ),
 }  # fmt: skip
 
 
@@ -116,6 +136,7 @@ class Length:
         return sum(self.calls[name] for name in scenario.calls)
 
     def seeds(self, scenario: RealScenario) -> int:
+        """How many different plays there are."""
         return self.of(scenario) * scenario.variants
 
 
@@ -133,27 +154,45 @@ def play(folder: Path, name: str, seed: int) -> Outcome:
 
     A seed beyond the life's calls plays it without a fault."""
     scenario = SCENARIOS[name]
-    faults = scenario.faults(scenario.at(seed), seed % scenario.variants)
-    played = _Play(folder, faults, twice=faults[0].is_kill and seed % _TWICE_EVERY == 0)
+    if scenario.at_moments:
+        played = _Play(folder, (), moments=_moments(seed))
+    else:
+        faults = scenario.faults(scenario.at(seed), seed % scenario.variants)
+        played = _Play(folder, faults, twice=faults[0].is_kill and seed % _TWICE_EVERY == 0)
     problems = played.run()
     plan = played.plan
     return Outcome(
         seed=seed, story=plan.story, problems=problems,
-        faults=Counter(str(fault.fate.deed) for fault in plan.struck),
+        faults=Counter(str(fault.fate.deed) for fault in plan.struck) + played.kills,
         events=len(played.ledger.sent()), reboots=played.keeper.starts - 1,
         recovery_ns_max=int(played.recovery_seconds_max * 1e9), fingerprint=0,
     )  # fmt: skip
 
 
 class _Play:
-    """One life: the logger with its keeper, the script, the fault and the judge."""
+    """One life: the logger with its keeper, the script, the fault and the judge.
 
-    def __init__(self, folder: Path, faults: tuple[Fault, ...], *, twice: bool = False) -> None:
+    twice: the first recovery from a kill is done twice, and compared. moments: seconds from each
+    start to its kill; then no call is held.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        faults: tuple[Fault, ...],
+        *,
+        twice: bool = False,
+        moments: tuple[float, ...] = (),
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="dlog-faults-", dir=folder))
         self.data = self.folder / "data"
         self.plan = Plan(faults, self._struck)
         self.ledger = Ledger()
-        self.keeper = Keeper(self.folder, self.plan.decide, self)
+        self.keeper = Keeper(self.folder, self._start, self)
+        self.kills: Counter[str] = Counter()  # of the moments
+        self._moments = deque(moments)
+        self._held = not moments
+        self._timer: threading.Timer | None = None
         self.recovery_seconds_max = 0.0
         self._twice = twice
         self._watch: threading.Thread | None = None
@@ -167,8 +206,9 @@ class _Play:
             with self._script as script:
                 with self.keeper:
                     script.play()
-                if self._watch is not None:
-                    self._watch.join()
+                for thread in (self._watch, self._timer):
+                    if thread is not None:
+                        thread.join()
                 self._settle()
                 problems = judge.at_the_end(self.data, self.ledger, script.reports())
         except DlogError as error:
@@ -185,7 +225,7 @@ class _Play:
         if not judge.left_over(self.data):
             return
         self.plan.tell("started once more, to settle what is left")
-        keeper = Keeper(self.folder, lambda call: PASS, self)
+        keeper = Keeper(self.folder, partial(start, self.folder, None), self)
         with Script(self.folder, keeper, self.ledger, self.plan.tell) as script, keeper:
             script.stop()
         for left in judge.left_over(self.data):
@@ -196,7 +236,23 @@ class _Play:
         log = (self.folder / "logger.log").read_text(errors="replace")
         return ["the logger's log has a traceback"] if "Traceback" in log else []
 
-    # --- what the keeper tells
+    # --- what the keeper asks for and tells
+
+    def _start(self, log: IO[bytes]) -> Interposed:
+        if self._timer is not None:
+            self._timer.join()
+        process = start(self.folder, self.plan.decide if self._held else None, log)
+        if self._moments:
+            self._timer = threading.Timer(self._moments.popleft(), self._kill, (process,))
+            self._timer.start()
+        return process
+
+    def _kill(self, process: Interposed) -> None:
+        """At its moment, if it still lives."""
+        if process.process.poll() is None:
+            self.plan.tell("kill -9")
+            self.kills[str(Deed.KILL)] += 1
+            process.kill()
 
     def died(self, code: int) -> None:
         self.plan.tell(f"the logger is gone, {code}")

@@ -58,6 +58,7 @@ class Deed(enum.StrEnum):
     """What becomes of a call."""
 
     PASS = "pass"  # it is done as if nobody had asked
+    KILL = "kill"  # SIGKILL between calls; nothing that a call can meet
     KILL_BEFORE = "kill before"  # SIGKILL; the call never happens
     KILL_AFTER = "kill after"  # the call is done, then SIGKILL; the program never hears of it
     FAIL = "fail"  # it is not done, and returns an error
@@ -108,34 +109,43 @@ def check() -> None:
 
 class Interposed:
     """A process that runs `program`; `decide` is asked for each of its storage calls below
-    `folder`, by one thread, so that all its threads' calls are in one sequence.
+    `folder`, by one thread, so that all its threads' calls are in one sequence. Without `decide` it
+    runs as any other process.
 
     It does not outlive this process, nor the `with` block. Raises `Refused`.
     """
 
     def __init__(
-        self, program: Sequence[str], folder: Path, decide: Decide, *, log: IO[bytes] | int
+        self,
+        program: Sequence[str],
+        folder: Path,
+        decide: Decide | None,
+        *,
+        log: IO[bytes] | int,
     ) -> None:
         self._folder = os.path.realpath(folder)
         self._decide = decide
-        self._kinds = kinds()
+        self._kinds = kinds() if decide is not None else {}
         self._delayed: list[tuple[float, int]] = []  # when, notice
         ours, theirs = socket.socketpair()
         with ours, theirs:
             self.process = self._launch(program, theirs, log)
             try:
-                self._listener = self._receive_listener(ours, theirs)
+                listener = self._receive_listener(ours, theirs) if decide is not None else None
             except BaseException:
                 self.kill()
                 raise
         self.error: BaseException | None = None
-        self._thread = threading.Thread(target=self._serve, name="system calls", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+        if listener is not None:
+            self._listener = listener
+            self._thread = threading.Thread(target=self._serve, name="system calls", daemon=True)
+            self._thread.start()
 
     def _launch(
         self, program: Sequence[str], channel: socket.socket, log: IO[bytes] | int
     ) -> subprocess.Popen[bytes]:
-        instructions = bpf_filter(self._kinds).hex()
+        instructions = bpf_filter(self._kinds).hex() if self._kinds else ""
         # The same dlog as ours, from wherever it is.
         root = str(Path(cli.__file__).resolve().parent.parent)
         path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
@@ -161,8 +171,9 @@ class Interposed:
 
     def kill(self) -> None:
         """SIGKILL, to its children too; gone when this returns."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        if self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     def __enter__(self) -> Interposed:
@@ -170,7 +181,8 @@ class Interposed:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
 
     # --- its calls
 
@@ -218,13 +230,14 @@ class Interposed:
             self._reply(identity, flags=_GO_ON)
             return
         call = Call(kind, path, thread, tuple(arguments))
+        assert self._decide is not None
         self._carry_out(identity, call, self._decide(call))
 
     def _carry_out(self, identity: int, call: Call, fate: Fate) -> None:
         match fate.deed:
             case Deed.PASS:
                 self._reply(identity, flags=_GO_ON)
-            case Deed.KILL_BEFORE:
+            case Deed.KILL_BEFORE | Deed.KILL:
                 self.kill()
             case Deed.KILL_AFTER:
                 if call.name not in READS:  # which would leave nothing behind

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from cli.faults import app, real_disk
+from cli.faults import app, judge, real_disk, system_calls
 from dlog.simulation.campaign import SCENARIOS
 from dlog.simulation.witness import Findings
 
@@ -51,6 +52,53 @@ def test_what_does_not_hold_exits_1_with_its_story(monkeypatch: pytest.MonkeyPat
     assert result.exit_code == 1
     assert "DID NOT HOLD" in result.stdout
     assert "dlog faults run calm --seed" in result.stderr
+
+
+def test_a_play_on_a_disk_leaves_it_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("notes")
+    result = runner.invoke(app, ["run", "kill", "--dir", str(tmp_path), "--seed", "401"])
+    assert result.exit_code == 0, result.stdout
+    assert "kill after" in result.stdout or "storage calls cannot be held here" in result.stderr
+    assert "the logger is gone, -9" in result.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_play_on_a_disk_that_does_not_hold_is_kept_with_the_command_that_plays_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a judge that is never content."""
+    monkeypatch.setattr(judge, "at_the_end", lambda *_: ["ACKNOWLEDGED AND LOST: an event"])
+    arguments = ["run", "kill-any-time", "--dir", str(tmp_path), "--seeds", "1", "--jobs", "1"]
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 1
+    assert f"dlog faults run --dir {tmp_path} kill-any-time --seed 0" in result.stderr
+    (kept,) = tmp_path.glob("dlog-faults-*/dlog-faults-*")
+    assert f"it is all in {kept}" in result.stdout
+    assert (kept / "data" / "runs").is_dir()
+
+
+def test_the_disk_of_data_is_tried_beside_them(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / "journal").mkdir(parents=True)
+    for place in (data, data / "journal"):
+        result = runner.invoke(app, ["run", "kill", "--dir", str(place)])
+        assert result.exit_code == 1
+        assert "is a data directory" in str(result.exception)
+    assert [path.name for path in data.iterdir()] == ["journal"]
+    assert list((data / "journal").iterdir()) == []
+
+
+def test_where_no_call_can_be_held_there_are_kills_at_any_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check() -> None:
+        raise system_calls.Refused("not on this machine")
+
+    monkeypatch.setattr(system_calls, "check", check)
+    result = runner.invoke(app, ["run", "eio", "--dir", str(tmp_path), "--seed", "1"])
+    assert result.exit_code == 0, result.stdout
+    assert "not on this machine: storage calls cannot be held" in result.stderr
+    assert result.stdout.startswith("kill-any-time, seed 1: held")
 
 
 def test_an_unknown_scenario_is_a_wrong_use() -> None:
