@@ -36,6 +36,7 @@ class SessionState:
     admitted, position: the last admitted batch, and the session's bytes up to and including it; a
     HELLO may set them back. high, high_position: the highest that was ever admitted in this boot.
     settled_bytes: bytes of the settled batches. limit: how far the source may send, in bytes.
+    limit_told: the highest limit that there was, before some of it was taken back.
     marks: highest admitted batch by run and stream as sent. end_of_run: the source's answers.
     """
 
@@ -51,6 +52,7 @@ class SessionState:
     refused: tuple[Refusal, ...] = ()
     refused_from: int = 0
     wanted: int = 0
+    limit_told: int = 0
     marks: dict[tuple[RunNumber, StreamName], int] = field(default_factory=dict)
     end_of_run: dict[RunNumber, int] = field(default_factory=dict)
     rebuilt: bool = False

@@ -1,56 +1,89 @@
 """The window: how far each session may send, as absolute byte limits. It does no I/O.
 
 The sum of what is granted and not yet settled never exceeds the budget, so the sources' memory and
-the logger's are bounded together.
+the logger's are bounded together. What a source was granted and does not use is taken back where
+another one waits: else those that came first and have nothing to send would keep the others out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from dlog.limits import MIB
 from dlog.model.ids import SessionId
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
     """A session's account: bytes since session start. wanted: length of the largest message that it
-    waits to send, 0 for unknown."""
+    waits to send, 0 for unknown. used: the end of what was admitted."""
 
     settled: int
     limit: int
     wanted: int = 0
+    used: int = 0
 
     @property
     def outstanding(self) -> int:
         return max(0, self.limit - self.settled)
 
+    @property
+    def needed(self) -> int:
+        """What must be outstanding for the message that waits: it stands behind what is used, and
+        that may not be settled for long, where one of its streams is stalled. 0 for no message."""
+        return self.wanted and self.wanted + max(0, self.used - self.settled)
+
 
 def share_bytes(sessions: int, budget_bytes: int, message_bytes_max: int) -> int:
     """What each session may have outstanding, one large message of one of them left aside."""
-    return max(2 * MIB, (budget_bytes - message_bytes_max) // max(sessions, 4))
+    return (budget_bytes - message_bytes_max) // max(sessions, 4)
 
 
 def grant(
     accounts: Mapping[SessionId, Account], budget_bytes: int, message_bytes_max: int
 ) -> dict[SessionId, int]:
-    """New limits by session, for those that change; a limit never goes back.
+    """New limits by session, for those that change; one goes back only by what was not used.
 
     A session that waits for a message larger than its share gets it when no other has such a grant.
     """
+    limits = _grant(accounts, budget_bytes, message_bytes_max)
+    after = {s: replace(a, limit=limits.get(s, a.limit)) for s, a in accounts.items()}
+    if not any(a.outstanding < a.needed and a.wanted <= message_bytes_max for a in after.values()):
+        return limits
+    share = share_bytes(len(accounts), budget_bytes, message_bytes_max)
+    back = _take_back(after, share)
+    after = {s: replace(a, limit=back.get(s, a.limit)) for s, a in after.items()}
+    limits |= back | _grant(after, budget_bytes, message_bytes_max)
+    return {s: limit for s, limit in limits.items() if limit != accounts[s].limit}
+
+
+def _take_back(accounts: Mapping[SessionId, Account], share: int) -> dict[SessionId, int]:
+    """Limits of those that have more than a share, and neither use it nor wait for a message that
+    needs it."""
+    limits = {}
+    for session, account in accounts.items():
+        limit = max(account.settled + share, account.used)
+        if account.needed <= share and limit < account.limit:
+            limits[session] = limit
+    return limits
+
+
+def _grant(
+    accounts: Mapping[SessionId, Account], budget_bytes: int, message_bytes_max: int
+) -> dict[SessionId, int]:
     share = share_bytes(len(accounts), budget_bytes, message_bytes_max)
     room = budget_bytes - sum(a.outstanding for a in accounts.values())
     limits: dict[SessionId, int] = {}
-    large_out = any(a.outstanding > share for a in accounts.values())
+    large_out = any(a.outstanding > share and a.needed > share for a in accounts.values())
     for session, account in accounts.items():
         target = share
-        if account.wanted > share and (not large_out or account.outstanding > share):
-            target = max(share, min(account.wanted, message_bytes_max))
+        if account.needed > share and (not large_out or account.outstanding > share):
+            beyond = max(0, account.wanted - message_bytes_max)  # it will never be taken
+            target = max(share, account.needed - beyond)
             large_out = True
         more = min(target - account.outstanding, room)
         # Small steps would only make messages: half a share, or all that a waiting source needs.
-        if more > 0 and (more >= share // 4 or account.outstanding < account.wanted):
+        if more > 0 and (more >= share // 4 or account.outstanding < account.needed):
             limits[session] = account.settled + account.outstanding + more
             room -= more
     return limits

@@ -309,7 +309,10 @@ class EventServer:
         known = self._sessions.get(session_id)
         rival = self._sessions.named(hello.name)
         now_ns = self._clock.monotonic_ns()
-        if rival is not None and rival.id != session_id and rival.holds_name:
+        if known is not None and known.closed and known.name in ("", hello.name):
+            # Before its name is looked at: whoever has that would make it wait for nothing.
+            self._refuse(peer, session_id, "closed", "a newer session took over the name", False)
+        elif rival is not None and rival.id != session_id and rival.holds_name:
             self._refuse(
                 peer,
                 session_id,
@@ -339,8 +342,6 @@ class EventServer:
             self._refuse(
                 peer, session_id, "bad-name", f"the session is that of {known.name}", False
             )
-        elif known.closed:
-            self._refuse(peer, session_id, "closed", "a newer session took over the name", False)
         elif known.opening:
             return
         elif not known.state.accepts(hello):
@@ -544,9 +545,12 @@ class EventServer:
                 self._ask_resend(session, why)
             case Admission.WINDOW:
                 count_skipped(session.skipped, "window")
-                self._alarms.raise_alarm(
-                    f"window {session.name}", Severity.WARNING, f"{session.name}: {why}"
-                )
+                if batch.position_bytes + batch.message_bytes > session.state.limit_told:
+                    self._alarms.raise_alarm(
+                        f"window {session.name}", Severity.WARNING, f"{session.name}: {why}"
+                    )
+                else:  # it was under way when the window was taken back
+                    self._ask_resend(session, why)
 
     def _routed(self, batch: Batch) -> list[_Routed]:
         """The pieces of a batch, with who takes them now."""
@@ -693,7 +697,7 @@ class EventServer:
             return
         alive = {s.id: s.state for s in self._sessions if s.alive}
         accounts = {
-            session: Account(state.settled_bytes, state.limit, state.wanted)
+            session: Account(state.settled_bytes, state.limit, state.wanted, state.high_position)
             for session, state in alive.items()
             # Batches above too many selective ranges free no window: the list is bounded.
             if len(state.selective) <= SELECTIVE_RANGES_MAX
@@ -702,7 +706,8 @@ class EventServer:
         budget = self._memory_bytes - self._held_by_the_gone - out
         limits = grant(accounts, budget, self._message_bytes_max)
         for session, limit in limits.items():
-            alive[session].limit = limit
+            state = alive[session]
+            state.limit, state.limit_told = limit, max(limit, state.limit_told)
 
     def _acknowledge(self, session: Session) -> None:
         routes, state = self._routes, session.state

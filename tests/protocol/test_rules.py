@@ -18,7 +18,7 @@ from dlog.core.journal_records import (
 from dlog.core.scan import SpanKind, scan
 from dlog.core.states import FileState
 from dlog.errors import InvariantBroken, JournalFailed
-from dlog.limits import PAGE_BYTES
+from dlog.limits import MIB, PAGE_BYTES
 from dlog.model.ids import RunNumber, StreamName
 from dlog.model.messages import Acknowledgement, Hello, Refused, decode_body, encode_body
 from dlog.services.committer import Committer, Progress
@@ -32,10 +32,15 @@ RUN, OTHER_RUN = RunNumber(7), RunNumber(8)
 PHOTONS, RAW = StreamName("photons"), StreamName("raw")
 
 
-def running(seed: int = 1, *, streams: dict[str, dict[str, object]] | None = None) -> World:
+def running(
+    seed: int = 1,
+    *,
+    streams: dict[str, dict[str, object]] | None = None,
+    memory_bytes: int = 64 * MIB,
+) -> World:
     """Two runs of two streams."""
     world = World(seed)
-    world.do("INIT", drain_seconds=0.0)
+    world.do("INIT", drain_seconds=0.0, memory_bytes=memory_bytes)
     world.do("CONFIGURE", streams=streams or {"photons": {}, "raw": {}})
     world.do("START RUN", run=RUN)
     world.do("START RUN", run=OTHER_RUN)
@@ -299,6 +304,36 @@ def test_a_second_live_session_of_a_name_waits_until_the_first_is_gone() -> None
     world.pump(200)
     assert not first.idle  # it is refused, whatever it says
     assert world.problems() == []
+
+
+def test_a_session_that_was_taken_over_is_told_so_while_the_new_one_lives() -> None:
+    world = running()
+    first, second = world.source("router-1"), world.source("router-1")
+    world.pump(20)
+    first.silent = True
+    send(second, RUN, (PHOTONS,), 2)
+    holds_all_of(world, second)
+    first.silent = False
+    world.pump(100)
+    assert str(first.machine.failure) == "closed: a newer session took over the name"
+
+
+# --- the window -----------------------------------------------------------------------------------
+
+
+def test_sources_that_have_nothing_to_send_do_not_keep_another_out() -> None:
+    """They are granted what there is; it is taken back, and what was under way comes again."""
+    world = running(memory_bytes=16 * MIB)
+    idle = [world.source(f"router-{number}") for number in range(8)]
+    world.pump(100)
+    late = world.source("late")
+    send(late, RUN, (PHOTONS,), 1)
+    holds(world)
+    for source in idle:
+        send(source, RUN, (PHOTONS,), 2)
+        world.pump(1)
+    holds(world)
+    assert not [a for a in life_of(world).alarms.raised() if a.name.startswith("window")]
 
 
 def holds_all_of(world: World, source: SimulatedSource) -> None:
