@@ -79,6 +79,12 @@ def run(
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="This one alone, with its story.")
     ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            "--only", metavar="N,...", help="Of that seed these actions alone, by their [numbers]."
+        ),
+    ] = None,
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", min=0, help="At once; 0 takes every processor.")
     ] = 0,
@@ -86,27 +92,34 @@ def run(
 ) -> None:  # fmt: skip
     """Play scenarios, each with many seeds; the same seed plays the same history.
 
+    What does not hold is shortened: actions are left out as long as the same goes wrong. The
+    shortest story is told, with the command that plays it again.
+
     Exit code 0 only where everything held.
     """
     # What the loggers and sources say of their faults is not for the terminal.
     logging.disable(logging.CRITICAL)
     jobs = jobs or os.cpu_count() or 1
+    if only is not None and (seed is None or directory is not None):
+        raise typer.BadParameter("--only is for --seed, and for what is simulated")
     if directory is None:
-        failed = _simulated(scenarios, seeds, seed, jobs, as_json)
+        kept = None if only is None else _numbers(only)
+        failed = _simulated(scenarios, seeds, seed, kept, jobs, as_json)
     else:
         failed = _on_disk(directory, scenarios, seeds, seed, jobs, as_json)
     raise typer.Exit(int(failed))
 
 
 def _simulated(
-    scenarios: list[str] | None, seeds: int, seed: int | None, jobs: int, as_json: bool
-) -> bool:
+    scenarios: list[str] | None, seeds: int, seed: int | None, only: list[int] | None, jobs: int,
+    as_json: bool,
+) -> bool:  # fmt: skip
     from cli.faults import campaign
     from dlog.simulation.campaign import SCENARIOS
 
     chosen = _known(scenarios, list(SCENARIOS))
     if seed is not None:
-        return _tell_all([campaign.simulated((name, seed)) for name in chosen])
+        return _tell_all([campaign.simulated((name, seed), only) for name in chosen])
     tasks = [(name, number) for number in range(seeds) for name in chosen]
     played = campaign.play_all(campaign.simulated, tasks, jobs, together=4)
     return _report(chosen, len(tasks), played, as_json, again="dlog faults run")
@@ -139,6 +152,13 @@ def _on_disk(
         )
 
 
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(number) for number in text.split(",") if number.strip()]
+    except ValueError as error:
+        raise typer.BadParameter(f"--only {text}: numbers with commas between them") from error
+
+
 def _known(scenarios: list[str] | None, there: list[str]) -> list[str]:
     chosen = scenarios or there
     unknown = [name for name in chosen if name not in there]
@@ -166,14 +186,26 @@ def _report(
     if not as_json:
         _table(reports)
     failed = [(name, o) for name, report in reports.items() for o in report.failed]
-    for name, outcome in failed[:1]:
-        _tell(name, outcome)
-        problem(f"play it again: {again} {name} --seed {outcome.seed}")
+    _tell_the_shortest(failed, again)
     words(
         f"{sum(r.played for r in reports.values())} histories in {time.monotonic() - begin:.0f} s: "
         + (f"{len(failed)} DID NOT HOLD" if failed else "all held")
     )
     return bool(failed)
+
+
+def _tell_the_shortest(failed: Sequence[Played], again: str) -> None:
+    """The best story of what did not hold, and how to play each that was shortened."""
+    from cli.faults import campaign
+
+    shortened = campaign.shortened(failed)
+    for name, outcome in shortened[:1]:
+        _tell(name, outcome)
+    for name, outcome in shortened:
+        only = ""
+        if outcome.actions is not None:
+            only = f" --only '{','.join(map(str, outcome.actions))}'"
+        problem(f"play it again: {again} {name} --seed {outcome.seed}{only}")
 
 
 def _lost(report: Report) -> int:

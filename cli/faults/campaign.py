@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -17,17 +18,39 @@ from pathlib import Path
 from cli.faults import real_disk, system_calls
 from dlog.errors import Error
 from dlog.simulation.campaign import SCENARIOS, Outcome, play
+from dlog.simulation.shrink import shrink
 from recovery.facts import is_data_directory
 
 Task = tuple[str, int]  # scenario, seed
 Played = tuple[str, Outcome]
 
+# How many of the histories that did not hold are shortened, and for how long at most each.
+SHORTENED_MAX = 3
+SHORTENING_SECONDS_MAX = 20.0
 
-def simulated(task: Task) -> Played:
+
+def simulated(task: Task, only: Sequence[int] | None = None) -> Played:
+    """One history, or some actions of it."""
     # What the loggers say of their faults is not for the terminal.
     logging.disable(logging.CRITICAL)
     name, seed = task
-    return name, play(seed, SCENARIOS[name].menu)
+    return name, play(seed, SCENARIOS[name].menu, only=only)
+
+
+def shortened(failed: Sequence[Played]) -> list[Played]:
+    """The shortest histories that did not hold, without what it does not take, the shortest first.
+    Those on a disk stay as they are."""
+    found = []
+    for name, outcome in sorted(failed, key=lambda f: len(f[1].story))[:SHORTENED_MAX]:
+        if outcome.actions is not None:
+            until = time.monotonic() + SHORTENING_SECONDS_MAX
+            outcome = shrink(outcome, SCENARIOS[name].menu, partial(_is_over, until))
+        found.append((name, outcome))
+    return sorted(found, key=lambda f: len(f[1].story))
+
+
+def _is_over(until: float) -> bool:
+    return time.monotonic() > until
 
 
 def on_disk(folder: Path) -> Callable[[Task], Played]:

@@ -196,6 +196,15 @@ class SimulatedDisk:
         """What would be read now, by path on the disk; for tests."""
         return {p: bytes(n.seen.data) for p, n in self._seen.items() if isinstance(n, _File)}
 
+    def has_aside(self, offset: int, data: bytes) -> bool:
+        """Whether a file in quarantine would have these bytes there after a power cut."""
+        return any(
+            "/quarantine/" in path
+            and isinstance(named, _File)
+            and named.stored.data[offset : offset + len(data)] == data
+            for path, named in self._stored.items()
+        )
+
     # --- for directories and files of this module alone
 
     def named(self, path: str) -> _Named | None:
@@ -261,6 +270,8 @@ class SimulatedFile:
         self._path = path
         self._disk_path = disk_path
         self._broken: str | None = None
+        self._reserved_end = 0  # by this handle; 0 for never
+        self._written_end = 0  # the same
         self._writable = True
         self._closed = False
 
@@ -283,12 +294,14 @@ class SimulatedFile:
                 raise DiskFull("No space left on device", path=self._path, offset_bytes=end)
             if not step.dies_inside or self._steps.random.random() < 0.5:
                 self._file.change(_Sized(end))
+        self._reserved_end = end
 
     def write(self, offset: Offset, data: memoryview) -> None:
         if offset % PAGE_BYTES or data.nbytes % PAGE_BYTES or offset < 0:
             raise InvariantBroken(f"{self._path}: {data.nbytes} bytes at {offset} not whole pages")
         self._refuse_unless_usable(offset)
         content = bytes(data)
+        self._watch_write(offset, offset + len(content))
         with self._steps.step(Operation.WRITE, self._disk_path) as step:
             room = self._file.allocated_bytes + self._disk.free_bytes() - offset
             fault = step.fault
@@ -322,6 +335,7 @@ class SimulatedFile:
 
     def cut(self, size: Offset) -> None:
         self._refuse_unless_usable(size)
+        self._watch_cut(size)
         with self._steps.step(Operation.CUT, self._disk_path) as step:
             self._raise_fault(step.fault, size)
             if not step.dies_inside or self._steps.random.random() < 0.5:
@@ -344,6 +358,26 @@ class SimulatedFile:
 
     def close(self) -> None:
         self._closed = True
+
+    def _watch_write(self, begin: int, end: int) -> None:
+        """Blocks and footer go to space that was reserved for both, and no page twice."""
+        if self._reserved_end and end > self._reserved_end:
+            self._steps.breaches.append(
+                f"{self._disk_path}: written up to {end}, reserved up to {self._reserved_end}"
+            )
+        if begin < self._written_end:
+            self._steps.breaches.append(
+                f"{self._disk_path}: written at {begin} and before up to {self._written_end}"
+            )
+        self._written_end = end
+
+    def _watch_cut(self, size: int) -> None:
+        """What is cut off an event file, and is not zeros, lies durable in quarantine."""
+        lost = bytes(self._file.seen.data[size:]).rstrip(b"\0")
+        if lost and self._path.endswith(".part") and not self._disk.has_aside(size, lost):
+            self._steps.breaches.append(
+                f"{self._disk_path}: cut at {size}, and {len(lost)} B behind are nowhere else"
+            )
 
     def _write_a_part(self, offset: int, content: bytes) -> None:
         sectors = self._steps.random.randint(0, len(content) // SECTOR_BYTES)

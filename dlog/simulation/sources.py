@@ -13,13 +13,23 @@ import msgspec
 import numpy as np
 
 from dlog.core.batch import decode_batch
-from dlog.core.frame import MessageKind, check_frame, control_body
+from dlog.core.frame import MessageKind, check_frame, control_body, encode_control
 from dlog.core.packer import Packing, StreamSet
 from dlog.core.source_session import SourceSession
 from dlog.errors import RunEnded
 from dlog.limits import KIB, MESSAGE_BYTES_MAX, MIB
 from dlog.model.ids import EventNumber, RunNumber, SessionId, StreamName
-from dlog.model.messages import Acknowledgement, Answer, Command, decode_body, encode_json
+from dlog.model.messages import (
+    Acknowledgement,
+    Answer,
+    Bye,
+    Command,
+    Hello,
+    Refused,
+    decode_body,
+    encode_body,
+    encode_json,
+)
 from dlog.simulation.clock import SimulatedClock
 from dlog.simulation.network import SimulatedCoorLink, SimulatedNetwork
 
@@ -73,6 +83,8 @@ class History:
         self.told: dict[SessionId, Told] = {}
         self.names: dict[SessionId, str] = {}
         self.goodbyes: set[SessionId] = set()
+        # Sessions of sources that are gone for good: what of theirs is not stored, nobody has.
+        self.given_up: set[SessionId] = set()
 
     def message_to_logger(self, message: bytes) -> None:
         """A message of a source; batches are remembered, with what is in them."""
@@ -175,6 +187,10 @@ class SimulatedSource:
             self._history.message_to_logger(message)
             self._network.send_to_logger(self.peer, message)
 
+    def hear_again(self) -> None:
+        """It does not hang any more."""
+        self.silent = self.deaf = False
+
     def close(self) -> None:
         self.machine.close()
         self._history.goodbyes.add(self.session)
@@ -183,6 +199,49 @@ class SimulatedSource:
     def idle(self) -> bool:
         """Everything that was taken is settled (or is over, or the session is refused)."""
         return self.machine.idle
+
+
+class SimulatedLiar:
+    """A peer that says HELLO as it likes, and keeps what it hears. It sends no events.
+
+    welcomed: WELCOME came. refused: the code of the last REFUSED. expected: the batch that the
+    logger said it waits for.
+    """
+
+    def __init__(self, name: str, session: SessionId, network: SimulatedNetwork) -> None:
+        self.name = name
+        self.welcomed = False
+        self.refused = ""
+        self.expected = 0
+        self._session = session
+        self._peer = name.encode() + b"/" + session
+        self._network = network
+        network.connect(self._peer)
+
+    def hello(self, lowest: int) -> None:
+        self.refused = ""
+        body = Hello(
+            session=self._session, name=self.name, host="simulated", process=1, lowest=lowest,
+            position_bytes=1000 * (lowest - 1),
+        )  # fmt: skip
+        self._send(MessageKind.HELLO, body)
+
+    def bye(self) -> None:
+        self._send(MessageKind.BYE, Bye(session=self._session))
+
+    def _send(self, kind: MessageKind, body: msgspec.Struct) -> None:
+        self._network.send_to_logger(self._peer, encode_control(kind, encode_body(body)))
+
+    def hear(self) -> None:
+        for come in self._network.receive_at_source(self._peer):
+            message = memoryview(come)
+            match check_frame(message, MESSAGE_BYTES_MAX):
+                case MessageKind.WELCOME:
+                    self.welcomed = True
+                case MessageKind.REFUSED:
+                    self.refused = decode_body(control_body(message), Refused).code
+                case MessageKind.ACKNOWLEDGEMENT:
+                    self.expected = decode_body(control_body(message), Acknowledgement).next
 
 
 class SimulatedCoor:

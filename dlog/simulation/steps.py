@@ -96,12 +96,17 @@ class StorageSteps:
         self.life = 1
         self.crashed = False
         self.history: deque[Step] = deque(maxlen=HISTORY_STEPS_MAX)
+        self.breaches: list[str] = []  # what the program did and never may
         self._crash: tuple[int, When] | None = None
         self._faults: list[Fault] = []
 
     def crash_at(self, number: int, when: When) -> None:
         """End the program at a step to come."""
         self._crash = (number, when)
+
+    def no_crash(self) -> None:
+        """What was set before is off."""
+        self._crash = None
 
     def inject(self, fault: Fault) -> None:
         self._faults.append(fault)

@@ -10,6 +10,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from dlog.core import journal_records as records
 from dlog.core.event_file import decode_file_header, decode_sidecar, sidecar_path
@@ -28,7 +29,7 @@ from dlog.core.journal_records import (
 from dlog.core.scan import Depth, Span, SpanKind, scan
 from dlog.core.states import RUN_LIVE, FileState, LoggerState
 from dlog.errors import FormatError
-from dlog.limits import PAGE_BYTES
+from dlog.limits import END_PARTS_MAX, PAGE_BYTES
 from dlog.model.events import EVENT_BYTES
 from dlog.model.ids import (
     NO_RUN,
@@ -40,28 +41,14 @@ from dlog.model.ids import (
     StreamName,
 )
 from dlog.simulation.disk import SimulatedDisk
+from dlog.simulation.files_alone import BytesOf, doubled_blocks
 from dlog.simulation.journal import JournalStore
 from dlog.simulation.sources import History, PieceKey, SentEvent
 
+__all__ = ["BytesOf", "Findings"]
+
+FOR_EVER_SECONDS: Final = 1e6  # of `late_seconds`: no range closes before its run
 Counted = tuple[str, RunNumber, StreamName]  # source, run, stream
-
-
-class BytesOf:
-    """The bytes of a file as a `ByteSource`."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-
-    def size(self) -> int:
-        return len(self._content)
-
-    def read_into(self, offset: int, buffer: memoryview) -> int:
-        data = self._content[offset : offset + len(buffer)]
-        buffer[: len(data)] = data
-        return len(data)
-
-    def next_data(self, offset: int) -> int:
-        return offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +82,7 @@ class Findings:
         self.by_kind: Counter[tuple[Counted, FileKind]] = Counter()
         self.counts: dict[Counted, CountRecord] = {}
         self.files: list[_File] = []
+        self.boots: list[tuple[tuple[int, str], int, int]] = []  # stream, block, boot
         self._blocks: dict[tuple[int, str], list[int]] = {}
         self._look()
 
@@ -110,6 +98,9 @@ class Findings:
         self._check_counts()
         self._check_marks()
         self._check_states()
+        self._check_names()
+        self._check_ranges()
+        self.problems += doubled_blocks(self._contents)
 
     def _records(self, prefix: bytes, kind: type[records.R]) -> Iterator[records.R]:
         for key in self._store.keys:
@@ -200,6 +191,7 @@ class Findings:
                 events += span.header.events
                 stream = (file.record.run, file.record.stream)
                 self._blocks.setdefault(stream, []).append(span.header.number)
+                self.boots.append((stream, span.header.number, span.header.boot))
                 self._read_block(file, span)
         if events != file.record.totals.events:
             self.problems.append(
@@ -329,6 +321,27 @@ class Findings:
         if logger.state is LoggerState.RUNNING and not live:
             self.problems.append("the logger is RUNNING without a run")
 
+    def _check_names(self) -> None:
+        """A name has one session that may still send; the one before it is closed."""
+        names = Counter(
+            s.name for s in self._records(records.SESSIONS, SessionRecord) if not s.closed
+        )
+        self.problems += [f"{n} open sessions of {name}" for name, n in names.items() if n > 1]
+
+    def _check_ranges(self) -> None:
+        """Nothing is late for a range that was never closed."""
+        runs: list[RunRecord | EndedRunRecord] = [*self._records(records.RUNS, RunRecord)]
+        runs += self._records(records.ENDED_RUNS, EndedRunRecord)
+        configs = {(r.run, name): config for r in runs for name, config in r.streams.items()}
+        parts = Counter((f.record.run, f.record.stream) for f in self.files)
+        for file in self.files:
+            stream = (file.record.run, file.record.stream)
+            config = configs.get(stream)
+            if file.kind is not FileKind.GARBAGE or config is None or not file.record.totals.events:
+                continue
+            if config.late_seconds >= FOR_EVER_SECONDS and parts[stream] <= END_PARTS_MAX:
+                self.problems.append(f"{file.path}: events in it, and no range was closed")
+
     # --- when all is quiet -------------------------------------------------------------------
 
     def left_over(self) -> list[str]:
@@ -373,7 +386,8 @@ class Findings:
             told = self._history.told.get(key.session)
             blurred = told is not None and told.blurred
             refused = told is not None and (key.sequence, key.run, key.stream) in told.refused
-            if key not in self.stored and not refused and not blurred:
+            gone = key.session in self._history.given_up
+            if key not in self.stored and not refused and not blurred and not gone:
                 missing.append(_words(key))
         return missing
 

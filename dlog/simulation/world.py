@@ -14,6 +14,7 @@ The services are those of the real logger, unchanged; what the composition root 
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from typing import Any, Final
 from dlog.core import journal_records as records
 from dlog.core.journal_records import (
     BootRecord,
+    EndedRunRecord,
     JournalMeta,
     StreamRecord,
 )
@@ -317,10 +319,18 @@ class World:
         self.unsettled: list[str] = []  # files that a restart could not settle
         self.after_crash: Callable[[], None] | None = None
         self.on_restart: Callable[[], None] | None = None  # once, before the next start
+        self._starts: list[tuple[int, dict[tuple[int, str], int]]] = []  # boot, blocks from there
+        self._journal_free_when: Callable[[], bool] = lambda: False
+        self._rounds_full = 0  # how often somebody waited since the journal was full
         self._journal_free_ns = 0  # when a full journal finds space again
 
     def random_bytes(self, size: int) -> bytes:
         return self.random.randbytes(size)
+
+    def reseed(self, seed: str) -> None:
+        """From here on chance does not depend on what was before."""
+        self.random.seed(seed)
+        self.steps.random.seed(f"{seed}/steps")
 
     # --- who takes part ----------------------------------------------------------------------
 
@@ -362,6 +372,7 @@ class World:
                 self._look_at_journal()
             else:
                 self.coor.logger_started()
+                self._starts.append((self.life.boot, self._next_blocks()))
                 spent_ns = self.clock.monotonic_ns() - begin_ns
                 self.recovery_ns_max = max(self.recovery_ns_max, spent_ns)
                 self.tails += self.findings().tails()
@@ -441,21 +452,29 @@ class World:
             self.steps.crash_now()
             self.steps.restart()
 
-    def fill_journal(self, duration_ns: int) -> None:
-        """Nothing more fits into the journal, for so long."""
+    def fill_journal(self, duration_ns: int, *, until: Callable[[], bool] = lambda: False) -> None:
+        """Nothing more fits into the journal, for so long or until that holds."""
         self.store.capacity_bytes = self.store.used_bytes
+        self._journal_free_when = until
         self._journal_free_ns = self.clock.monotonic_ns() + duration_ns
+        self._rounds_full = 0
 
     def free_journal(self) -> None:
         self.store.capacity_bytes = FREE
         self._journal_free_ns = 0
 
     def _look_at_journal(self) -> None:
-        if self._journal_free_ns and self.clock.monotonic_ns() >= self._journal_free_ns:
+        if self._journal_free_ns and (
+            self.clock.monotonic_ns() >= self._journal_free_ns or self._journal_free_when()
+        ):
             self.free_journal()
 
     def while_journal_full(self) -> None:
-        """A writer waits for a commit that finds no space; everyone who does not wait goes on."""
+        """A writer waits for a commit that finds no space; everyone who does not wait goes on.
+        Raises `Stuck`."""
+        self._rounds_full += 1
+        if self._rounds_full > self.rounds_max:
+            raise Stuck("the journal is full, and who waits for a commit waits for ever")
         self.clock.advance(JOURNAL_PATIENCE_NS)
         self._look_at_journal()
         life = self.life
@@ -465,9 +484,11 @@ class World:
             act()
         self.coor.step(life.link)
 
-    def run_until(self, condition: Callable[[], bool], what: str) -> None:
+    def run_until(
+        self, condition: Callable[[], bool], what: str, *, rounds_max: int | None = None
+    ) -> None:
         """Pump until it holds. Raises `Stuck`."""
-        for n in range(self.rounds_max):
+        for n in range(rounds_max or self.rounds_max):
             if condition():
                 return
             # Nobody waits for anything but time after a while: let it run faster.
@@ -501,7 +522,7 @@ class World:
         """What should hold and does not. complete: everything that was sent is there, too. stopped:
         nothing is left to do either."""
         findings = self.findings()
-        problems = list(findings.problems)
+        problems = [*findings.problems, *self.steps.breaches, *self._wrong_boots(findings)]
         if complete:
             problems += [f"{piece}: not there" for piece in findings.unsettled()]
         if stopped:
@@ -509,6 +530,30 @@ class World:
             if not self.disk_failed:
                 problems += findings.names_left_over()
         return problems
+
+    def _next_blocks(self) -> dict[tuple[int, str], int]:
+        """The number of the next block, by run and stream; beyond all for a run that is over."""
+        found: dict[tuple[int, str], int] = {}
+        for key, value in self.store.pairs.items():
+            if key.startswith(records.STREAMS):
+                stream = records.decode_record(key, value, StreamRecord)
+                found[stream.run, stream.stream] = stream.next_block
+            elif key.startswith(records.ENDED_RUNS):
+                ended = records.decode_record(key, value, EndedRunRecord)
+                found |= {(ended.run, name): sys.maxsize for name in ended.streams}
+        return found
+
+    def _wrong_boots(self, findings: Findings) -> list[str]:
+        """Each block says which start of the logger wrote it: the last one that had it to write."""
+        wrong = []
+        for stream, number, boot in findings.boots:
+            wrote = next((b for b, n in reversed(self._starts) if n.get(stream, 1) <= number), boot)
+            if boot != wrote:
+                wrong.append(
+                    f"run {stream[0]} {stream[1]}: block {number} says that boot {boot} "
+                    f"wrote it; it was {wrote}"
+                )
+        return wrong
 
     def fingerprint(self) -> int:
         """The same for the same history."""

@@ -51,7 +51,22 @@ def test_what_does_not_hold_exits_1_with_its_story(monkeypatch: pytest.MonkeyPat
     result = runner.invoke(app, ["run", "calm", "--seeds", "2", "--jobs", "1"])
     assert result.exit_code == 1
     assert "DID NOT HOLD" in result.stdout
-    assert "dlog faults run calm --seed" in result.stderr
+    # Nothing at all is needed for it, and the command says so.
+    assert "dlog faults run calm --seed 0 --only ''" in result.stderr
+
+
+def test_a_part_of_a_seed_s_history_is_played_alone() -> None:
+    whole = runner.invoke(app, ["run", "calm", "--seed", "3"])
+    part = runner.invoke(app, ["run", "calm", "--seed", "3", "--only", "4,9"])
+    assert part.exit_code == 0
+    told = {line.split("]")[0].strip() for line in part.stdout.splitlines() if "]" in line}
+    assert told <= {"[4", "[9"}
+    assert len(part.stdout) < len(whole.stdout)
+
+
+@pytest.mark.parametrize("wrong", [["--only", "3"], ["--seed", "1", "--only", "three"]])
+def test_only_takes_numbers_of_a_seed(wrong: list[str]) -> None:
+    assert runner.invoke(app, ["run", "calm", *wrong]).exit_code == 2
 
 
 def test_a_play_on_a_disk_leaves_it_as_it_was(tmp_path: Path) -> None:

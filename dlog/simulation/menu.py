@@ -1,0 +1,94 @@
+"""What a random history may hold: the kinds of trouble, and the scenarios made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Menu:
+    """Which kinds of trouble a history may hold."""
+
+    crashes: bool = True
+    network: bool = True
+    disk: bool = True
+    space: bool = True
+    journal: bool = True
+
+
+EVERYTHING: Final = Menu()
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A kind of history, by the trouble that it may hold."""
+
+    words: str
+    menu: Menu
+
+
+SCENARIOS: Final = {
+    "calm": Scenario(
+        "no fault at all: commands, late and stray events, pauses, ends of runs",
+        Menu(crashes=False, network=False, disk=False, space=False, journal=False),
+    ),
+    "crashes": Scenario(
+        "power cuts and kills at any storage step, also inside the recovery",
+        Menu(network=False, disk=False, space=False, journal=False),
+    ),
+    "network": Scenario(
+        "messages lost, doubled, late; connections cut; sources that hang; damaged messages",
+        Menu(crashes=False, disk=False, space=False, journal=False),
+    ),
+    "disk": Scenario(
+        "EIO, ENOSPC, short writes, slow and failed syncs at any call, once or from then on",
+        Menu(crashes=False, network=False, space=False, journal=False),
+    ),
+    "space": Scenario(
+        "full disks, freed later", Menu(crashes=False, network=False, disk=False, journal=False)
+    ),
+    "journal": Scenario(
+        "a journal that is full, and commits of unknown outcome",
+        Menu(crashes=False, network=False, disk=False, space=False),
+    ),
+    "everything": Scenario("all of it at once", EVERYTHING),
+}
+
+# How often an action stands among those that are drawn from: the calm ones, and those of a trouble
+# (or of several that must all be on the menu).
+CALM_ACTIONS: Final[Mapping[str, int]] = MappingProxyType(
+    {
+        "send": 6, "send_late": 2, "send_stray": 1, "new_source": 1, "goodbye": 1,
+        "start_run": 1, "pause": 1, "resume": 1, "stop_run": 2, "abort_run": 1, "configure": 1,
+        "wait": 1,
+    }
+)  # fmt: skip
+TROUBLES: Final[Mapping[str, Mapping[str, int]]] = MappingProxyType(
+    {
+        "crashes": {"crash": 2, "kill": 1},
+        "network": {
+            "storm": 1,
+            "calm": 1,
+            "cut": 1,
+            "hang": 1,
+            "damaged_message": 1,
+            "second_session": 1,
+            "take_over": 1,
+            "lie": 1,
+        },
+        "disk": {"disk_fault": 2, "lasting_disk_fault": 1, "mend": 1, "stalled_stream": 1},
+        "space": {"fill_disk": 1, "free_disk": 1, "full_at_the_end": 1},
+        "journal": {"journal_fault": 1, "fill_journal": 1, "full_journal_at_the_end": 1},
+        "crashes disk": {"failed_sync": 1},
+    }
+)
+
+
+def actions(menu: Menu) -> list[str]:
+    """The names to draw from, each as often as it is to come."""
+    tables = [CALM_ACTIONS]
+    tables += [t for kinds, t in TROUBLES.items() if all(getattr(menu, k) for k in kinds.split())]
+    return [name for table in tables for name, often in table.items() for _ in range(often)]
