@@ -187,6 +187,10 @@ class SimulatedSource:
             self._history.message_to_logger(message)
             self._network.send_to_logger(self.peer, message)
 
+    def lost(self) -> None:
+        """It sees that its connection is gone."""
+        self.machine.lost(self._clock.monotonic_ns())
+
     def hear_again(self) -> None:
         """It does not hang any more."""
         self.silent = self.deaf = False

@@ -82,9 +82,13 @@ class Troubles:
         self._world.network.weather = CALM
 
     def cut(self) -> None:
+        """All connections break; some sources notice, and say HELLO at once."""
         self._course.faults["network"] += 1
         self._course.tell("network cut")
         self._world.network.cut()
+        for source in self._course.sources:
+            if self._course.random.random() < 0.7:
+                source.lost()
 
     def hang(self) -> None:
         """Some sources stand still, or hear nothing of what they are told."""
