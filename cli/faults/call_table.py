@@ -61,6 +61,9 @@ TAKES_SPACE: Final = WRITES | {
     "mkdir",
 }  # fmt: skip
 
+# What a filesystem that is mounted read-only refuses; a sync has nothing to do there.
+CHANGES: Final = frozenset(_CALLS) - READS - SYNCS - {LISTEN}
+
 # Opening changes a disk only where it makes or empties a file. The third is __O_TMPFILE.
 _OPEN_CHANGES: Final = os.O_CREAT | os.O_TRUNC | 0o20000000
 _FLAGS_AT: Final = {"openat": 2, "open": 1}

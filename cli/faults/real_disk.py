@@ -20,7 +20,7 @@ from random import Random
 from typing import IO, Final
 
 from cli.faults import judge
-from cli.faults.call_table import LISTEN, READS, SYNCS, TAKES_SPACE, WRITES
+from cli.faults.call_table import CHANGES, LISTEN, READS, SYNCS, TAKES_SPACE, WRITES
 from cli.faults.keeper import Keeper, start
 from cli.faults.ledger import Ledger
 from cli.faults.plan import Fault, Lasting, Plan
@@ -77,6 +77,10 @@ def _fail(code: int, calls: frozenset[str]) -> Callable[[int, int], tuple[Fault,
     return faults
 
 
+def _go_read_only(at: int, variant: int) -> tuple[Fault, ...]:
+    return (Fault(Fate(Deed.FAIL, code=errno.EROFS), at, CHANGES, Lasting.FROM_THEN_ON),)
+
+
 def _shorten(at: int, variant: int) -> tuple[Fault, ...]:
     return (Fault(Fate(Deed.SHORT), at, WRITES, tuple(Lasting)[variant]),)
 
@@ -113,6 +117,12 @@ SCENARIOS: Final = {
     ),
     "short": RealScenario(
         "half of a write is done, once or from then on", 2, WRITES, _shorten
+    ),
+    "read-only": RealScenario(
+        "EROFS at every change from a call on, as on a filesystem that went read-only",
+        1,
+        CHANGES,
+        _go_read_only,
     ),
     "read": RealScenario(
         "EIO at a read, once or from then on", 2, READS, _fail(errno.EIO, READS)

@@ -30,8 +30,10 @@ def small_disk(folder: Path, size_bytes: int) -> Iterator[Path]:
     with image.open("wb") as file:
         file.truncate(size_bytes)
     place.mkdir()
-    _run("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=0", str(image))
-    _run("mount", "-o", "loop", str(image), str(place))
+    # As distributions have it: after an error in its own structures it goes read-only.
+    options = ("-m", "0", "-e", "remount-ro", "-E", "lazy_itable_init=0")
+    _run("mkfs.ext4", "-q", "-F", *options, str(image))
+    mount(place)
     try:
         yield place
     finally:
@@ -42,6 +44,35 @@ def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode:
         pytest.skip(f"no small disk can be made: {command[0]}: {done.stderr.decode().strip()}")
+
+
+def mount(disk: Path) -> None:
+    """A small disk, again."""
+    _run("mount", "-o", "loop", str(disk.parent / "image"), str(disk))
+
+
+def unmount(disk: Path) -> None:
+    """With nobody on it; its own structures are mended, as at a boot."""
+    subprocess.run(["umount", str(disk)], check=True)
+    image = str(disk.parent / "image")
+    mended = subprocess.run(["e2fsck", "-p", image], capture_output=True, check=False)
+    assert mended.returncode in (0, 1), mended.stdout.decode()
+
+
+def remount(disk: Path, option: str) -> None:
+    """`ro` or `rw`; the kernel refuses `ro` while a file is open for writing."""
+    subprocess.run(["mount", "-o", f"remount,{option}", str(disk)], check=True)
+
+
+def go_read_only(disk: Path) -> None:
+    """As if the filesystem had found an error in itself: nothing can be written any more, also to
+    files that are open. It stays so until the disk is mounted anew."""
+    found = disk.stat().st_dev
+    device = Path(f"/sys/dev/block/{os.major(found)}:{os.minor(found)}").resolve().name
+    try:
+        Path(f"/sys/fs/ext4/{device}/trigger_fs_error").write_text("1")
+    except OSError as error:
+        pytest.skip(f"no filesystem can be made read-only here: {error}")
 
 
 def break_disk(disk: Path) -> None:

@@ -16,6 +16,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from cli.faults.system_calls import Decide, Interposed
 from dlog.adapters.coor_link import CoorClient, NoAnswer, read_whereabouts
 from dlog.adapters.journal import LmdbJournal
 from dlog.core import journal_records as records
@@ -83,6 +84,7 @@ class LoggerProcess:
         self.config_file = folder / "dlog.toml"
         self.log_file = folder / "logger.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.held: Interposed | None = None
         self.configure_with(configuration)
 
     def configure_with(self, configuration: str) -> None:
@@ -101,8 +103,9 @@ class LoggerProcess:
         arguments: Sequence[str] = (),
         prefix: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
+        decide: Decide | None = None,
     ) -> subprocess.Popen[bytes]:
-        """Start it, and wait for nothing."""
+        """Start it, and wait for nothing. decide: what becomes of each of its storage calls."""
         assert self.process is None or self.process.poll() is not None, "it runs already"
         if resume:
             command = dlog_command("resume", "-d", self.data)
@@ -111,6 +114,10 @@ class LoggerProcess:
         with self.log_file.open("ab") as log:
             log.write(f"--- {' '.join(command[3:])}\n".encode())
             log.flush()
+            if decide is not None:
+                self.held = Interposed([*command, *arguments], self.data, decide, log=log)
+                self.process = self.held.process
+                return self.process
             self.process = subprocess.Popen(
                 [*prefix, *command, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env={**environment(), **(env or {})},

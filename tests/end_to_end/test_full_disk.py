@@ -4,6 +4,7 @@ itself."""
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -21,7 +22,15 @@ from tests.end_to_end.events import (
     merged,
     readable,
 )
-from tests.end_to_end.filesystems import Hog, break_disk, small_disk
+from tests.end_to_end.filesystems import (
+    Hog,
+    break_disk,
+    go_read_only,
+    mount,
+    remount,
+    small_disk,
+    unmount,
+)
 from tests.end_to_end.processes import LoggerProcess, strace_on, until
 
 INIT = """
@@ -460,13 +469,102 @@ def test_a_start_without_the_disk_of_an_active_run_is_refused(
     assert f"{disk}: " in logger.log_tail()
     assert "is its disk mounted?" in logger.log_tail()
     assert list(disk.iterdir()) == []
-    subprocess.run(["mount", "-o", "loop", str(disk.parent / "image"), str(disk)], check=True)
+    mount(disk)
     logger.start(auto=False)
     in_small_batches(sender, 50)
     logger.stop_run(7)
     sender.finish()
     logger.stop()
     assert_exactly_once([logger.data, disk], sender.expected())
+    logger.assert_verified()
+
+
+def test_a_disk_that_goes_read_only_ends_the_logger_and_costs_nothing(
+    new_logger: NewLogger, disk: Path
+) -> None:
+    logger = new_logger(UNWATCHED, data=disk / "data").start()
+    logger.start_run(7)
+    sender = Sender(logger.data, "source", (7,), BOTH, pause_seconds=0.002)
+    sender.start()
+    acknowledges(sender)
+    go_read_only(disk)
+    assert logger.ended(20) == 70
+    stands_still(sender)
+    logger.spawn(auto=False)
+    assert logger.ended(20) in (1, 70)
+    assert "Read-only file system" in logger.log_tail()
+    unmount(disk)
+    mount(disk)
+    logger.start(auto=False, state="RUNNING")
+    acknowledges(sender)
+    sender.halt()
+    sender.source.flush(30)
+    logger.stop_run(7)
+    sender.finish()
+    logger.stop()
+    assert_exactly_once(logger.data, sender.expected())
+    logger.assert_verified()
+
+
+def test_a_start_on_a_disk_that_is_mounted_read_only_is_refused_in_words(
+    new_logger: NewLogger, disk: Path
+) -> None:
+    logger = new_logger(UNWATCHED, data=disk / "data").start()
+    logger.start_run(7)
+    sender = Sender(logger.data, "source", (7,), BOTH)
+    in_small_batches(sender, 50)
+    for _ in range(50):
+        sender.send(7)
+    logger.kill()
+    remount(disk, "ro")
+    logger.spawn(auto=False)
+    assert logger.ended() in (1, 70)
+    assert "Read-only file system" in logger.log_tail()
+    assert "Traceback" not in logger.log()
+    remount(disk, "rw")
+    logger.start(auto=False, state="RUNNING")
+    in_small_batches(sender, 50)
+    logger.stop_run(7)
+    sender.finish()
+    logger.stop()
+    assert_exactly_once(logger.data, sender.expected())
+    logger.assert_verified()
+
+
+def test_a_stream_on_a_disk_that_goes_read_only_does_not_stop_the_others(
+    two_directories: LoggerProcess, disk: Path
+) -> None:
+    logger = two_directories.start()
+    logger.start_run(7)
+    stalled = Sender(logger.data, "to-the-dead-one", (7,), ("b",), pause_seconds=0.002)
+    good = Sender(logger.data, "to-the-other", (7,), ("a",), offset=1, pause_seconds=0.002)
+    moving = Sender(logger.data, "to-either", (7,), ("c",), offset=2, pause_seconds=0.002)
+    senders = (stalled, good, moving)
+    for sender in senders:
+        sender.start()
+    for sender in senders:
+        acknowledges(sender)
+    go_read_only(disk)
+    until(lambda: "stalled run 7 stream b" in logger.alarms(), "the stream stalls")
+    stands_still(stalled)
+    for _ in range(2):
+        acknowledges(good)
+        acknowledges(moving)
+    # What stalls is not lost: it stands once the disk is mounted anew.
+    logger.signal(signal.SIGTERM)
+    assert logger.ended() == 0
+    unmount(disk)
+    mount(disk)
+    logger.start(auto=False, state="RUNNING")
+    acknowledges(stalled)
+    for sender in senders:
+        sender.halt()
+        sender.source.flush(30)
+    logger.stop_run(7)
+    for sender in senders:
+        sender.finish()
+    logger.stop()
+    assert_exactly_once([logger.data, disk], merged(*(sender.expected() for sender in senders)))
     logger.assert_verified()
 
 

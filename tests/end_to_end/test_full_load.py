@@ -1,0 +1,188 @@
+"""Faults while several sources send as fast as the logger takes it: the contract holds at full
+speed."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable
+
+import pytest
+
+from cli.faults import system_calls
+from cli.faults.call_table import SYNCS, WRITES
+from cli.faults.system_calls import PASS, Call, Deed, Fate
+from dlog.limits import MIB
+from tests.end_to_end.conftest import NewLogger
+from tests.end_to_end.floods import EVENT_BYTES, Flood, assert_floods_stand_once
+from tests.end_to_end.processes import QUICK_INIT, LoggerProcess, until
+
+CONFIGURATION = (
+    QUICK_INIT
+    + """
+memory_bytes = "64 MiB"
+[streams.a]
+ranges = false
+part_bytes = "64 MiB"
+[streams.b]
+ranges = false
+part_bytes = "32 MiB"
+"""
+)
+RUN = 7
+SOURCES = 3
+EVENTS_MAX = 200 * MIB // EVENT_BYTES  # of a source
+FAULT_SECONDS = 0.5
+
+
+@pytest.fixture
+def _allowed() -> None:
+    try:
+        system_calls.check()
+    except system_calls.Refused as refused:
+        pytest.skip(f"no storage call can be held here: {refused}")
+
+
+class Switch:
+    """Turned on and off while the logger runs: then the calls that `hits` take this fate."""
+
+    def __init__(self, fate: Fate, hits: Callable[[Call], bool]) -> None:
+        self.fate, self._hits = fate, hits
+        self.on = False
+        self.struck = 0
+
+    def __call__(self, call: Call) -> Fate:
+        if self.on and self._hits(call):
+            self.struck += 1
+            return self.fate
+        return PASS
+
+
+def flood(logger: LoggerProcess) -> list[Flood]:
+    logger.start_run(RUN)
+    floods = [Flood(logger.data, n, RUN, ("a", "b"), EVENTS_MAX) for n in range(SOURCES)]
+    for each in floods:
+        each.start()
+    goes_on(floods)
+    return floods
+
+
+def acknowledged(floods: list[Flood]) -> int:
+    return sum(each.source.acknowledged for each in floods)
+
+
+def goes_on(floods: list[Flood], events: int = 40_000) -> None:
+    before = acknowledged(floods)
+    until(lambda: acknowledged(floods) > before + events, f"{events} more acknowledgements")
+
+
+def finish(logger: LoggerProcess, floods: list[Flood], began: float) -> None:
+    for each in floods:
+        each.halt()
+        each.source.flush(60)
+    seconds = time.monotonic() - began
+    logger.stop_run(RUN)
+    reports = [each.source.close(30) for each in floods]
+    logger.stop()
+    sent = sum(each.sent for each in floods)
+    print(f"\n{sent} events in {seconds:.1f} s, {sent * EVENT_BYTES / seconds / 1e6:.0f} MB/s")
+    assert [r.pending for r in reports] == [0] * SOURCES
+    assert sum(r.acknowledged for r in reports) == sent
+    assert_floods_stand_once(logger.data, RUN, floods)
+    assert sum(count.stored for count in logger.counts(RUN).values()) == sent
+    logger.assert_verified()
+
+
+def test_kills_at_full_speed_cost_nothing(new_logger: NewLogger) -> None:
+    logger = new_logger(CONFIGURATION).start()
+    began = time.monotonic()
+    floods = flood(logger)
+    for _ in range(3):
+        logger.kill()
+        logger.start(auto=False, state="RUNNING")
+        goes_on(floods)
+    finish(logger, floods, began)
+
+
+def of_a_part(calls: frozenset[str]) -> Callable[[Call], bool]:
+    return lambda call: call.name in calls and call.path.endswith(".part")
+
+
+def of_the_journal(calls: frozenset[str]) -> Callable[[Call], bool]:
+    return lambda call: call.name in calls and call.path == "journal/data.mdb"
+
+
+@pytest.mark.usefixtures("_allowed")
+@pytest.mark.parametrize(
+    ("code", "calls"),
+    [
+        (errno.EIO, SYNCS),
+        pytest.param(errno.EIO, WRITES, marks=pytest.mark.soak),
+        (errno.ENOSPC, WRITES),
+    ],
+)
+def test_a_disk_that_fails_for_a_while_at_full_speed_costs_nothing(
+    new_logger: NewLogger, code: int, calls: frozenset[str]
+) -> None:
+    fault = Switch(Fate(Deed.FAIL, code=code), of_a_part(calls))
+    logger = new_logger(CONFIGURATION).start(decide=fault)
+    began = time.monotonic()
+    floods = flood(logger)
+    fault.on = True
+    until(lambda: fault.struck, "the fault strikes")
+    # What was durable before may still be told.
+    stand_still(floods)
+    fault.on = False
+    goes_on(floods)
+    finish(logger, floods, began)
+
+
+def stand_still(floods: list[Flood]) -> None:
+    """No acknowledgement for the time of the fault, once those under way have come."""
+    deadline = time.monotonic() + 10
+    seen, since = acknowledged(floods), time.monotonic()
+    while time.monotonic() < since + FAULT_SECONDS:
+        assert time.monotonic() < deadline, "acknowledgements while storage fails"
+        time.sleep(0.05)
+        if acknowledged(floods) != seen:
+            seen, since = acknowledged(floods), time.monotonic()
+
+
+@pytest.mark.usefixtures("_allowed")
+@pytest.mark.parametrize(
+    ("code", "calls"),
+    [(errno.EIO, SYNCS), pytest.param(errno.EIO, WRITES, marks=pytest.mark.soak)],
+)
+def test_a_journal_that_fails_at_full_speed_costs_a_restart_and_nothing_else(
+    new_logger: NewLogger, code: int, calls: frozenset[str]
+) -> None:
+    fault = Switch(Fate(Deed.FAIL, code=code), of_the_journal(calls))
+    logger = new_logger(CONFIGURATION).start(decide=fault)
+    began = time.monotonic()
+    floods = flood(logger)
+    fault.on = True
+    assert logger.ended() == 70
+    logger.start(auto=False, state="RUNNING")
+    goes_on(floods)
+    finish(logger, floods, began)
+
+
+@pytest.mark.usefixtures("_allowed")
+def test_slow_syncs_at_full_speed_hold_up_the_sources_and_no_command(
+    new_logger: NewLogger,
+) -> None:
+    slow = Switch(Fate(Deed.DELAY, seconds=0.5), of_a_part(SYNCS))
+    logger = new_logger(CONFIGURATION).start(decide=slow)
+    began = time.monotonic()
+    floods = flood(logger)
+    slow.on = True
+    until(lambda: slow.struck >= 2, "syncs are slow")
+    for _ in range(5):
+        asked = time.monotonic()
+        status = logger.status()
+        assert time.monotonic() - asked < 1.0, "STATUS waits for the disk"
+        assert status.memory.in_use_bytes <= status.memory.budget_bytes
+    goes_on(floods, events=1000)
+    slow.on = False
+    goes_on(floods)
+    finish(logger, floods, began)
