@@ -71,6 +71,7 @@ class _Commits:
 
 class BlockStore:
     """Used by the stream's thread. ending: commits may use the ballast, for the run must end.
+    journal_full: it was when the ending began, so that no new part is begun any more.
 
     `stream` is the stream's record as it was last handed to the committer. stalled: why nothing can
     be written now, "" where it can.
@@ -99,6 +100,7 @@ class BlockStore:
             stream = msgspec.structs.replace(stream, directory=0)
         self.stream = stream
         self.ending = False
+        self.journal_full = False
         self.stalled = ""
         self._next_block = stream.next_block  # runs ahead of the record
         self._first_unreported = self._next_block
@@ -223,6 +225,10 @@ class BlockStore:
     def _refuse_without_space(self, block_bytes: int) -> None:
         """No file is begun that could not take the block: each try would leave one behind."""
         directory = self._storage.directories[self.stream.directory]
+        if self.ending and self.journal_full:
+            # A backlog may be thousands of parts, and each is a record that stays: the ballast is
+            # for the end of the run.
+            raise DiskFull("the journal is full: no new part is begun", path=directory.name)
         if directory.space().free < block_bytes + NEW_PART_BYTES:
             raise DiskFull("no space left for a new part", path=directory.name)
 

@@ -103,6 +103,7 @@ class StreamWriter:
     def use_ballast(self) -> None:
         """Whatever its thread commits and waits for is needed to end the run: so is what it waits
         for now."""
+        self._store.journal_full = self._committer.full_since_ns is not None
         self._store.ending = True
         self._committer.submit([], use_ballast=True)
 

@@ -274,14 +274,16 @@ class Life:
         self.committer.step()
 
     def _tidy(self) -> None:
-        if self._clock.monotonic_ns() >= self._tidy_ns:
+        # In a thread of its own it waits for the journal's space and holds up nobody.
+        if self._clock.monotonic_ns() >= self._tidy_ns and not self._world.journal_is_full:
             self._tidy_ns = self._clock.monotonic_ns() + TIDY_NS
             self._housekeeper.step()
 
     def end(self) -> None:
         """After STOP: the last housekeeping, the last commit."""
         self._housekeeper.stop(tidy_up=True)
-        self._housekeeper.step()
+        if not self._world.journal_is_full:
+            self._housekeeper.step()
         clean = BootRecord(boot=self.boot, clean=True)
         self.committer.submit([(records.BOOT, records.encode_record(records.BOOT, clean))]).wait()
 
@@ -458,6 +460,10 @@ class World:
         self._journal_free_when = until
         self._journal_free_ns = self.clock.monotonic_ns() + duration_ns
         self._rounds_full = 0
+
+    @property
+    def journal_is_full(self) -> bool:
+        return self.store.capacity_bytes != FREE
 
     def free_journal(self) -> None:
         self.store.capacity_bytes = FREE

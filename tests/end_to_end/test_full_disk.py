@@ -31,7 +31,7 @@ from tests.end_to_end.filesystems import (
     small_disk,
     unmount,
 )
-from tests.end_to_end.processes import LoggerProcess, strace_on, until
+from tests.end_to_end.processes import CHECKOUT, LoggerProcess, strace_on, until
 
 INIT = """
 [init]
@@ -341,6 +341,71 @@ def end_of_data(path: Path) -> int:
     with path.open("rb") as file:
         content = file.read()
     return len(content.rstrip(b"\0"))
+
+
+# --- a journal whose map is full ------------------------------------------------------------------
+
+# No machine can fill 64 GiB of journal in a test: this one has 768 KiB.
+SMALL_JOURNAL = """
+from dlog.adapters import journal, journal_files
+journal._FREE_PAGES_BYTES = 64 << 10
+journal_files.JournalSpace.__new__.__defaults__ = (6 << 17, 512 << 10, 64 << 10)
+"""
+SMALL_PARTS = UNWATCHED.replace("[streams.b]", "[streams.b]\nranges = false\npart_events = 20")
+
+
+@pytest.fixture
+def small_journal(tmp_path: Path) -> dict[str, str]:
+    """The environment of a logger with such a journal."""
+    folder = tmp_path / "small-journal"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(SMALL_JOURNAL)
+    return {"PYTHONPATH": f"{folder}:{CHECKOUT}"}
+
+
+def until_full(logger: LoggerProcess, sender: Sender) -> None:
+    """Every twenty events are a closed file in the catalogue, until that takes no more."""
+    sender.start()
+    until(lambda: "journal-full" in logger.alarms(), "the alarm", seconds=60)
+    stands_still(sender)
+
+
+@pytest.mark.soak
+def test_a_journal_that_is_full_stops_the_sources_and_goes_on_when_it_may_grow(
+    new_logger: NewLogger, small_journal: dict[str, str]
+) -> None:
+    logger = new_logger(SMALL_PARTS).start(env=small_journal)
+    logger.start_run(7)
+    sender = Sender(logger.data, "source", (7,), ("b",), pause_seconds=0.01)
+    until_full(logger, sender)
+    sender.halt()
+    assert sender.source.report().pending
+    for _ in range(2):
+        logger.kill()
+        logger.start(auto=False, env=small_journal, state="RUNNING")
+        stands_still(sender)
+    logger.kill()
+    logger.start(auto=False, state="RUNNING")
+    sender.source.flush(60)
+    logger.stop_run(7)
+    sender.finish()
+    logger.stop()
+    assert_exactly_once(logger.data, sender.expected())
+    logger.assert_verified()
+
+
+def test_a_run_can_be_ended_while_the_journal_is_full(
+    new_logger: NewLogger, small_journal: dict[str, str]
+) -> None:
+    logger = new_logger(SMALL_PARTS).start(env=small_journal)
+    logger.start_run(7)
+    sender = Sender(logger.data, "source", (7,), ("b",), pause_seconds=0.01)
+    until_full(logger, sender)
+    assert logger.do("STOP RUN", {"run": 7}, timeout=30).data["state"] == "ENDED"
+    end_with_losses(sender)
+    assert_what_is_acknowledged_is_there([logger.data], 7, sender)
+    logger.do("STOP", timeout=30)
+    assert logger.ended() == 0
 
 
 # --- disks that fail ---------------------------------------------------------------------------
