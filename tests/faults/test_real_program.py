@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from cli.faults import campaign, real_disk, system_calls
 from dlog.simulation.campaign import Outcome
 
 # So many plays of each scenario in the default run; `make soak` tries every storage call.
-PLAYS = int(os.environ.get("DLOG_FAULT_PLAYS", "4"))
+PLAYS = int(os.environ.get("DLOG_FAULT_PLAYS", "3"))
 JOBS = (os.cpu_count() or 1) + 1  # a play waits half of the time
 
 
@@ -28,24 +29,26 @@ def holds(name: str, outcome: Outcome) -> None:
     assert not outcome.problems, "\n".join(said)
 
 
-def play_all(folder: Path, name: str, plays: int) -> None:
-    (tried,) = campaign.spread(folder, [name], plays)
-    print(f"\n{name}: {len(tried.seeds)} plays; of {tried.calls} calls, k = {tried.every}")
-    tasks = [(name, seed) for seed in tried.seeds]
+def play_all(folder: Path, names: Sequence[str], plays: int) -> None:
+    tasks: list[campaign.Task] = []
+    for tried in campaign.spread(folder, names, plays):
+        print(
+            f"\n{tried.name}: {len(tried.seeds)} plays; of {tried.calls} calls, k = {tried.every}"
+        )
+        tasks += [(tried.name, seed) for seed in tried.seeds]
     struck = 0
-    for _, outcome in campaign.play_all(campaign.on_disk(folder), tasks, JOBS):
+    for name, outcome in campaign.play_all(campaign.on_disk(folder), tasks, JOBS):
         holds(name, outcome)
         struck += outcome.faults.total() > 0
-    # The number of calls varies a little with the order of threads.
-    assert struck >= 0.9 * len(tasks)
+    # The number of calls varies a little with the order of threads, the moments with the machine.
+    assert struck >= 0.8 * len(tasks)
 
 
-@pytest.mark.parametrize("name", real_disk.SCENARIOS)
-def test_the_contract_holds_at_every_kth_storage_call(name: str, tmp_path: Path) -> None:
-    play_all(tmp_path, name, PLAYS)
+def test_the_contract_holds_at_every_kth_storage_call(tmp_path: Path) -> None:
+    play_all(tmp_path, list(real_disk.SCENARIOS), PLAYS)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("name", real_disk.SCENARIOS)
 def test_the_contract_holds_at_every_storage_call(name: str, tmp_path: Path) -> None:
-    play_all(tmp_path, name, 10_000 if name != real_disk.MOMENTS else 1_000)
+    play_all(tmp_path, [name], 10_000 if name != real_disk.MOMENTS else 1_000)
