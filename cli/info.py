@@ -125,7 +125,7 @@ def _show(summary: Summary, blocks: bool) -> None:
         rows["status"] = summary.closing.status
         rows["blocks missing"] = ", ".join(f"{a} to {b}" for a, b in summary.closing.gaps)
     if summary.sidecar is not None:
-        rows["adler32"] = summary.sidecar.adler32
+        rows["crc32c"] = summary.sidecar.crc32c
         rows["closed"] = time_text(summary.sidecar.closed_ns)
         rows["sealed"] = summary.sidecar.sealed
         rows["file content"] = summary.sidecar.file_content_status

@@ -36,7 +36,7 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
     totals: Totals | None = None
     created_ns: int = 0
     closed_ns: int = 0
-    adler32: str = ""
+    crc32c: str = ""
     status: str = ""
     sealed: str = ""
     problem: str = ""
@@ -165,7 +165,7 @@ def _of_record(data: DataDirectory, record: FileRecord | ClosedFileRecord) -> Fi
         part=record.part,
         totals=record.totals,
         created_ns=record.created_ns,
-        adler32=f"{record.adler32:08x}",
+        crc32c=f"{record.crc32c:08x}",
         sealed=(record.reason or "sealed") if record.sealed else "",
     )
     if isinstance(record, FileRecord):
@@ -192,7 +192,7 @@ def file_entry(path: Path) -> FileEntry:
             path=str(path), run=sidecar.run, stream=sidecar.stream, kind=sidecar.kind,
             part=sidecar.part, state=FileState.CLOSED, size_bytes=sidecar.size_bytes,
             totals=sidecar.totals, created_ns=sidecar.created_ns, closed_ns=sidecar.closed_ns,
-            adler32=sidecar.adler32, status=sidecar.file_content_status, sealed=sidecar.sealed,
+            crc32c=sidecar.crc32c, status=sidecar.file_content_status, sealed=sidecar.sealed,
         )  # fmt: skip
     place, header = place_of(path), read_header(path)
     if header is None:

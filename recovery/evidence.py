@@ -9,13 +9,13 @@ sealed file, and those below the first block of a later boot, since a restart cu
 from __future__ import annotations
 
 import contextlib
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from crc32c import crc32c
 from numpy.typing import NDArray
 
 from dlog.core.block import FLAG_GROUP_END, FragmentEntry
@@ -33,7 +33,7 @@ from recovery.facts import (
     read_sidecar,
 )
 from recovery.judge import Progress, no_progress, open_header
-from recovery.walk import Adler32
+from recovery.walk import FileChecksum
 
 ROW_DTYPE: Final = np.dtype(
     [
@@ -52,7 +52,7 @@ class Testimony:
 
     sealed_at: where a fault ended it, None for no fault. has_footer: its index is whole, so that
     all its blocks had been committed. pieces: for an open file, the block in which each piece ends,
-    with its watermark; for a closed one `marks` alone. adler32: of the whole file, if closed.
+    with its watermark; for a closed one `marks` alone. crc32c: of the whole file, if closed.
     """
 
     place: Place
@@ -66,7 +66,7 @@ class Testimony:
     totals: Totals
     told_totals: Totals | None
     has_footer: bool
-    adler32: int
+    crc32c: int
     marks: dict[MarkKey, int]
     pieces: list[tuple[int, MarkKey, int]]
     sessions: dict[SessionId, int]
@@ -158,13 +158,13 @@ def hear(
         problems = []
         if opened.problem is not None:
             problems.append(f"header page: {opened.problem.reason}")
-        adler32 = Adler32(progress)
-        adler32.data(memoryview(source.header_page()))
+        file_crc = FileChecksum(progress)
+        file_crc.data(memoryview(source.header_page()))
         gathered = _Gatherer(keep_pieces=place.is_part)
         if opened.salt is not None:
             for span in scan(
                 source, salt=opened.salt, path=str(place.path), end=end, chain=opened.chain,
-                depth=Depth.FULL, observe=adler32,
+                depth=Depth.FULL, observe=file_crc,
             ):  # fmt: skip
                 gathered.take(span)
     sidecar = None
@@ -176,7 +176,7 @@ def hear(
     return Testimony(
         place, directory, size, opened.header, sidecar, sealed_at,
         known.witness if sealed_at is not None else "", gathered.rows(), gathered.totals, told,
-        gathered.has_footer, adler32.value, gathered.marks, gathered.pieces, gathered.sessions,
+        gathered.has_footer, file_crc.value, gathered.marks, gathered.pieces, gathered.sessions,
         [*problems, *gathered.damage],
     )  # fmt: skip
 
@@ -266,7 +266,7 @@ class DurableEnd:
     durable: int
     last_header_offset: int
     chain: int
-    adler32: int
+    crc32c: int
     totals: Totals
 
 
@@ -287,12 +287,12 @@ def durable_end(file: Testimony, last_number: int) -> DurableEnd:
     if file.sealed_at is not None:
         durable = file.sealed_at
     durable = min(durable, file.size) if file.header is None else durable
-    return DurableEnd(durable, offset, chain, adler32_of(file.place.path, durable), totals)
+    return DurableEnd(durable, offset, chain, crc_of(file.place.path, durable), totals)
 
 
-def adler32_of(path: Path, end: int) -> int:
-    """The adler32 of the first `end` bytes."""
-    adler32 = 1
+def crc_of(path: Path, end: int) -> int:
+    """The checksum of the first `end` bytes."""
+    file_crc = 0
     with FileSource(path) as source:
         buffer = memoryview(bytearray(1 << 20))
         at = 0
@@ -300,9 +300,9 @@ def adler32_of(path: Path, end: int) -> int:
             got = source.read_into(at, buffer[: min(len(buffer), end - at)])
             if got == 0:
                 raise FormatError("ends below its durable offset", path=str(path), offset_bytes=at)
-            adler32 = zlib.adler32(buffer[:got], adler32)
+            file_crc = crc32c(buffer[:got], file_crc)
             at += got
-    return adler32
+    return file_crc
 
 
 # --- ranges -----------------------------------------------------------------------------------

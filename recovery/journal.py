@@ -71,7 +71,7 @@ from dlog.ports import Change
 from recovery.evidence import (
     Range,
     Testimony,
-    adler32_of,
+    crc_of,
     durable_end,
     hear,
     ranges,
@@ -373,7 +373,7 @@ class _Rebuild:
             run=key.run, stream=key.stream, kind=key.kind, part=key.part, state=state,
             directory=file.directory, path=file_path(key), file_uuid=header.file_uuid,
             salt=header.salt, boot=header.boot, created_ns=header.created_ns, durable=end.durable,
-            reserved=max(file.size, end.durable), adler32=end.adler32,
+            reserved=max(file.size, end.durable), crc32c=end.crc32c,
             last_header_offset=end.last_header_offset, chain=end.chain, totals=end.totals,
             low=span.low if span is not None else -1, high=span.high if span is not None else -1,
             predecessor_part=header.predecessor_part,
@@ -416,7 +416,7 @@ class _Rebuild:
             run=key.run, stream=key.stream, kind=key.kind, part=key.part, state=FileState.ERROR,
             directory=file.directory, path=file_path(key), file_uuid=bytes(16), salt=bytes(16),
             boot=int(rows["boot"][0]), created_ns=self._now(), durable=end.durable,
-            reserved=file.size, adler32=end.adler32, last_header_offset=end.last_header_offset,
+            reserved=file.size, crc32c=end.crc32c, last_header_offset=end.last_header_offset,
             chain=end.chain, totals=end.totals,
             reason="its header page does not hold: dlog recover makes a file of its blocks",
         ))  # fmt: skip
@@ -429,17 +429,17 @@ class _Rebuild:
         self._report.events += totals.events
         status = sidecar.file_content_status if sidecar is not None else "good"
         uuid = header.file_uuid if header is not None else bytes(16)
-        size, adler32 = file.size, file.adler32
+        size, file_crc = file.size, file.crc32c
         if file.problems:
             status = "bad"
         if file.sealed_at is not None and file.sealed_at < file.size:
             size = file.sealed_at
-            adler32 = adler32_of(file.place.path, size)
+            file_crc = crc_of(file.place.path, size)
         chain = int(file.rows["crc"][-1]) if len(file.rows) else (header.crc if header else 0)
         self._book.put(closed_file_key(key), ClosedFileRecord(
             run=key.run, stream=key.stream, kind=key.kind, part=key.part,
             directory=file.directory, path=file_path(key), file_uuid=uuid, size_bytes=size,
-            adler32=adler32, created_ns=header.created_ns if header is not None else 0,
+            crc32c=file_crc, created_ns=header.created_ns if header is not None else 0,
             closed_ns=sidecar.closed_ns if sidecar is not None else 0, totals=totals,
             status=status, sealed=file.sealed_at is not None,
             reason="; ".join(file.problems) or (sidecar.sealed if sidecar is not None else ""),

@@ -33,7 +33,7 @@ from recovery.facts import (
     read_sidecar,
 )
 from recovery.report import Acknowledged, FileReport, Finding, FindingKind, Verdict, shown
-from recovery.walk import Adler32, Damage, Walked, walk
+from recovery.walk import Damage, FileChecksum, Walked, walk
 
 Progress = Callable[[int], None]
 
@@ -155,7 +155,7 @@ class _Judge:
         self._source = source
         self._depth = depth
         self._path = str(place.path)
-        self._adler = Adler32(progress)
+        self._crc = FileChecksum(progress)
         self._sidecar: Sidecar | None = None
 
     def run(self) -> None:
@@ -170,7 +170,7 @@ class _Judge:
             self._add(FindingKind.DURABLE, Verdict.DISAGREE, self._known.problem)
         if opened.problem is not None and not self._header_problem(opened.problem):
             return
-        self._adler.data(memoryview(self._source.header_page()))
+        self._crc.data(memoryview(self._source.header_page()))
         if self._known.stage is FileStage.CREATING:
             self._creating()
             return
@@ -275,7 +275,7 @@ class _Judge:
         spans = scan(
             self._source, salt=opened.salt, path=self._path, begin=begin, end=end,
             chain=opened.chain if begin == PAGE_BYTES else None, depth=self._depth,
-            observe=self._adler,
+            observe=self._crc,
         )  # fmt: skip
         walked = walk(spans, begin=begin, end=end, path=self._path)
         report, totals = self._report, walked.totals
@@ -636,8 +636,8 @@ class _Judge:
         damaged = self._report.verdict is Verdict.DAMAGED
         if sidecar.size_bytes != size:
             yield f"{sidecar.size_bytes} bytes, but the file has {size}"
-        elif sidecar.adler32 != f"{self._adler.value:08x}" and not damaged:
-            yield f"adler32 {sidecar.adler32}, but the file has {self._adler.value:08x}"
+        elif sidecar.crc32c != f"{self._crc.value:08x}" and not damaged:
+            yield f"crc32c {sidecar.crc32c}, but the file has {self._crc.value:08x}"
         totals = walked.closing[2].totals if walked.closing is not None else walked.totals
         if sidecar.totals != totals and not (damaged and walked.closing is None):
             yield difference("sidecar", sidecar.totals, totals)
@@ -697,8 +697,8 @@ class _Judge:
         damaged = self._report.verdict is Verdict.DAMAGED
         if closed.size_bytes != size:
             yield f"{closed.size_bytes} bytes, but the file has {size}"
-        elif closed.adler32 != self._adler.value and not damaged:
-            yield f"adler32 {closed.adler32:08x}, but the file has {self._adler.value:08x}"
+        elif closed.crc32c != self._crc.value and not damaged:
+            yield f"crc32c {closed.crc32c:08x}, but the file has {self._crc.value:08x}"
         totals = walked.closing[2].totals if walked.closing is not None else walked.totals
         if closed.totals != totals and not (damaged and walked.closing is None):
             yield difference("catalogue", closed.totals, totals)

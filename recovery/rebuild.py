@@ -9,7 +9,6 @@ import enum
 import hashlib
 import secrets
 import time
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
+from crc32c import crc32c
 
 from dlog.adapters.data_files import DataDirectory as Directory
 from dlog.core.block import Place as BlockPlace
@@ -282,7 +282,7 @@ class _Writer:
         self._rows: list[tuple[int, ...]] = []
         self._totals = Totals()
         self._at = 0
-        self._adler = 1
+        self._crc = 0
         self._file: DataFile = folder.create(self._aside)
 
     def _begin(self, first: int) -> None:
@@ -324,7 +324,7 @@ class _Writer:
         self._file.sync()
         self._file.close()
         path = Path(self._folder.name) / self._aside
-        problem = output_problem(path, self._totals, self._adler)
+        problem = output_problem(path, self._totals, self._crc)
         if problem:
             raise StorageError(f"the output does not verify: {problem}", path=str(path))
         self._folder.make_read_only(self._aside)
@@ -350,7 +350,7 @@ class _Writer:
 
     def _write(self, data: memoryview) -> None:
         self._file.write(Offset(self._at), data)
-        self._adler = zlib.adler32(data, self._adler)
+        self._crc = crc32c(data, self._crc)
         self._at += len(data)
 
     def _sidecar(self, now_ns: int, recovery: dict[str, Any]) -> Sidecar:
@@ -359,7 +359,7 @@ class _Writer:
             file=self._name.rsplit("/", 1)[-1], file_uuid=header.file_uuid.hex(),
             logger=header.text.logger, logger_uuid=header.logger_uuid.hex(), run=key.run,
             stream=key.stream, kind=key.kind.name.lower(), part=key.part, size_bytes=self._at,
-            adler32=f"{self._adler:08x}", file_content_status="recovered",
+            crc32c=f"{self._crc:08x}", file_content_status="recovered",
             created_ns=header.created_ns, closed_ns=now_ns, totals=self._totals,
             predecessor_part=header.predecessor_part, config=header.text.config,
             recovery=recovery,
@@ -369,7 +369,7 @@ class _Writer:
 _BEFORE_ITS_NAME: Final = frozenset({FindingKind.NAME, FindingKind.SIDECAR})
 
 
-def output_problem(path: Path, totals: Totals, adler: int) -> str:
+def output_problem(path: Path, totals: Totals, file_crc: int) -> str:
     """Why an output that was read back does not hold; "" where it does."""
     # Under a name that says that it is closed: no sidecar and no journal know it yet.
     place = Place(path, None, None, None, None, None, is_part=False)
@@ -380,11 +380,11 @@ def output_problem(path: Path, totals: Totals, adler: int) -> str:
     found = (report.blocks, report.events, report.payload_bytes)
     if found != (totals.blocks, totals.events, totals.payload_bytes):
         return "it holds other blocks than were written"
-    read_back = 1
+    read_back = 0
     with FileSource(path) as source:
         for piece in _pieces(source, source.size()):
-            read_back = zlib.adler32(piece, read_back)
-    return "" if read_back == adler else "its adler32 differs from what was written"
+            read_back = crc32c(piece, read_back)
+    return "" if read_back == file_crc else "its checksum differs from what was written"
 
 
 def _pieces(source: FileSource, end: int) -> Iterator[memoryview]:

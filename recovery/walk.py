@@ -4,15 +4,16 @@ reckon from. It judges nothing and opens nothing.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
+from crc32c import crc32c
 from numpy.typing import NDArray
 
 from dlog.core.block import BlockHeader, FragmentEntry
+from dlog.core.checksum import with_zeros
 from dlog.core.event_file import (
     INDEX_DTYPE,
     Closing,
@@ -26,7 +27,6 @@ from dlog.limits import PAGE_BYTES
 from dlog.model.ids import MarkKey
 from recovery.report import FindingKind
 
-_ADLER_PRIME: Final = 65521
 NO_ROWS: Final = np.empty(0, INDEX_DTYPE)
 
 
@@ -192,19 +192,17 @@ class _Marks:
         return ""
 
 
-class Adler32:
-    """An `Observer` that keeps the adler32 of what it saw, and tells how far it is."""
+class FileChecksum:
+    """An `Observer` that keeps the crc32c of what it saw, and tells how far it is."""
 
     def __init__(self, progress: Callable[[int], None]) -> None:
-        self.value = 1
+        self.value = 0
         self._progress = progress
 
     def data(self, view: memoryview) -> None:
-        self.value = zlib.adler32(view, self.value)
+        self.value = crc32c(view, self.value)
         self._progress(len(view))
 
     def zeros(self, count: int) -> None:
-        """Zeros leave the first sum as it is and add it to the second `count` times."""
-        low, high = self.value & 0xFFFF, self.value >> 16
-        self.value = (high + count % _ADLER_PRIME * low) % _ADLER_PRIME << 16 | low
+        self.value = with_zeros(self.value, count)
         self._progress(count)

@@ -20,13 +20,13 @@ numbers per stream, and `FileBuilder` puts a single file together block by block
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from crc32c import crc32c
 
 from dlog.core.block import (
     BlockHeader,
@@ -394,7 +394,7 @@ class FileBuilder:
             kind=self.key.kind.name.lower(),
             part=self.key.part,
             size_bytes=len(content),
-            adler32=f"{zlib.adler32(content):08x}",
+            crc32c=f"{crc32c(content):08x}",
             sealed=sealed,
             created_ns=self.created_ns,
             closed_ns=self.now_ns + 2_000_000,

@@ -204,7 +204,7 @@ class Closing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sidecar(msgspec.Struct, frozen=True, kw_only=True):
-    """The JSON file beside a closed event file. `adler32` is of the whole file, 8 hex digits.
+    """The JSON file beside a closed event file. `crc32c` is of the whole file, 8 hex digits.
 
     file_content_status: as DUNE's MetaCat names it, good, recovered or bad (acknowledged bytes were
     lost). sealed: why a fault ended the file without footer, "" where it has one.
@@ -221,7 +221,7 @@ class Sidecar(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     part: int
     size_bytes: int
-    adler32: str
+    crc32c: str
     file_content_status: str = "good"
     sealed: str = ""
     created_ns: int

@@ -213,7 +213,7 @@ class FileRecord(_Record, frozen=True, kw_only=True):
     """A file that is not CLOSED.
 
     path: final path inside its directory; on disk `.part` is behind it until it is closed.
-    durable: D, bytes. reserved: R, bytes. adler32: of the first D bytes. last_header_offset, chain:
+    durable: D, bytes. reserved: R, bytes. crc32c: of the first D bytes. last_header_offset, chain:
     where the last block below D begins, and its header's crc (the file header's crc for none).
     low, high: the range of event numbers, low exclusive, high inclusive; -1 for open.
     predecessor_*: as in the file header.
@@ -232,7 +232,7 @@ class FileRecord(_Record, frozen=True, kw_only=True):
     created_ns: int
     durable: int = 0
     reserved: int = 0
-    adler32: int = 1
+    crc32c: int = 0
     last_header_offset: int = 0
     chain: int = 0
     totals: Totals = Totals()
@@ -246,7 +246,7 @@ class FileRecord(_Record, frozen=True, kw_only=True):
 
 
 class ClosedFileRecord(_Record, frozen=True, kw_only=True):
-    """A file of the catalogue. size_bytes and adler32 are of the whole file.
+    """A file of the catalogue. size_bytes and crc32c are of the whole file.
 
     status: good; bad where acknowledged bytes were lost. sealed: a fault ended it at `size_bytes`,
     without footer; what is below is whole.
@@ -260,7 +260,7 @@ class ClosedFileRecord(_Record, frozen=True, kw_only=True):
     path: str
     file_uuid: bytes
     size_bytes: int
-    adler32: int
+    crc32c: int
     created_ns: int
     closed_ns: int
     totals: Totals

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,9 +14,19 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from crc32c import crc32c
 from numpy.typing import NDArray
 
-from dlog.core.block import HEADER_BYTES, BlockHeader, BlockType, Place, decode_header, padded
+from dlog.core.block import (
+    FRAGMENT_BYTES,
+    HEADER_BYTES,
+    BlockHeader,
+    BlockType,
+    Place,
+    decode_header,
+    padded,
+)
+from dlog.core.checksum import joined
 from dlog.core.event_file import (
     INDEX_DTYPE,
     FileHeader,
@@ -126,7 +135,7 @@ class Part:
         self._allocated = record.reserved
         self._tried = Offset(record.durable)  # the highest end of a write, that failed or not
         self._written = record.totals
-        self._adler32 = record.adler32
+        self._crc = record.crc32c
         self._chain = record.chain
         self._last_header = record.last_header_offset
         self._index = bytearray()
@@ -225,7 +234,7 @@ class Part:
             state=FILE.next(record.state, FileEvent.CREATED),
             durable=PAGE_BYTES,
             reserved=PAGE_BYTES,
-            adler32=zlib.adler32(page),
+            crc32c=crc32c(page),
             chain=crc,
         )
         if state is FileState.END:
@@ -304,7 +313,7 @@ class Part:
             raise InvariantBroken(f"{self.record.path}: block at {header.offset}, end {self.end}")
         self._tried = Offset(self.end + len(block))
         self._file.write(self.end, block)
-        self._adler32 = zlib.adler32(block, self._adler32)
+        self._crc = self._crc_with(header, block)
         self._index += np.array(
             [
                 (
@@ -325,6 +334,12 @@ class Part:
         self.end = Offset(self.end + len(block))
         self.dirty = True
 
+    def _crc_with(self, header: BlockHeader, block: memoryview) -> int:
+        """The file's checksum with a block more, whose stored bytes have theirs already."""
+        framed = HEADER_BYTES + header.fragments * FRAGMENT_BYTES
+        crc = joined(crc32c(block[:framed], self._crc), header.stored_crc, header.stored_bytes)
+        return crc32c(block[framed + header.stored_bytes :], crc)
+
     def sync(self) -> None:
         """fdatasync what was written. Raises `StorageError`."""
         self._file.sync()
@@ -341,7 +356,7 @@ class Part:
         self.record = msgspec.structs.replace(
             self.record,
             durable=self.end,
-            adler32=self._adler32,
+            crc32c=self._crc,
             chain=self._chain,
             last_header_offset=self._last_header,
             totals=self._written,
@@ -374,8 +389,8 @@ class Part:
         )
         commits.submit([announced, put_file(self.record)], use_ballast=use_ballast).wait()
         try:
-            size, adler32 = self._write_footer()
-            closed = self._finish(size, adler32)
+            size, file_crc = self._write_footer()
+            closed = self._finish(size, file_crc)
         except (StorageError, FormatError) as error:
             commits.submit(
                 self._storage.operations.done(number, f"failed: {error}"), use_ballast=use_ballast
@@ -395,7 +410,7 @@ class Part:
         log.info("%s closed: %d events", self.record.path, closed.totals.events)
 
     def _write_footer(self) -> tuple[int, int]:
-        """Index and closing block at the durable offset; the file's size and adler32 with them."""
+        """Index and closing block at the durable offset; the file's size and checksum with them."""
         footer = encode_footer(
             self._whole_index(),
             self.record.totals,
@@ -411,10 +426,10 @@ class Part:
         size = self.end + len(footer)
         self._file.cut(Offset(size))
         self._file.close()
-        return size, zlib.adler32(footer, self.record.adler32)
+        return size, crc32c(footer, self.record.crc32c)
 
-    def _finish(self, size: int, adler32: int) -> ClosedFileRecord:
-        return finish_file(self._storage, self._config, self.record, size, adler32)
+    def _finish(self, size: int, file_crc: int) -> ClosedFileRecord:
+        return finish_file(self._storage, self._config, self.record, size, file_crc)
 
     def _whole_index(self) -> NDArray[Any]:
         here = np.frombuffer(bytes(self._index), INDEX_DTYPE)
@@ -520,7 +535,7 @@ def finish_file(
     config: StreamConfig,
     record: FileRecord,
     size: int,
-    adler32: int,
+    file_crc: int,
     *,
     sealed: bool = False,
     status: str = "good",
@@ -528,7 +543,7 @@ def finish_file(
     """Sidecar, mode and final name of a file whose bytes are complete. May be repeated after a
     crash at any step; what an earlier attempt left half-done is moved aside first."""
     directory = storage.directories[record.directory]
-    sidecar = _sidecar(storage, config, record, size, adler32, sealed=sealed, status=status)
+    sidecar = _sidecar(storage, config, record, size, file_crc, sealed=sealed, status=status)
     closed_ns = sidecar.closed_ns
     _put_sidecar(storage, directory, record, sidecar)
     if directory.exists(record.path + OPEN_SUFFIX):
@@ -544,7 +559,7 @@ def finish_file(
         path=record.path,
         file_uuid=record.file_uuid,
         size_bytes=size,
-        adler32=adler32,
+        crc32c=file_crc,
         created_ns=record.created_ns,
         closed_ns=closed_ns,
         totals=record.totals,
@@ -560,7 +575,7 @@ def _sidecar(
     config: StreamConfig,
     record: FileRecord,
     size: int,
-    adler32: int,
+    file_crc: int,
     *,
     sealed: bool,
     status: str,
@@ -575,7 +590,7 @@ def _sidecar(
         kind=FileKind(record.kind).name.lower(),
         part=record.part,
         size_bytes=size,
-        adler32=f"{adler32:08x}",
+        crc32c=f"{file_crc:08x}",
         file_content_status=status,
         sealed=record.reason if sealed else "",
         created_ns=record.created_ns,
@@ -592,7 +607,7 @@ def tell_sealed(storage: Storage, config: StreamConfig, record: FileRecord) -> N
     that fails, it is done with the rest."""
     directory = storage.directories[record.directory]
     sidecar = _sidecar(
-        storage, config, record, record.durable, record.adler32, sealed=True, status="good"
+        storage, config, record, record.durable, record.crc32c, sealed=True, status="good"
     )
     try:
         if directory.exists(record.path + OPEN_SUFFIX) and not directory.exists(
@@ -612,7 +627,7 @@ def _put_sidecar(
             there = decode_sidecar(directory.read_all(path, MIB), path=path)
         except FormatError:
             there = None
-        same = ("size_bytes", "adler32", "file_uuid", "totals", "sealed")
+        same = ("size_bytes", "crc32c", "file_uuid", "totals", "sealed")
         if there is not None and all(getattr(there, f) == getattr(sidecar, f) for f in same):
             return
         move_aside(storage, record.directory, path)

@@ -7,11 +7,11 @@ crash in here changes nothing. It never looks at closed files.
 from __future__ import annotations
 
 import logging
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
+from crc32c import crc32c
 
 from dlog.core.block import HEADER_BYTES, decode_header
 from dlog.core.event_file import decode_file_header, sidecar_path
@@ -214,7 +214,7 @@ class Restart:
             self._lost(record, problem)
             return
         closed = finish_file(
-            self._storage, config, record, record.durable, record.adler32, sealed=True
+            self._storage, config, record, record.durable, record.crc32c, sealed=True
         )
         self._commit([(file_key(key_of(record)), None), put_closed(closed)])
 
@@ -230,13 +230,13 @@ class Restart:
             size = file.size()
             # Where only the directory failed after the rename, the footer is there and durable.
             sealed = record.state is FileState.ERROR and size == record.durable
-            adler32 = _adler32_on(file, record.adler32, record.durable, size)
+            file_crc = _crc_on(file, record.crc32c, record.durable, size)
         finally:
             file.close()
         if problem:
             self._lost(record, problem)
             return
-        closed = finish_file(self._storage, config, record, size, adler32, sealed=sealed)
+        closed = finish_file(self._storage, config, record, size, file_crc, sealed=sealed)
         # Who renamed it may have been killed before the name was durable.
         self._sync_names(record)
         self._commit([(file_key(key_of(record)), None), put_closed(closed)])
@@ -450,8 +450,8 @@ def _look_at_tail(file: DataFile, record: FileRecord, size: int) -> _Tail | None
     return _Tail(record.durable, end, tuple(needed), readable, foreign)
 
 
-def _adler32_on(file: DataFile, adler32: int, begin: int, end: int) -> int:
+def _crc_on(file: DataFile, file_crc: int, begin: int, end: int) -> int:
     """The checksum carried on over [begin, end)."""
     for at in range(begin, end, COPY_BYTES):
-        adler32 = zlib.adler32(file.read(Offset(at), min(COPY_BYTES, end - at)), adler32)
-    return adler32
+        file_crc = crc32c(file.read(Offset(at), min(COPY_BYTES, end - at)), file_crc)
+    return file_crc

@@ -6,11 +6,12 @@ was sent and what was answered it has from `History`.
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
+
+from crc32c import crc32c
 
 from dlog.core import journal_records as records
 from dlog.core.event_file import decode_file_header, decode_sidecar, sidecar_path
@@ -134,7 +135,7 @@ class Findings:
             self.problems.append(
                 f"{closed.path} has {len(content)} B; the catalogue says {closed.size_bytes}"
             )
-        if zlib.adler32(content[: closed.size_bytes]) != closed.adler32:
+        if crc32c(content[: closed.size_bytes]) != closed.crc32c:
             self.problems.append(f"{closed.path}: not the checksum of the catalogue")
         self._sidecar(closed, content)
         if closed.path + ".part" in self._contents[closed.directory]:
@@ -153,7 +154,7 @@ class Findings:
             self.problems.append(f"{path} is gone")
             return
         sidecar = decode_sidecar(found, path=path)
-        if sidecar.adler32 != f"{closed.adler32:08x}":
+        if sidecar.crc32c != f"{closed.crc32c:08x}":
             self.problems.append(f"{path}: not the checksum of the catalogue")
         try:
             header = decode_file_header(content[:PAGE_BYTES], path=closed.path)

@@ -150,7 +150,7 @@ def _closed(i: int) -> ClosedFileRecord:
     return ClosedFileRecord(
         run=run, stream="s0", kind=FileKind.EVENTS, part=part, directory=0,
         path=f"runs/{run}/s0_{part:05d}.dlog", file_uuid=i.to_bytes(16, "little"),
-        size_bytes=MIB, adler32=i, created_ns=i, closed_ns=i, totals=Totals(),
+        size_bytes=MIB, crc32c=i, created_ns=i, closed_ns=i, totals=Totals(),
     )  # fmt: skip
 
 

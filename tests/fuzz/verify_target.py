@@ -49,7 +49,7 @@ class Target:
         path.with_name(path.name + ".json").write_bytes(self._built.sidecar.read_bytes())
         report = verify_file(place_of(path))
         if content != self._whole:
-            # The sidecar's adler32 is outside of what is changed here.
+            # The sidecar's checksum is outside of what is changed here.
             assert report.verdict is not Verdict.GOOD, report
         output = self._folder / "out" / "photons_0001.dlog"
         told = recover_file(Job(Task(place_of(path), None), output.parent, output.name),

@@ -198,7 +198,7 @@ def test_a_sidecar_that_lies_is_found_field_by_field(tmp_path: Path) -> None:
     assert built.sidecar is not None
     good = decode_sidecar(built.sidecar.read_bytes(), path="")
     for lie in (
-        {"size_bytes": 1}, {"adler32": "00000000"}, {"run": 8}, {"stream": "muons"}, {"part": 2},
+        {"size_bytes": 1}, {"crc32c": "00000000"}, {"run": 8}, {"stream": "muons"}, {"part": 2},
         {"kind": "garbage"}, {"file_uuid": "00" * 16}, {"logger": "other"},
         {"totals": msgspec.structs.replace(good.totals, events=1)}, {"created_ns": 1},
         {"config": msgspec.structs.replace(good.config, part_events=1)},

@@ -279,7 +279,7 @@ def test_totals_add_up_whatever_the_order_of_the_events(
 SIDECARS = st.builds(
     Sidecar, file=st.text(max_size=20), file_uuid=st.text(max_size=32), logger=st.text(max_size=9),
     logger_uuid=st.text(max_size=32), run=U32, stream=NAMES, kind=st.sampled_from(["events"]),
-    part=U32, size_bytes=st.integers(0, 2**62), adler32=st.text(max_size=8), sealed=st.text(),
+    part=U32, size_bytes=st.integers(0, 2**62), crc32c=st.text(max_size=8), sealed=st.text(),
     created_ns=U64, closed_ns=U64, totals=TOTALS, config=CONFIGS,
     recovery=st.one_of(st.none(), st.just({"source": "x", "lost": [1, 2]})),
 )  # fmt: skip

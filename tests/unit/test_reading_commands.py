@@ -232,7 +232,7 @@ def test_info_tells_header_configuration_totals_blocks_and_sessions(tmp_path: Pa
     assert [b["offset"] for b in said["blocks"]] == [b.offset for b in built.blocks]
     (session,) = said["sessions"]
     assert (session["events"], session["pieces"], session["last_sequence"]) == (50, 8, 8)
-    assert said["sidecar"]["adler32"]
+    assert said["sidecar"]["crc32c"]
 
 
 def test_info_of_open_sealed_and_orphan_files(tmp_path: Path) -> None:
@@ -326,7 +326,7 @@ def journal_of(data: Path, *further: Path) -> None:
     changes.append(
         (closed_file_key(closed), ClosedFileRecord(
             run=6, stream=closed.stream, kind=1, part=1, path=file_path(closed), size_bytes=20480,
-            adler32=1, closed_ns=START_NS, status="bad", reason="lost", **common)))  # fmt: skip
+            crc32c=1, closed_ns=START_NS, status="bad", reason="lost", **common)))  # fmt: skip
     for part, state, sealed in ((1, FileState.END, False), (2, FileState.OPEN, False),
                                 (3, FileState.ERROR, True)):  # fmt: skip
         key = make_key(7, part=part)
