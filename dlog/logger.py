@@ -28,6 +28,7 @@ from dlog.adapters.coor_link import CoorSockets, control_address
 from dlog.adapters.data_files import DataDirectory
 from dlog.adapters.directory_lock import DirectoryLock
 from dlog.adapters.event_link import EventSocket
+from dlog.adapters.freed_memory import keep_freed_memory
 from dlog.adapters.journal import LmdbJournal
 from dlog.adapters.logs import set_level, start_logging
 from dlog.adapters.notice_links import NoticeLinks
@@ -116,6 +117,7 @@ class Logger:
 
     def __init__(self, config: Configuration | None, data: Path) -> None:
         sys.setswitchinterval(THREAD_SWITCH_SECONDS)
+        keep_freed_memory()
         _allow_many_files()
         self._config = config
         self._data = data

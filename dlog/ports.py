@@ -81,8 +81,17 @@ class DataFile(Protocol):
         """
         ...
 
+    def write_behind(self, offset: Offset, data: memoryview) -> None:
+        """The same, but it may return before: `data` stays as it is until `settle`, `sync` or
+        `close` returned, and the first two raise what failed."""
+        ...
+
+    def settle(self) -> None:
+        """Wait for the writes that were begun. Not durable until `sync`."""
+        ...
+
     def sync(self) -> None:
-        """fdatasync. After it raised, what was not synced before is of unknown state."""
+        """`settle`, then fdatasync. After it raised, what was not synced is of unknown state."""
         ...
 
     def read(self, offset: Offset, size: int) -> bytes:

@@ -301,7 +301,7 @@ class Source:
             self._next_number[number_of_run] = int(number_array[-1]) + 1
         events = ManyEvents(number_array, times, size_array, data)
         if timeout is None:
-            for part in events.parts(self._session.packer.packing.batch_bytes):
+            for part in events.parts(self._session.packer.packing.message_bytes_max):
                 self._send_part(number_of_run, stream_set, part, None)
         else:
             self._send_part(number_of_run, stream_set, events, timeout)

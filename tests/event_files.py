@@ -36,6 +36,7 @@ from dlog.core.block import (
     Place,
     block_bytes_max,
     encode_block,
+    number_range,
 )
 from dlog.core.event_file import (
     INDEX_DTYPE,
@@ -306,7 +307,8 @@ class FileBuilder:
             taken = events[at : at + entry.events]
             at += entry.events
             payload = np.frombuffer(b"".join(e.payload for e in taken), np.uint8)
-            fragments.append(Fragment(entry, make_table(entry.run, taken), payload))
+            table = make_table(entry.run, taken)
+            fragments.append(Fragment(entry, table, payload, *number_range(table)))
         out = memoryview(
             bytearray(
                 block_bytes_max(

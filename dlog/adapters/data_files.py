@@ -16,15 +16,18 @@ import mmap
 import os
 import stat
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
+from dlog.adapters.write_behind import WriteThreads, WriteUnderWay
 from dlog.errors import DataDirectoryGone, DiskFull, InvariantBroken, NameTaken, StorageError
-from dlog.limits import MIB, PAGE_BYTES
+from dlog.limits import KIB, MIB, PAGE_BYTES
 from dlog.model.ids import Offset
 from dlog.ports import Space
 
 _BOUNCE_BYTES: Final = MIB
+_BEHIND_BYTES_MIN: Final = 256 * KIB
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NOT_SUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 _RENAME_NOREPLACE: Final = 1
@@ -56,13 +59,18 @@ def _errors_of(path: str, offset_bytes: int = 0) -> Iterator[None]:
 class EventDataFile:
     """One open file. Writes and syncs end for good with the first sync that fails."""
 
-    def __init__(self, path: str, fd: int, *, shown_path: str, direct: bool) -> None:
+    def __init__(
+        self, path: str, fd: int, writers: WriteThreads, *, shown_path: str, direct: bool
+    ) -> None:
         self._path = path
         self._shown_path = shown_path
         self._fd = fd
         self._direct = direct and _set_direct(fd, True)
         self._bounce: mmap.mmap | None = None
         self._broken: str | None = None
+        self._writers = writers
+        self._under_way: list[WriteUnderWay] = []
+        self._direct_proved = not self._direct
 
     @property
     def path(self) -> str:
@@ -98,7 +106,23 @@ class EventDataFile:
         else:
             self._write_all(offset, flat)
 
+    def write_behind(self, offset: Offset, data: memoryview) -> None:
+        # A small write is over sooner than a thread is awake, and the first one of a file tells
+        # whether O_DIRECT works: two at once could not agree on that.
+        alone = self._direct and (not self._direct_proved or not _is_page_aligned(data))
+        if alone or data.nbytes < _BEHIND_BYTES_MIN:
+            self.write(offset, data)
+        else:
+            self._under_way.append(self._writers.begin(partial(self.write, offset, data)))
+
+    def settle(self) -> None:
+        errors = [error for write in self._under_way if (error := write.wait()) is not None]
+        self._under_way.clear()
+        if errors:
+            raise errors[0]
+
     def sync(self) -> None:
+        self.settle()
         self._refuse_if_broken(0)
         try:
             os.fdatasync(self._fileno())
@@ -151,6 +175,9 @@ class EventDataFile:
 
     def close(self) -> None:
         if self._fd >= 0:
+            for write in self._under_way:
+                write.wait()  # its failure was not asked for: what is not synced is not there
+            self._under_way.clear()
             fd, self._fd = self._fd, -1
             with _errors_of(self._shown_path):
                 os.close(fd)
@@ -182,6 +209,7 @@ class EventDataFile:
                     "nothing was written", path=self._shown_path, offset_bytes=offset + written
                 )
             written += count
+        self._direct_proved = True
 
     def _write_through_bounce(self, offset: int, data: memoryview) -> None:
         bounce = self._aligned()
@@ -268,6 +296,7 @@ class DataDirectory:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._writers = WriteThreads()
         # Folders whose names this process has made durable, and which need no second fsync.
         self._durable_folders: set[tuple[str, ...]] = set()
         self._identity: tuple[int, int] | None = None
@@ -294,7 +323,7 @@ class DataDirectory:
             except OSError:
                 os.close(fd)
                 raise
-            return EventDataFile(path, fd, shown_path=self._shown(path), direct=True)
+            return EventDataFile(path, fd, self._writers, shown_path=self._shown(path), direct=True)
 
     def open(self, path: str, *, writable: bool) -> EventDataFile:
         """Read-only opens are buffered: they may look at what another process writes now."""
@@ -302,7 +331,9 @@ class DataDirectory:
         access = os.O_RDWR if writable else os.O_RDONLY
         with _errors_of(self._shown(path)), self._folder(folder) as parent:
             fd = os.open(name, access | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=parent)
-            file = EventDataFile(path, fd, shown_path=self._shown(path), direct=writable)
+            file = EventDataFile(
+                path, fd, self._writers, shown_path=self._shown(path), direct=writable
+            )
             if writable and not file.direct:
                 # What a restart judges must come from the disk as far as it can.
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)

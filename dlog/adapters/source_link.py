@@ -130,10 +130,14 @@ class SourceLink:
                 self._follow_address(socket)
                 writable = self._send_ready(socket)
                 poller.register(socket, zmq.POLLIN if writable else zmq.POLLIN | zmq.POLLOUT)
-                poller.poll(self._poll_ms(writable))
-                self._sleep_is_over()
-                self._hear_monitor(monitor)
-                self._receive_ready(socket)
+                ready = dict(poller.poll(self._poll_ms(writable)))
+                # To ask a socket that has nothing costs as much as to send a batch.
+                if self._wake_in.fileno() in ready:
+                    self._sleep_is_over()
+                if monitor in ready:
+                    self._hear_monitor(monitor)
+                if ready.get(socket, 0) & zmq.POLLIN:
+                    self._receive_ready(socket)
             self._say_last_words(socket)
         finally:
             socket.disable_monitor()

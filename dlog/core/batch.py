@@ -29,15 +29,20 @@ from dlog.limits import (
 from dlog.model.events import EVENT_BYTES, EVENT_DTYPE, EventTable, Payload
 from dlog.model.ids import Sequence, SessionId, StreamName, valid_stream_name
 
-# session, sequence, position_bytes, order_base, payload_bytes, events, streams, body_crc, flags,
-# original bytes
-_HEADER: Final = struct.Struct("<16sQQQQIIIIQ40x")
+# session, sequence, position_bytes, order_base, payload_bytes, events, streams, names_crc, flags,
+# original bytes, table_crc, payload_crc
+_HEADER: Final = struct.Struct("<16sQQQQIIIIQII32x")
 HEADER_BYTES: Final = _HEADER.size
 assert HEADER_BYTES == 112  # with the frame: 128, so that the table is 32-byte aligned in a message
 
 # The source resends a batch that was acknowledged above the cumulative acknowledgement as this
 # empty placeholder: its pieces are durable, and the sequence must have no gap.
 FLAG_SETTLED: Final = 1
+
+# The columns of the event table as 32-bit words.
+_RUN, _SIZE, _STREAMS = 4, 5, 6
+assert EVENT_DTYPE.fields is not None
+assert [EVENT_DTYPE.fields[n][1] for n in ("run", "size", "streams")] == [16, 20, 24]
 
 Buffer: TypeAlias = bytes | bytearray | memoryview | NDArray[np.uint8]
 
@@ -51,6 +56,8 @@ class Batch:
     streams: the names that the bits of the table's `streams` column stand for.
     message_bytes: length of the whole message; of a placeholder, of the message it stands for: what
     counts for the positions in the session.
+    table_crc, payload_crc: crc32c of the two, as decoded and checked; they go with the events into
+    the block. mixed_runs: whether there is more than one run in the table. Encoding looks at none.
     """
 
     session: SessionId
@@ -62,6 +69,9 @@ class Batch:
     payload: Payload
     message_bytes: int
     settled: bool = False
+    table_crc: int = 0
+    payload_crc: int = 0
+    mixed_runs: bool = False
 
 
 def batch_bytes(events: int, streams: int, payload_bytes: int) -> int:
@@ -92,33 +102,39 @@ def encode_pieces(
     the argument are not looked at. memory: gives the memory for a message of that length, or None.
     """
     names = b"".join(name.encode().ljust(STREAM_NAME_BYTES_MAX, b"\0") for name in batch.streams)
-    pieces = [p.data if isinstance(p, np.ndarray) else p for p in (*table, *payload)]
-    payload_bytes = sum(map(len, pieces)) - events * EVENT_BYTES
+    rows = [p.data if isinstance(p, np.ndarray) else p for p in table]
+    pieces = [p.data if isinstance(p, np.ndarray) else p for p in payload]
+    payload_bytes = sum(map(len, pieces))
     size = batch_bytes(events, len(batch.streams), payload_bytes)
     body_at = FRAME_BYTES + HEADER_BYTES
+    table_at = body_at + len(names)
+    payload_at = table_at + events * EVENT_BYTES
     given = memory(size)
     if given is None:
         # Joined, so that the memory is not filled with zeros before it is filled.
-        message = bytearray().join((bytes(body_at), names, *pieces))
+        message = bytearray().join((bytes(body_at), names, *rows, *pieces))
     else:
         message = given
         at = body_at
         with memoryview(message) as view:
-            for piece in (names, *pieces):
+            for piece in (names, *rows, *pieces):
                 view[at : at + len(piece)] = piece
                 at += len(piece)
-    header = _HEADER.pack(
-        batch.session,
-        batch.sequence,
-        batch.position_bytes,
-        batch.order_base,
-        payload_bytes,
-        events,
-        len(batch.streams),
-        crc32c(memoryview(message)[body_at:]),
-        FLAG_SETTLED if batch.settled else 0,
-        batch.message_bytes if batch.settled else 0,
-    )
+    with memoryview(message) as view:
+        header = _HEADER.pack(
+            batch.session,
+            batch.sequence,
+            batch.position_bytes,
+            batch.order_base,
+            payload_bytes,
+            events,
+            len(batch.streams),
+            crc32c(names),
+            FLAG_SETTLED if batch.settled else 0,
+            batch.message_bytes if batch.settled else 0,
+            crc32c(view[table_at:payload_at]),
+            crc32c(view[payload_at:]),
+        )
     message[:FRAME_BYTES] = encode_frame(MessageKind.EVENTS, size - FRAME_BYTES, header)
     message[FRAME_BYTES:body_at] = header
     return message
@@ -142,7 +158,7 @@ def decode_batch(message: memoryview) -> Batch:
         )
     header = _HEADER.unpack_from(message, FRAME_BYTES)
     session, sequence, position, order_base, payload_bytes, events, streams = header[:7]
-    body_crc, flags, original = header[7:]
+    names_crc, flags, original, table_crc, payload_crc = header[7:]
     if events > BATCH_EVENTS_MAX or streams > STREAMS_PER_BATCH_MAX:
         raise MessageError(
             "oversized",
@@ -158,13 +174,21 @@ def decode_batch(message: memoryview) -> Batch:
             "length", f"the header announces {expected} bytes, the message has {len(message)}"
         )
     body_at = FRAME_BYTES + HEADER_BYTES
-    if crc32c(message[body_at:]) != body_crc:
-        raise MessageError("crc", f"batch {sequence}: checksum of the body does not hold")
     table_at = body_at + streams * STREAM_NAME_BYTES_MAX
     payload_at = table_at + events * EVENT_BYTES
-    names = _decode_names(bytes(message[body_at:table_at]))
-    table = np.frombuffer(message[table_at:payload_at], EVENT_DTYPE)
-    _check_table(table, len(names), payload_bytes, sequence, bool(flags & FLAG_SETTLED))
+    regions = (
+        ("stream names", message[body_at:table_at], names_crc),
+        ("event table", message[table_at:payload_at], table_crc),
+        ("payload", message[payload_at:], payload_crc),
+    )
+    for what, region, crc in regions:
+        if crc32c(region) != crc:
+            raise MessageError("crc", f"batch {sequence}: checksum of the {what} does not hold")
+    names = _decode_names(bytes(regions[0][1]))
+    table = np.frombuffer(regions[1][1], EVENT_DTYPE)
+    mixed_runs = _check_table(
+        table, len(names), payload_bytes, sequence, bool(flags & FLAG_SETTLED)
+    )
     return Batch(
         SessionId(session),
         Sequence(sequence),
@@ -175,6 +199,9 @@ def decode_batch(message: memoryview) -> Batch:
         np.frombuffer(message[payload_at:], np.uint8),
         original if flags & FLAG_SETTLED else len(message),
         bool(flags & FLAG_SETTLED),
+        table_crc,
+        payload_crc,
+        mixed_runs,
     )
 
 
@@ -194,18 +221,45 @@ def _decode_names(region: bytes) -> tuple[StreamName, ...]:
 
 def _check_table(
     table: EventTable, streams: int, payload_bytes: int, sequence: int, settled: bool
-) -> None:
+) -> bool:
+    """Whether there are events of several runs in it."""
     if sequence == 0:
         raise MessageError("sequence", "batches are numbered from 1")
     if len(table) == 0:
         if payload_bytes or not settled:
             raise MessageError("empty", f"batch {sequence} has no events")
-        return
+        return False
     if settled:
         raise MessageError("flags", f"batch {sequence} is marked settled and has events")
-    sizes = table["size"]
-    # The reductions are called as they are: their methods cost as much again, for each batch.
-    total_bytes = int(np.add.reduce(sizes, dtype=np.uint64))
+    # Two passes over all columns tell of each whether it has one value alone, and which: most have.
+    # Every other pass would be one that this thread, which no other can stand in for, waits after.
+    columns = table.view(np.uint32).reshape(len(table), -1)
+    ones, common = np.bitwise_or.reduce(columns), np.bitwise_and.reduce(columns)
+    _check_sizes(table["size"], int(ones[_SIZE]), int(common[_SIZE]), payload_bytes, sequence)
+    masks = table["streams"]
+    none = not common[_STREAMS] and int(np.minimum.reduce(masks)) == 0
+    if none or int(ones[_STREAMS]) >> streams:
+        raise MessageError(
+            "stream-mask", f"batch {sequence}: an event is meant for no stream that it names"
+        )
+    mixed = bool(ones[_RUN] != common[_RUN])
+    # The sources pack one run to a batch. A mask is made for each pair, as long as the table.
+    runs = table["run"]
+    if mixed and len(np.unique(runs)) * streams > PIECES_PER_BATCH_MAX:
+        raise MessageError(
+            "oversized",
+            f"batch {sequence}: events of {len(np.unique(runs))} runs for {streams} streams; "
+            f"at most {PIECES_PER_BATCH_MAX} pairs of them",
+        )
+    return mixed
+
+
+def _check_sizes(
+    sizes: NDArray[np.uint32], ones: int, common: int, payload_bytes: int, sequence: int
+) -> None:
+    """ones, common: the bits that any of the sizes has, and those that all have."""
+    alike = ones == common
+    total_bytes = ones * len(sizes) if alike else int(np.add.reduce(sizes, dtype=np.uint64))
     # No event is larger than all of them together.
     suspect = total_bytes != payload_bytes or payload_bytes > EVENT_BYTES_MAX
     if suspect and int(sizes.max()) > EVENT_BYTES_MAX:
@@ -213,17 +267,4 @@ def _check_table(
     if total_bytes != payload_bytes:
         raise MessageError(
             "length", f"batch {sequence}: the sizes of its events do not add up to its payload"
-        )
-    masks = table["streams"]
-    if int(np.minimum.reduce(masks)) == 0 or int(np.maximum.reduce(masks)) >> streams:
-        raise MessageError(
-            "stream-mask", f"batch {sequence}: an event is meant for no stream that it names"
-        )
-    runs = table["run"]
-    # The sources pack one run to a batch. A mask is made for each pair, as long as the table.
-    if (runs != runs[0]).any() and len(np.unique(runs)) * streams > PIECES_PER_BATCH_MAX:
-        raise MessageError(
-            "oversized",
-            f"batch {sequence}: events of {len(np.unique(runs))} runs for {streams} streams; "
-            f"at most {PIECES_PER_BATCH_MAX} pairs of them",
         )

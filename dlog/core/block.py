@@ -9,19 +9,23 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Sequence as Sequence_
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
+import msgspec
 import numpy as np
 from crc32c import crc32c
+from msgspec import structs
 from numpy.typing import NDArray
 
+from dlog.core.checksum import joined
 from dlog.core.filters import Compression, Compressor, Filter, apply_filter, decode_stored
 from dlog.errors import FormatError
 from dlog.limits import (
     BLOCK_BYTES_MAX,
     BLOCK_EVENTS_MAX,
     BLOCK_PIECES_MAX,
+    KIB,
     PAGE_BYTES,
     STREAM_NAME_BYTES_MAX,
 )
@@ -69,6 +73,8 @@ FRAGMENT_DTYPE: Final = np.dtype(
 assert FRAGMENT_DTYPE.itemsize == FRAGMENT_BYTES
 
 FLAG_GROUP_END: Final = 1  # no piece is open behind this block: a commit may stop here
+_COPY_ALONE_BYTES_MIN: Final = 128 * KIB
+
 FRAGMENT_FIRST: Final = 1  # the piece begins here
 FRAGMENT_LAST: Final = 2  # the piece ends here: from this block on it counts as stored
 
@@ -97,8 +103,7 @@ class BlockType(enum.IntEnum):
     CLOSING = 3
 
 
-@dataclass(frozen=True, slots=True)
-class BlockHeader:
+class BlockHeader(msgspec.Struct, frozen=True):
     """The fixed header of a block, as on disk; lengths in bytes.
 
     block_number: per (run, stream) across all files; 0 in index and closing blocks.
@@ -164,13 +169,28 @@ class BlockContent:
     payload: Payload
 
 
+class Checksums(NamedTuple):
+    """crc32c of a table and of a payload that were computed before, at the source."""
+
+    table: int
+    payload: int
+
+
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """Events of one batch's piece on their way into a block; views of the message, not copies."""
+    """Events of one batch's piece on their way into a block; views of the message, not copies.
+
+    first_event, last_event: lowest and highest number. checksums: where they are known. They are
+    not computed again: so they witness the way from the source to the disk, and that the copy into
+    the block was a true one.
+    """
 
     entry: FragmentEntry
     table: EventTable
     payload: Payload
+    first_event: int
+    last_event: int
+    checksums: Checksums | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +236,12 @@ def encode_block(
     raw_bytes = events * EVENT_BYTES + sum(f.entry.payload_bytes for f in fragments)
     buffer = np.frombuffer(out, np.uint8)
     raw = buffer[framed : framed + raw_bytes]
-    first_event, last_event = _gather(fragments, raw, events)
-    raw_crc = crc32c(raw.data)
+    _gather(fragments, out[framed : framed + raw_bytes], raw, events)
+    first_event = min((f.first_event for f in fragments), default=0)
+    last_event = max((f.last_event for f in fragments), default=0)
+    raw_crc = _joined_checksums(fragments)
+    if raw_crc is None:
+        raw_crc = crc32c(raw.data)
     stored_bytes, stored_crc = raw_bytes, raw_crc
     kind, compression = Filter.NONE, Compression.NONE
     if packing.compressor is not None:
@@ -238,38 +262,70 @@ def encode_block(
         compression, first_event, last_event, raw_bytes, stored_bytes, raw_crc, stored_crc,
         frame_crc, block_bytes, time_ns,
     )  # fmt: skip
-    packed_header, crc = encode_header(header)
-    out[:HEADER_BYTES] = packed_header
-    return replace(header, crc=crc)
+    return _put_header(out, header)
 
 
 def moved_block(out: memoryview, header: BlockHeader, place: Place) -> BlockHeader:
     """Give an encoded block in `out` a new place (another file); its number stays."""
-    packed, crc = encode_header(
-        moved := replace(
-            header,
-            offset=place.offset,
-            boot=place.boot,
-            salt=place.salt,
-            previous_crc=place.previous_crc,
-        )
+    moved = structs.replace(
+        header,
+        offset=place.offset,
+        boot=place.boot,
+        salt=place.salt,
+        previous_crc=place.previous_crc,
     )
+    return _put_header(out, moved)
+
+
+def _put_header(out: memoryview, header: BlockHeader) -> BlockHeader:
+    packed, crc = encode_header(header)
     out[:HEADER_BYTES] = packed
-    return replace(moved, crc=crc)
+    return structs.replace(header, crc=crc)
 
 
-def _gather(fragments: Sequence_[Fragment], raw: NDArray[np.uint8], events: int) -> tuple[int, int]:
-    """Copy tables, then payloads, into `raw`; the lowest and highest event number."""
+def _gather(
+    fragments: Sequence_[Fragment], out: memoryview, raw: NDArray[np.uint8], events: int
+) -> None:
+    """Copy tables, then payloads, into `raw`, which is the memory of `out`."""
     row_at, byte_at = 0, events * EVENT_BYTES
     for fragment in fragments:
         row_end = row_at + fragment.entry.events * EVENT_BYTES
         byte_end = byte_at + fragment.entry.payload_bytes
         # As bytes: numpy copies records field by field, which takes ten times as long.
-        raw[row_at:row_end] = np.ascontiguousarray(fragment.table).view(np.uint8)
-        raw[byte_at:byte_end] = fragment.payload
+        _copy(np.ascontiguousarray(fragment.table).view(np.uint8), out, raw, row_at, row_end)
+        _copy(fragment.payload, out, raw, byte_at, byte_end)
         row_at, byte_at = row_end, byte_end
-    numbers = raw[: events * EVENT_BYTES].view(EVENT_DTYPE)["number"]
-    return (int(numbers.min()), int(numbers.max())) if events else (0, 0)
+
+
+def _copy(
+    piece: NDArray[np.uint8], out: memoryview, raw: NDArray[np.uint8], begin: int, end: int
+) -> None:
+    # numpy lets other threads run while it copies, and waits for its turn afterwards: for a little
+    # that takes far longer than the copy.
+    if end - begin < _COPY_ALONE_BYTES_MIN and piece.flags.c_contiguous:
+        out[begin:end] = piece.data
+    else:
+        raw[begin:end] = piece
+
+
+def _joined_checksums(fragments: Sequence_[Fragment]) -> int | None:
+    """The crc32c of all tables, then all payloads, where each is known."""
+    crc = 0
+    for fragment in fragments:
+        if fragment.checksums is None:
+            return None
+        crc = joined(crc, fragment.checksums.table, fragment.entry.events * EVENT_BYTES)
+    for fragment in fragments:
+        assert fragment.checksums is not None
+        crc = joined(crc, fragment.checksums.payload, fragment.entry.payload_bytes)
+    return crc
+
+
+def number_range(table: EventTable) -> tuple[int, int]:
+    """The lowest and the highest event number of a table that is not empty."""
+    numbers = table["number"]
+    # The reductions as they are: their methods cost as much again.
+    return int(np.minimum.reduce(numbers)), int(np.maximum.reduce(numbers))
 
 
 def padded(size: int) -> int:

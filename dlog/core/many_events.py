@@ -38,6 +38,9 @@ class ManyEvents:
 
     def parts(self, part_bytes: int) -> Iterator[ManyEvents]:
         """The same events, about so many bytes at a time; one event at least."""
+        if self.queue_bytes <= part_bytes:
+            yield self
+            return
         ends = np.cumsum(self.sizes, dtype=np.int64)
         weights = ends + EVENT_BYTES * np.arange(1, len(self) + 1)
         begin = at = taken = 0

@@ -8,8 +8,9 @@ What decides:
   share one batch (or the older ones are closed first), so that the events of each stream stay in
   the caller's order within the sequence of batches.
 * A batch is closed by bytes (when another event like its last would not fit), by events, or because
-  too much lies in open batches; and, where `linger_ns` is given, by time: at once when no batch was
-  closed within the last `linger_ns`, otherwise `linger_ns` after the last one, at most `linger_ns`
+  too much lies in open batches; what is given at once and is a little larger stays together. And,
+  where `linger_ns` is given, by time: at once when no batch was closed within the last
+  `linger_ns`, otherwise `linger_ns` after the last one, at most `linger_ns`
   after its first event. So the first event of a quiet time does not wait, and at a high rate the
   batches are large.
 
@@ -52,6 +53,8 @@ _ORDER_SPAN_MAX: Final = 2**32 - 1 - BATCH_EVENTS_MAX
 # A batch is never smaller than this: below it the header and the work per message dominate.
 BATCH_BYTES_MIN: Final = 4 * KIB
 OPEN_BATCHES_MAX: Final = 1024
+# By so much (an eighth) a batch may grow, rather than that a readout's events are cut in two.
+_LARGER_PART: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,14 @@ class Packing:
             raise ValueError(f"batch_events {self.batch_events}: from 1 to {BATCH_EVENTS_MAX}")
         if self.open_bytes < 0 or self.span_events < 0 or (self.linger_ns or 0) < 0:
             raise ValueError("linger_ns, open_bytes and span_events cannot be negative")
+
+    @property
+    def message_bytes_max(self) -> int:
+        """What a batch of several events may take. Without `linger_ns`, batches must not depend on
+        how much was given at once."""
+        if self.linger_ns is None:
+            return self.batch_bytes
+        return min(MESSAGE_BYTES_MAX, self.batch_bytes + self.batch_bytes // _LARGER_PART)
 
 
 def event_bytes(size: int) -> int:
@@ -173,7 +184,7 @@ class Packer:
         self.packing = packing
         self.events = 0  # taken in so far: the position of the next event in the session
         self.open_bytes = 0
-        self._memory = MessageMemory(packing.batch_bytes)
+        self._memory = MessageMemory(packing.message_bytes_max)
         # Insertion order is the order of each batch's first event.
         self._open: dict[tuple[RunNumber, StreamSet], _OpenBatch] = {}
         # Which open batch a stream of a run is in: at most one at any time.
@@ -211,15 +222,19 @@ class Packer:
         """Events of one stream set, without any code per event; the payload is copied."""
         self._now_ns = now_ns
         sizes = events.sizes
-        ends = np.cumsum(sizes, dtype=np.int64)
+        ends: NDArray[np.int64] | None = None
         begin = at = 0
         batch: _OpenBatch | None = None
         while begin < len(sizes):
             batch = self._open_batch(run, streams, EVENT_BYTES + int(sizes[begin]))
-            end = self._fitting(batch, ends, begin, at)
+            if begin == 0 and self._fits_whole(batch, events):
+                end, size = len(sizes), len(events.payload)
+            else:
+                ends = np.cumsum(sizes, dtype=np.int64) if ends is None else ends
+                end = self._fitting(batch, ends, begin, at)
+                size = int(ends[end - 1]) - at
             chosen = slice(begin, end)
             batch.table += self._rows(batch, run, streams, events, chosen).tobytes()
-            size = int(ends[end - 1]) - at
             part = events.payload[at : at + size]
             if size > _COPIED_BYTES_MAX:
                 batch.payload.append(part)
@@ -295,6 +310,14 @@ class Packer:
         for name in streams:
             self._batch_of[run, name] = batch
         return batch
+
+    def _fits_whole(self, batch: _OpenBatch, events: ManyEvents) -> bool:
+        count = len(events)
+        return (
+            batch.message_bytes + events.queue_bytes <= self.packing.message_bytes_max
+            and batch.events + count <= self.packing.batch_events
+            and (not self.packing.span_events or self._span + count <= self.packing.span_events)
+        )
 
     def _fitting(self, batch: _OpenBatch, ends: NDArray[np.int64], begin: int, at: int) -> int:
         """The end of what fits, from event `begin` whose payload starts at `at`; one at least."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlog.core.batch import Batch
-from dlog.core.block import OrphanReason
+from dlog.core.block import Checksums, OrphanReason
 from dlog.core.rotation import Selection
 from dlog.model.events import EventTable, Payload
 from dlog.model.ids import MarkKey, RunNumber, Sequence
@@ -27,7 +27,8 @@ class Piece:
     """The events of one batch for one (run, stream as sent), in sending order.
 
     shares: into how many settlements the batch was split; once all are committed it is settled.
-    orphan_reason: NONE unless the piece goes to the orphan file.
+    orphan_reason: NONE unless the piece goes to the orphan file. checksums: of table and payload,
+    where they are those of the whole batch.
     """
 
     mark: MarkKey
@@ -39,6 +40,7 @@ class Piece:
     shares: int
     message_bytes: int
     orphan_reason: OrphanReason = OrphanReason.NONE
+    checksums: Checksums | None = None
 
 
 def select(table: EventTable, payload: Payload, chosen: Selection) -> tuple[EventTable, Payload]:
@@ -75,13 +77,12 @@ def split(batch: Batch) -> list[tuple[MarkKey, Selection]]:
     """The pieces of a batch: which run and stream, and which of its events."""
     table = batch.table
     runs, masks = table["run"], table["streams"]
-    mixed_runs = bool((runs != runs[0]).any())
     mixed_streams = len(batch.streams) > 1
-    if not mixed_runs and not mixed_streams:
+    if not batch.mixed_runs and not mixed_streams:
         mark = MarkKey(batch.session, RunNumber(int(runs[0])), batch.streams[0])
         return [(mark, slice(None))]
     pieces: list[tuple[MarkKey, Selection]] = []
-    for run in np.unique(runs) if mixed_runs else runs[:1]:
+    for run in np.unique(runs) if batch.mixed_runs else runs[:1]:
         of_run: NDArray[np.bool_] = runs == run
         for bit, stream in enumerate(batch.streams):
             chosen: NDArray[np.bool_] = of_run & ((masks >> np.uint32(bit)) & np.uint32(1)).astype(

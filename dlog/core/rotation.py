@@ -55,8 +55,9 @@ def full(fill: Fill, config: StreamConfig, blocks_max: int) -> Full | None:
     return None
 
 
-def fitting(table: EventTable, fill: Fill, config: StreamConfig) -> int:
-    """How many of the first events of a table still go into a part that is not full.
+def fitting(table: EventTable, payload_bytes: int, fill: Fill, config: StreamConfig) -> int:
+    """How many of the first events of a table still go into a part that is not full. payload_bytes:
+    of all its events.
 
     At least one where the part is empty or has room for any byte at all, so that an event larger
     than a part gets a part of its own.
@@ -66,7 +67,7 @@ def fitting(table: EventTable, fill: Fill, config: StreamConfig) -> int:
         count = min(count, config.part_events - fill.events)
     if config.part_bytes:
         room = config.part_bytes - fill.bytes
-        if count * EVENT_BYTES + int(table["size"][:count].sum(dtype=np.uint64)) > room:
+        if len(table) * EVENT_BYTES + payload_bytes > room:
             ends = np.cumsum(table["size"][:count].astype(np.uint64) + EVENT_BYTES)
             count = max(1, int(np.searchsorted(ends, max(room, 0), side="right")))
     return count
@@ -92,7 +93,7 @@ class Late:
 
 def sort_late(numbers: NDArray[Any], low: int, ends: Sequence[Range]) -> Late:
     """Sort the events of a table by the ranges. `low`: everything at or below it is late."""
-    if low < 0 or int(numbers.min()) > low:
+    if low < 0 or int(np.minimum.reduce(numbers)) > low:
         return Late(slice(None), (), None)
     late = numbers <= np.uint64(low)
     rest = late.copy()

@@ -138,6 +138,9 @@ class BlockStore:
 
     def drop(self) -> list[Settlement]:
         """Give up on everything under way; what the committer was never told of it."""
+        for part in {id(b.slot): b.slot.part for b in self._blocks if b.written}.values():
+            if part is not None and part.dirty:
+                part.settle()
         for block in self._blocks:
             block.buffer.release()
         self._blocks.clear()

@@ -49,8 +49,7 @@ LATENCY_SAMPLES = 1000
 OTHER_SOURCES = "(others)"  # no source can have this name
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(msgspec.Struct, frozen=True):
     """A piece (or a part of its events) that the next commit settles.
 
     mark: what it was sent for, None for a placeholder; watermark: whether one is kept of it.

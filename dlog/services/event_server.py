@@ -18,7 +18,7 @@ import msgspec
 
 from dlog.core.admission import Admission, hello_problem
 from dlog.core.batch import Batch, decode_batch
-from dlog.core.block import OrphanReason
+from dlog.core.block import Checksums, OrphanReason
 from dlog.core.fate import TOO_MANY_STREAMS, Verdict
 from dlog.core.frame import MessageKind, check_frame, control_body, encode_control
 from dlog.core.journal_records import SessionRecord
@@ -608,6 +608,7 @@ class EventServer:
                 shares,
                 batch.message_bytes,
                 _ORPHAN_REASONS.get(verdict.reason, OrphanReason.NONE),
+                Checksums(batch.table_crc, batch.payload_crc) if table is batch.table else None,
             )
         )
 

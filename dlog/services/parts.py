@@ -307,12 +307,13 @@ class Part:
             self._allocated = least
 
     def write(self, header: BlockHeader, data: memoryview, payload_bytes: int) -> None:
-        """Write an encoded block at the write position. Raises `StorageError`."""
+        """Write an encoded block at the write position; `data` stays as it is until `settle`,
+        `sync` or `let_go` returned. Raises `StorageError`, also of an earlier block."""
         block = data[: header.block_bytes]
         if header.offset != self.end or self.end + len(block) > self._allocated:
             raise InvariantBroken(f"{self.record.path}: block at {header.offset}, end {self.end}")
         self._tried = Offset(self.end + len(block))
-        self._file.write(self.end, block)
+        self._file.write_behind(self.end, block)
         self._crc = self._crc_with(header, block)
         self._index += np.array(
             [
@@ -339,6 +340,13 @@ class Part:
         framed = HEADER_BYTES + header.fragments * FRAGMENT_BYTES
         crc = joined(crc32c(block[:framed], self._crc), header.stored_crc, header.stored_bytes)
         return crc32c(block[framed + header.stored_bytes :], crc)
+
+    def settle(self) -> None:
+        """Wait until the memory of what was written is free."""
+        try:
+            self._file.settle()
+        except StorageError as error:
+            log.warning("%s", error)
 
     def sync(self) -> None:
         """fdatasync what was written. Raises `StorageError`."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Final
+from typing import Final, NamedTuple
 
-from dlog.core.block import Fragment, FragmentEntry
+from dlog.core.block import Fragment, FragmentEntry, number_range
 from dlog.core.pieces import Piece, select
 from dlog.core.rotation import Fill, Range, Selection, fitting, full, sort_late
 from dlog.core.states import FileState
@@ -51,20 +51,40 @@ class Slot:
     staged_events: int = 0
 
 
+class StagedFragment(NamedTuple):
+    """Events of a piece that go to one part; their lowest and highest number."""
+
+    slot: Slot
+    table: EventTable
+    payload: Payload
+    first_event: int
+    last_event: int
+
+
 @dataclass(slots=True)
 class StagedPiece:
     """A piece on its way into the next group."""
 
     piece: Piece
-    fragments: list[tuple[Slot, EventTable, Payload]] = field(default_factory=list)
+    fragments: list[StagedFragment] = field(default_factory=list)
 
     def entries(self, order: dict[int, int]) -> list[tuple[Slot, Fragment]]:
         """Its fragments in the order of the blocks that they go to; the last one says so."""
-        ordered = sorted(self.fragments, key=lambda f: order[id(f[0])])
-        last = len(ordered) - 1
+        ordered = sorted(self.fragments, key=lambda f: order[id(f.slot)])
+        end = len(ordered) - 1
         return [
-            (slot, Fragment(_entry(self.piece, table, payload, i == 0, i == last), table, payload))
-            for i, (slot, table, payload) in enumerate(ordered)
+            (
+                slot,
+                Fragment(
+                    _entry(self.piece, table, payload, i == 0, i == end),
+                    table,
+                    payload,
+                    first,
+                    last,
+                    self.piece.checksums if table is self.piece.table else None,
+                ),
+            )
+            for i, (slot, table, payload, first, last) in enumerate(ordered)
         ]
 
 
@@ -188,10 +208,12 @@ class Staging:
                 break
             count = len(table)
             if rolled < END_PARTS_MAX:
-                count = fitting(table, self.fill(self.now), self._config)
+                count = fitting(table, len(payload), self.fill(self.now), self._config)
             chosen = slice(None) if count == len(table) else slice(0, count)
-            self._stage(staged, self.now, *select(table, payload, chosen))
-            self.highest = max(self.highest, int(table["number"][:count].max()))
+            highest = self._stage(staged, self.now, *select(table, payload, chosen))
+            self.highest = max(self.highest, highest)
+            if count == len(table):
+                break
             table, payload = select(table, payload, slice(count, None))
         self.pieces.append(staged)
 
@@ -210,13 +232,16 @@ class Staging:
         on_time: Selection = late.on_time if late.on_time is not None else slice(0, 0)
         return select(table, payload, on_time)
 
-    def _stage(self, staged: StagedPiece, slot: Slot, table: EventTable, payload: Payload) -> None:
+    def _stage(self, staged: StagedPiece, slot: Slot, table: EventTable, payload: Payload) -> int:
+        """The highest number in it."""
+        first, last = number_range(table)
         size = len(table) * EVENT_BYTES + len(payload)
-        staged.fragments.append((slot, table, payload))
+        staged.fragments.append(StagedFragment(slot, table, payload, first, last))
         slot.staged_bytes += size
         slot.staged_events += len(table)
         self.bytes += size
         self.events += len(table)
+        return last
 
     def fill(self, slot: Slot) -> Fill:
         if slot.part is not None:

@@ -11,8 +11,9 @@ import logging
 import queue
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Final
+
+from msgspec import structs
 
 from dlog.core.fate import RUN_ABORTED
 from dlog.core.journal_records import FileRecord, StreamRecord
@@ -259,7 +260,7 @@ class StreamWriter:
         piece = staged.piece
         self._taken_bytes += _bytes_of(piece)
         events = len(piece.table)
-        garbage = sum(len(t) for slot, t, _ in staged.fragments if slot.kind is FileKind.GARBAGE)
+        garbage = sum(len(f.table) for f in staged.fragments if f.slot.kind is FileKind.GARBAGE)
         orphan = events if self.key.run == NO_RUN else 0
         return Settlement(
             piece.mark.session,
@@ -325,7 +326,7 @@ def _bytes_of(piece: Piece) -> int:
 
 def refused(settlement: Settlement, reason: str) -> Settlement:
     """The same piece, settled by refusal."""
-    return replace(
+    return structs.replace(
         settlement,
         stored=0,
         garbage=0,

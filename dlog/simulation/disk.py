@@ -272,6 +272,7 @@ class SimulatedFile:
         self._broken: str | None = None
         self._reserved_end = 0  # by this handle; 0 for never
         self._written_end = 0  # the same
+        self._failed_behind: StorageError | None = None
         self._writable = True
         self._closed = False
 
@@ -313,8 +314,20 @@ class SimulatedFile:
             else:
                 self._file.change(_Written(offset, content))
 
+    def write_behind(self, offset: Offset, data: memoryview) -> None:
+        try:
+            self.write(offset, data)
+        except StorageError as error:
+            self._failed_behind = self._failed_behind or error
+
+    def settle(self) -> None:
+        failed, self._failed_behind = self._failed_behind, None
+        if failed is not None:
+            raise failed
+
     def sync(self) -> None:
         self._refuse_unless_usable(0)
+        self.settle()
         with self._steps.step(Operation.SYNC_FILE, self._disk_path) as step:
             if step.fault is not None:
                 self._file.fail_to_sync(self._steps.random)

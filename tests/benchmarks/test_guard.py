@@ -28,6 +28,7 @@ from dlog.core.block import (
     check_block,
     decode_content,
     encode_block,
+    number_range,
 )
 from dlog.core.filters import Compressor, Filter, apply_filter, undo_filter
 from dlog.core.many_events import ManyEvents
@@ -91,7 +92,7 @@ def fragment_of(batch: Batch) -> Fragment:
         batch.session, batch.sequence, 0, RunNumber(7), batch.streams[0], len(batch.table),
         len(batch.table), len(batch.payload), True, True,
     )  # fmt: skip
-    return Fragment(entry, batch.table, batch.payload)
+    return Fragment(entry, batch.table, batch.payload, *number_range(batch.table))
 
 
 def block_of(batch: Batch, out: memoryview, packing: Packing) -> BlockHeader:

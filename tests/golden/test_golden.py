@@ -39,6 +39,7 @@ from dlog.core.block import (
     encode_block,
     encode_fragment,
     encode_header,
+    number_range,
 )
 from dlog.core.event_file import (
     INDEX_DTYPE,
@@ -173,7 +174,7 @@ def encode_again(block: block_codec.BlockHeader, data: memoryview, path: str) ->
     for entry in content.fragments:
         table = content.table[row : row + entry.events]
         payload = content.payload[at : at + entry.payload_bytes]
-        fragments.append(Fragment(entry, table, payload))
+        fragments.append(Fragment(entry, table, payload, *number_range(table)))
         row, at = row + entry.events, at + entry.payload_bytes
     out = bytearray(block_bytes_max(len(fragments), row, at))
     place = Place(block.offset, block.number, block.boot, block.salt, block.previous_crc)

@@ -82,10 +82,14 @@ def refused(message: bytes | bytearray) -> MessageError:
 
 
 def sealed(message: bytearray) -> bytearray:
-    """The message with both checksums made right again, as a lying source would send it."""
+    """The message with all checksums made right again, as a lying source would send it."""
     at = FRAME_BYTES + HEADER_BYTES
-    body_crc = struct.pack("<I", crc32c(message[at:]))
-    message[FRAME_BYTES + 56 : FRAME_BYTES + 60] = body_crc
+    events, streams = struct.unpack_from("<II", message, FRAME_BYTES + 48)
+    table_at = min(len(message), at + 32 * streams)
+    payload_at = min(len(message), table_at + 32 * events)
+    struct.pack_into("<I", message, FRAME_BYTES + 56, crc32c(message[at:table_at]))
+    struct.pack_into("<I", message, FRAME_BYTES + 72, crc32c(message[table_at:payload_at]))
+    struct.pack_into("<I", message, FRAME_BYTES + 76, crc32c(message[payload_at:]))
     frame = encode_frame(
         MessageKind.EVENTS, len(message) - FRAME_BYTES, bytes(message[FRAME_BYTES:at])
     )

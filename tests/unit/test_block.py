@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 import tracemalloc
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 from crc32c import crc32c
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from dlog.core.block import (
     FRAGMENT_BYTES,
@@ -20,6 +22,7 @@ from dlog.core.block import (
     MAGIC,
     BlockHeader,
     BlockType,
+    Checksums,
     Fragment,
     FragmentEntry,
     OrphanReason,
@@ -34,6 +37,7 @@ from dlog.core.block import (
     encode_fragment,
     encode_header,
     moved_block,
+    number_range,
     padded,
 )
 from dlog.core.filters import Compression, Compressor, Filter
@@ -106,7 +110,8 @@ def fragments(draw: st.DrawFn) -> list[Fragment]:
 
 def fragment_of(entry: FragmentEntry, events: list[SentEvent]) -> Fragment:
     payload = np.frombuffer(b"".join(e.payload for e in events), np.uint8)
-    return Fragment(entry, make_table(entry.run, events), payload)
+    table = make_table(entry.run, events)
+    return Fragment(entry, table, payload, *number_range(table))
 
 
 @st.composite
@@ -304,7 +309,7 @@ def test_sizes_in_the_table_that_do_not_add_up_are_found() -> None:
     at = HEADER_BYTES + len(SMALL) * FRAGMENT_BYTES
     struct.pack_into("<I", block, at + 20, 4)
     stored = bytes(block[at : at + header.stored_bytes])
-    lying = replace(header, stored_crc=crc32c(stored), raw_crc=crc32c(stored))
+    lying = structs.replace(header, stored_crc=crc32c(stored), raw_crc=crc32c(stored))
     block[:HEADER_BYTES] = encode_header(lying)[0]
     assert "do not add up to the payload" in refused(lambda: decode(block)).reason
 
@@ -318,3 +323,25 @@ def test_types_are_those_of_the_specification() -> None:
     assert {t.name: int(t) for t in BlockType} == {"EVENTS": 1, "INDEX": 2, "CLOSING": 3}
     assert {f.name: int(f) for f in Filter} == {"NONE": 0, "SHUFFLE": 1, "DELTA": 2}
     assert {c.name: int(c) for c in Compression} == {"NONE": 0, "ZSTD": 1}
+
+
+@given(made=fragments(), packing=packings())
+def test_checksums_from_the_source_are_those_of_the_block(
+    made: list[Fragment], packing: Packing
+) -> None:
+    known = [with_checksums(f) for f in made]
+    assert encoded(known, packing) == encoded(made, packing)
+
+
+def test_a_copy_that_is_not_true_is_found_by_the_checksums_of_the_source() -> None:
+    (fragment,) = (with_checksums(f) for f in SMALL[:1])
+    other = fragment.payload.copy()
+    other[0] ^= 1
+    block, _ = encoded([dataclasses.replace(fragment, payload=other)])
+    assert "stored bytes does not hold" in refused(lambda: decode(block)).reason
+
+
+def with_checksums(fragment: Fragment) -> Fragment:
+    table = fragment.table.view(np.uint8).reshape(-1)
+    checksums = Checksums(crc32c(table.data), crc32c(fragment.payload.data))
+    return dataclasses.replace(fragment, checksums=checksums)

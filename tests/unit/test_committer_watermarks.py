@@ -3,8 +3,9 @@ counters that a run leaves behind."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from random import Random
+
+from msgspec.structs import replace
 
 from dlog.core import journal_records as records
 from dlog.core.journal_records import EndedRunRecord, MarkRecord, SessionRecord, StreamRecord

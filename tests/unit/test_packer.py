@@ -332,3 +332,22 @@ def test_a_payload_that_does_not_lie_in_one_piece_is_flattened() -> None:
 def test_packing_that_cannot_be_is_refused(options: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=r"batch_|negative"):
         Packing(**options)  # type: ignore[arg-type]
+
+
+def test_what_is_given_at_once_and_is_a_little_larger_stays_together() -> None:
+    rows = np.zeros((64, KIB), np.uint8)
+    made = Packer(SESSION, Packing(batch_bytes=64 * KIB))
+    made.add_many(RUN, (A,), many(rows), 0)
+    made.add_many(RUN, (A,), many(rows, first=64), 0)
+    assert [batch.events for batch in made.taken()] == [64, 64]
+
+
+def test_batches_of_a_replay_do_not_depend_on_what_was_given_at_once() -> None:
+    rows = np.zeros((96, KIB), np.uint8)
+    found = []
+    for at_once in (96, 64, 7, 1):
+        made = packer(batch_bytes=64 * KIB)
+        for begin in range(0, len(rows), at_once):
+            made.add_many(RUN, (A,), many(rows[begin : begin + at_once], first=begin), 0)
+        found.append(streams_of(made))
+    assert found == [found[0]] * 4

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from dlog.adapters.buffers import BufferPool
-from dlog.core.block import Fragment, FragmentEntry, Packing, block_bytes_max, encode_block
+from dlog.core.block import (
+    Fragment,
+    FragmentEntry,
+    Packing,
+    block_bytes_max,
+    encode_block,
+    number_range,
+)
 from dlog.core.filters import Filter
 from dlog.core.journal_records import FileRecord, StreamRecord, decode_record, file_key
 from dlog.errors import InvariantBroken
@@ -79,7 +86,8 @@ class _World:
         )  # fmt: skip
         buffer: Buffer = self.storage.buffers.take(block_bytes_max(1, 1, 5))
         header = encode_block(
-            [Fragment(entry, table, np.frombuffer(b"event", np.uint8))], buffer.view,
+            [Fragment(entry, table, np.frombuffer(b"event", np.uint8), *number_range(table))],
+            buffer.view,
             part.place(BlockNumber(1)), Packing(Filter.NONE, 2, None), group_end=True, time_ns=0,
         )  # fmt: skip
         part.write(header, buffer.view, 5)

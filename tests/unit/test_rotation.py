@@ -67,7 +67,7 @@ def test_what_fits_never_exceeds_the_part_but_for_one_event(
 ) -> None:
     table = table_of(list(range(len(sizes))), sizes)
     fill = Fill(used, events, 0, 0)
-    count = fitting(table, fill, LIMITS)
+    count = fitting(table, int(table["size"].sum()), fill, LIMITS)
     assert 1 <= count <= len(sizes)
     assert events + count <= 10
     needed = sum(sizes[:count]) + count * EVENT_BYTES
@@ -80,7 +80,7 @@ def test_what_fits_never_exceeds_the_part_but_for_one_event(
 
 def test_an_event_larger_than_a_part_gets_a_part_of_its_own() -> None:
     table = table_of([1, 2], [5000, 5000])
-    assert fitting(table, Fill(PAGE_BYTES, 0, 0, 0), LIMITS) == 1
+    assert fitting(table, int(table["size"].sum()), Fill(PAGE_BYTES, 0, 0, 0), LIMITS) == 1
 
 
 # --- late events ----------------------------------------------------------------------------------
@@ -158,12 +158,12 @@ def test_ranges_never_overlap_and_hold_what_is_in_their_parts(
         staging.take(piece(numbers, sequence))
         taken += len(numbers)
         (staged,) = staging.pieces[before:]
-        assert sum(len(table) for _, table, _ in staged.fragments) == len(numbers)
-        for slot, table, _ in staged.fragments:
+        assert sum(len(f.table) for f in staged.fragments) == len(numbers)
+        for slot, table, *_ in staged.fragments:
             slots[id(slot)] = slot
             content.setdefault(id(slot), []).extend(int(n) for n in table["number"])
             placed[slot.kind] += len(table)
-        assert sorted(int(n) for _, t, _ in staged.fragments for n in t["number"]) == sorted(
+        assert sorted(int(n) for f in staged.fragments for n in f.table["number"]) == sorted(
             numbers
         )
     assert sum(placed.values()) == taken

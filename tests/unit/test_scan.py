@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from dlog.core.block import HEADER_BYTES, BlockType, encode_header
 from dlog.core.event_file import decode_file_header
@@ -234,7 +234,7 @@ def test_events_that_do_not_fit_their_header_are_found_in_full_depth_alone(
     """A header whose event range lies, under a checksum that holds."""
     content = bytearray(small.path.read_bytes())
     block = small.blocks[0]
-    lying, _ = encode_header(replace(block.header, last_event=999))
+    lying, _ = encode_header(structs.replace(block.header, last_event=999))
     content[block.offset : block.offset + HEADER_BYTES] = lying
     assert "event range" in spans(content, small)[0].reason
     assert spans(content, small, depth=Depth.STORED)[0].kind is SpanKind.BLOCK
