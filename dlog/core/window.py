@@ -27,11 +27,15 @@ class Account:
     def outstanding(self) -> int:
         return max(0, self.limit - self.settled)
 
-    @property
-    def needed(self) -> int:
-        """What must be outstanding for the message that waits: it stands behind what is used, and
-        that may not be settled for long, where one of its streams is stalled. 0 for no message."""
-        return self.wanted and self.wanted + max(0, self.used - self.settled)
+    def needed(self, share: int, message_bytes_max: int) -> int:
+        """What must be outstanding for the message that waits, 0 for none. It stands behind what is
+        in memory, which may not be settled for long where a stream is stalled: up to a share."""
+        if not self.wanted:
+            return 0
+        held = max(0, self.used - self.settled)
+        if self.wanted <= share:
+            return min(held + self.wanted, share)
+        return min(held, share) + min(self.wanted, message_bytes_max)
 
 
 def share_bytes(sessions: int, budget_bytes: int, message_bytes_max: int) -> int:
@@ -48,9 +52,9 @@ def grant(
     """
     limits = _grant(accounts, budget_bytes, message_bytes_max)
     after = {s: replace(a, limit=limits.get(s, a.limit)) for s, a in accounts.items()}
-    if not any(a.outstanding < a.needed and a.wanted <= message_bytes_max for a in after.values()):
-        return limits
     share = share_bytes(len(accounts), budget_bytes, message_bytes_max)
+    if not any(a.outstanding < a.needed(share, message_bytes_max) for a in after.values()):
+        return limits
     back = _take_back(after, share)
     after = {s: replace(a, limit=back.get(s, a.limit)) for s, a in after.items()}
     limits |= back | _grant(after, budget_bytes, message_bytes_max)
@@ -63,7 +67,7 @@ def _take_back(accounts: Mapping[SessionId, Account], share: int) -> dict[Sessio
     limits = {}
     for session, account in accounts.items():
         limit = max(account.settled + share, account.used)
-        if account.needed <= share and limit < account.limit:
+        if account.wanted <= share and limit < account.limit:
             limits[session] = limit
     return limits
 
@@ -74,16 +78,16 @@ def _grant(
     share = share_bytes(len(accounts), budget_bytes, message_bytes_max)
     room = budget_bytes - sum(a.outstanding for a in accounts.values())
     limits: dict[SessionId, int] = {}
-    large_out = any(a.outstanding > share and a.needed > share for a in accounts.values())
+    large_out = any(a.outstanding > share and a.wanted > share for a in accounts.values())
     for session, account in accounts.items():
         target = share
-        if account.needed > share and (not large_out or account.outstanding > share):
-            beyond = max(0, account.wanted - message_bytes_max)  # it will never be taken
-            target = max(share, account.needed - beyond)
+        needed = account.needed(share, message_bytes_max)
+        if account.wanted > share and (not large_out or account.outstanding > share):
+            target = max(share, needed)
             large_out = True
         more = min(target - account.outstanding, room)
         # Small steps would only make messages: half a share, or all that a waiting source needs.
-        if more > 0 and (more >= share // 4 or account.outstanding < account.needed):
+        if more > 0 and (more >= share // 4 or account.outstanding < needed):
             limits[session] = account.settled + account.outstanding + more
             room -= more
     return limits

@@ -77,6 +77,18 @@ def test_a_message_that_waits_gets_its_window_behind_what_is_not_settled() -> No
     assert granted(full)[session(9)].limit >= held.used + held.wanted
 
 
+def test_a_stalled_stream_holds_no_more_than_a_share() -> None:
+    share = share_bytes(4, BUDGET, MESSAGE_MAX)
+    stalled = Account(0, share, wanted=MIB, used=share)
+    assert grant({session(0): stalled}, BUDGET, MESSAGE_MAX) == {}
+
+
+def test_a_large_message_behind_one_that_is_not_settled_gets_its_window() -> None:
+    stalled = Account(0, 0, wanted=MESSAGE_MAX, used=500)
+    limits = grant({session(i): stalled for i in range(4)}, BUDGET, MESSAGE_MAX)
+    assert max(limits.values()) == MESSAGE_MAX + 500
+
+
 def test_what_is_used_is_not_taken_back() -> None:
     """It is in memory, and in no other's."""
     used = {session(i): Account(0, BUDGET // 4, 0, used=BUDGET // 4) for i in range(4)}
