@@ -197,7 +197,9 @@ class StreamRecord(_Record, frozen=True, kw_only=True):
 
     next_block: number of the next block to be written. highest_event: the highest event number that
     the stream has stored, -1 for none. low: what is at or below it is late. next_part: per file
-    kind. directory: position of the data directory that new parts go to.
+    kind. directory: position of the data directory that new parts go to. unmade: ranges (low
+    exclusive, high inclusive) that take late events, though a fault ended their part: it may be
+    settled and gone from the live records before there is one that goes on for it.
     """
 
     run: int
@@ -207,6 +209,7 @@ class StreamRecord(_Record, frozen=True, kw_only=True):
     low: int = -1
     next_part: dict[int, int] = {}
     directory: int = 0
+    unmade: list[tuple[int, int]] = []
 
 
 class FileRecord(_Record, frozen=True, kw_only=True):

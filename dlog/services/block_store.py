@@ -251,6 +251,14 @@ class BlockStore:
             predecessor=slot.predecessor,
             use_ballast=self.ending,
         )
+        self._forget_range(slot)
+
+    def _forget_range(self, slot: Slot) -> None:
+        """Its part is made, or it is over: told with the next commit."""
+        if slot.ended is not None and self.stream.unmade:
+            mine = (slot.ended.low, slot.ended.high)
+            unmade = [one for one in self.stream.unmade if tuple(one) != mine]
+            self.stream = msgspec.structs.replace(self.stream, unmade=unmade)
 
     def _write(self, block: _Block) -> None:
         part = block.slot.part
@@ -289,6 +297,12 @@ class BlockStore:
 
     def _seal(self, slot: Slot, reason: str) -> None:
         assert slot.part is not None
+        if slot.ended is not None:
+            # Before the seal: a sealed part may be settled at any time, and then nothing tells of
+            # its range but this.
+            unmade = [*self.stream.unmade, (slot.ended.low, slot.ended.high)]
+            self.stream = msgspec.structs.replace(self.stream, unmade=unmade)
+            self._storage.commits.submit([put_stream(self.stream)], use_ballast=self.ending)
         slot.predecessor = slot.part.seal_by_fault(reason, use_ballast=self.ending)
         slot.part = None
         for block in self._blocks:
@@ -367,6 +381,7 @@ class BlockStore:
         again. Ending a run always succeeds."""
         part = slot.part
         if part is None:
+            self._forget_range(slot)
             return
         slot.part = None
         ballast = self.ending

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+import msgspec
+
 from dlog.core import journal_records as records
 from dlog.core.journal_records import (
     EndedRunRecord,
@@ -19,11 +21,12 @@ from dlog.core.journal_records import (
     SessionRecord,
     StreamRecord,
 )
-from dlog.core.states import LoggerState, RunState
+from dlog.core.states import FileState, LoggerState, RunState
 from dlog.model.config import StreamConfig
 from dlog.model.ids import (
     NO_RUN,
     ORPHAN_STREAM,
+    FileKind,
     MarkKey,
     RunNumber,
     SessionId,
@@ -31,7 +34,7 @@ from dlog.model.ids import (
     StreamName,
 )
 from dlog.ports import Journal
-from dlog.services.parts import Part, Storage
+from dlog.services.parts import Part, Storage, put_stream
 from dlog.services.restart import DirectCommits, Restart
 
 ORPHAN_CONFIG: Final = StreamConfig(ranges=False)
@@ -81,7 +84,9 @@ def settle_live_state(
             files.append((record, live[record.run].streams[record.stream], True))
         else:
             files.append((record, config_of_ended(journal, record), False))
-    restart = Restart(replace(storage, commits=DirectCommits(journal)))
+    commits = DirectCommits(journal)
+    _keep_ranges_open(journal, commits, [record for record, _, live in files if live])
+    restart = Restart(replace(storage, commits=commits))
     found = restart.settle(files)
     restart.finish_operations()
     parts: dict[StreamKey, list[Part]] = {}
@@ -90,6 +95,35 @@ def settle_live_state(
         parts.setdefault(part.key.stream_key, []).append(part)
     streams = _all(journal, records.STREAMS, StreamRecord)
     return LiveState(_logger_record(journal), runs, streams, parts, found.lost)
+
+
+def _keep_ranges_open(
+    journal: Journal, commits: DirectCommits, files: Sequence[FileRecord]
+) -> None:
+    """A restart that sealed a part could not tell its stream so. Before the next one settles it,
+    and its record goes, the stream's record has its range."""
+    streams = {(s.run, s.stream): s for s in _all(journal, records.STREAMS, StreamRecord)}
+    for record in files:
+        stream = streams.get((record.run, record.stream))
+        mine = (record.low, record.high)
+        sealed = record.state is FileState.ERROR and record.sealed and record.high >= 0
+        if stream is None or not sealed or record.kind != FileKind.EVENTS:
+            continue
+        if mine in stream.unmade or _goes_on(files, record):
+            continue
+        stream = msgspec.structs.replace(stream, unmade=[*stream.unmade, mine])
+        streams[record.run, record.stream] = stream
+        commits.submit([put_stream(stream)])
+
+
+def _goes_on(files: Sequence[FileRecord], before: FileRecord) -> bool:
+    """Whether there is a part already that goes on for that one."""
+    return any(
+        (f.run, f.stream, f.kind, f.predecessor_part)
+        == (before.run, before.stream, before.kind, before.part)
+        and f.state in (FileState.OPEN, FileState.END)
+        for f in files
+    )
 
 
 def _logger_record(journal: Journal) -> LoggerRecord:

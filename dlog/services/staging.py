@@ -101,6 +101,7 @@ class Staging:
         low: int,
         highest: int,
         parts: Sequence[Part],
+        unmade: Sequence[tuple[int, int]] = (),
         ended: Callable[[Part, int], None],
     ) -> None:
         self._config = config
@@ -116,10 +117,10 @@ class Staging:
         self.bytes = 0
         self.events = 0
         self.since_ns = 0
-        self._adopt(parts)
+        self._adopt(parts, unmade)
 
-    def _adopt(self, parts: Sequence[Part]) -> None:
-        """The open parts that a restart settled."""
+    def _adopt(self, parts: Sequence[Part], unmade: Sequence[tuple[int, int]]) -> None:
+        """The open parts that a restart settled, and the ranges that lack one."""
         opened: list[Slot] = []
         parts = sorted(parts, key=lambda p: p.key.part)
         for part in parts:
@@ -148,6 +149,9 @@ class Staging:
         for part in parts:
             if isinstance(part, SealedPart):
                 self._adopt_sealed(part)
+        for low, high in unmade:
+            if Range(low, high) not in [slot.ended for slot in self.ends]:
+                self._adopt_end(Slot(FileKind.EVENTS, low=low), high)
         self.now.low = self.low
 
     def _adopt_sealed(self, part: SealedPart) -> None:

@@ -85,6 +85,7 @@ class StreamWriter:
             low=stream.low,
             highest=stream.highest_event,
             parts=parts,
+            unmade=stream.unmade,
             ended=self._store.ended,
         )
 

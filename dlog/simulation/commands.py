@@ -44,11 +44,15 @@ class Commands:
         self._course.command("CONFIGURE", streams=streams)
 
     def start_run(self) -> None:
+        if len(self._course.runs) < RUNS_MAX:
+            self.another_run()
+
+    def another_run(self) -> int:
         course = self._course
-        if len(course.runs) < RUNS_MAX:
-            run, course.next_run = course.next_run, course.next_run + 1
-            if course.command("START RUN", run=run):
-                course.runs[run] = "active"
+        run, course.next_run = course.next_run, course.next_run + 1
+        if course.command("START RUN", run=run):
+            course.runs[run] = "active"
+        return run
 
     def start_last_run(self) -> None:
         """One that is active while everything comes to its end."""
@@ -86,11 +90,9 @@ class Commands:
             self._course.problems.append(f"{command} {run} was refused")
         del self._course.runs[run]
 
-    def end_some_run(self) -> None:
+    def end_run(self, run: int) -> None:
         """By either of the two ways."""
-        run = self._course.some_run("active", "paused")
-        if run is not None:
-            self._over(self._course.random.choice(("STOP RUN", "ABORT RUN")), run)
+        self._over(self._course.random.choice(("STOP RUN", "ABORT RUN")), run)
 
     def end_all_runs(self) -> None:
         """At once, without waiting for one after the other."""

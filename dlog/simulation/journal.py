@@ -1,7 +1,8 @@
 """A journal in memory with the promises of the real one; it trusts LMDB to keep its own.
 
 What a commit that returned has changed survives every crash. One that the program died in, or that
-failed, has happened wholly or not at all: the seed says which.
+failed, has happened wholly or not at all: the seed says which. One that failed may also be in the
+page cache alone: it is read, and a power cut takes it back, unless the next start has copied it.
 """
 
 from __future__ import annotations
@@ -31,8 +32,29 @@ class JournalStore:
         self.used_bytes = 0
         self.pairs: dict[bytes, bytes] = {}
         self.keys: list[bytes] = []
+        self._on_disk: dict[bytes, bytes | None] = {}  # where that is not what is read
 
     def apply(self, changes: Sequence[Change]) -> None:
+        """A commit that is durable."""
+        for key, _ in changes:
+            self._on_disk.pop(key, None)
+        self._apply(changes)
+
+    def apply_in_cache(self, changes: Sequence[Change]) -> None:
+        """One that is only read, until it is copied or the power is cut."""
+        for key, _ in changes:
+            self._on_disk.setdefault(key, self.pairs.get(key))
+        self._apply(changes)
+
+    def copy(self) -> None:
+        """Everything that is read is written to a new file, and that is synced."""
+        self._on_disk.clear()
+
+    def lose_power(self) -> None:
+        on_disk, self._on_disk = self._on_disk, {}
+        self._apply(list(on_disk.items()))
+
+    def _apply(self, changes: Sequence[Change]) -> None:
         for key, value in changes:
             old = self.pairs.pop(key, None)
             if old is not None:
@@ -63,6 +85,11 @@ class SimulatedJournal:
         self._life = steps.life
         self._failed = False
         self._closed = False
+        self._copy_after_failure()
+
+    def _copy_after_failure(self) -> None:
+        """The journal before may have failed; this is a new program."""
+        self.store.copy()
 
     def commit(self, changes: Sequence[Change], *, use_ballast: bool = False) -> None:
         self._refuse_if_unusable()
@@ -74,6 +101,8 @@ class SimulatedJournal:
             unknown = step.dies_inside or step.fault is FaultKind.EIO
             if not unknown or self._steps.random.random() < 0.5:
                 self.store.apply(changes)
+            elif step.fault is FaultKind.EIO and self._steps.random.random() < 0.5:
+                self.store.apply_in_cache(changes)
             if step.fault is FaultKind.EIO:
                 self._failed = True
                 raise JournalFailed("journal: Input/output error")

@@ -65,10 +65,15 @@ class Sending:
         course = self._course
         run = course.some_run("active", "paused")
         if run is not None:
-            source = course.random.choice(course.sources)
-            for _ in range(course.random.randint(1, 12)):
-                course.number[run] += course.random.choice((1, 1, 1, 2))
-                self._send(source, run, self._streams(), course.number[run])
+            self.send_to(run)
+
+    def send_to(self, run: int) -> None:
+        """Some events of increasing number, from one source."""
+        course = self._course
+        source = course.random.choice(course.sources)
+        for _ in range(course.random.randint(1, 12)):
+            course.number[run] += course.random.choice((1, 1, 1, 2))
+            self._send(source, run, self._streams(), course.number[run])
 
     def send_late(self) -> None:
         course = self._course

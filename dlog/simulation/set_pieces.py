@@ -118,17 +118,21 @@ class SetPieces:
         self._troubles.mend()
 
     def full_at_the_end(self) -> None:
-        """A run ends on a disk with room for sidecars alone: that of the footers is reserved."""
+        """A run that was begun on an almost full disk ends when there is room for sidecars alone:
+        for its blocks no more could be reserved than they needed, and their footers."""
         course = self._course
-        if course.some_run("active", "paused") is None:
-            return
         self._troubles.all_over()
-        self._sending.send()
-        self._world.pump(30)
         course.faults["space"] += 1
-        course.tell("disk full, but for some pages")
-        self._troubles.leave_pages(8)
-        self._commands.end_some_run()
+        course.tell("disk almost full")
+        self._troubles.leave_pages(60)
+        run = self._commands.another_run()
+        if run in course.runs:
+            for _ in range(3):
+                self._sending.send_to(run)
+                self._world.pump(15)
+            course.tell("disk full, but for some pages")
+            self._troubles.leave_pages(8)
+            self._commands.end_run(run)
         self._troubles.free_disk()
 
     # --- the journal -------------------------------------------------------------------------

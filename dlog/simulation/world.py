@@ -394,6 +394,7 @@ class World:
         if self.power_cut:
             for disk in self.disks:
                 disk.crash(Random(f"{self.seed}/crash/{self.reboots}"))
+            self.store.lose_power()
         self.network.cut()
         if self.after_crash is not None:
             self.after_crash()

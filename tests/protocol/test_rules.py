@@ -19,7 +19,7 @@ from dlog.core.scan import SpanKind, scan
 from dlog.core.states import FileState
 from dlog.errors import InvariantBroken, JournalFailed
 from dlog.limits import MIB, PAGE_BYTES
-from dlog.model.ids import RunNumber, StreamName
+from dlog.model.ids import FileKind, RunNumber, StreamName
 from dlog.model.messages import Acknowledgement, Hello, Refused, decode_body, encode_body
 from dlog.services.committer import Committer, Progress
 from dlog.simulation.network import CALM, Weather
@@ -185,6 +185,32 @@ def test_a_commit_never_stops_inside_a_piece_that_straddles_parts(when: When) ->
         world.steps.crash_at(world.steps.count + step, when)
         holds(world)
         assert problems == []
+
+
+# --- a range stays open though a fault ended its part ---------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["restarts", "housekeeping"])
+def test_a_range_whose_part_a_fault_ended_stays_open_over_restarts(how: str) -> None:
+    """The part is settled, and nothing goes on for it yet: only the stream's record knows it."""
+    world = running(streams={"photons": {"part_events": 4, "late_seconds": 1e6}, "raw": {}})
+    source = world.source("router-1")
+    send(source, RUN, (PHOTONS,), *range(1, 7))
+    world.settle()
+    here = "data/runs/7/photons"
+    world.steps.inject(Fault(FaultKind.EIO, frozenset({Operation.SYNC_FILE}), f"{here}_0001"))
+    world.steps.inject(Fault(FaultKind.EIO, frozenset({Operation.CREATE}), here, times=None))
+    send(source, RUN, (PHOTONS,), 2)
+    world.pump(20)
+    source.silent = True
+    world.pump(600 if how == "housekeeping" else 1)
+    world.steps.clear_faults()
+    for _ in range(3):
+        world.kill()
+        world.pump(10)
+    source.silent = False
+    holds(world)
+    assert {file.kind for file in world.findings().files} == {FileKind.EVENTS}
 
 
 # --- only the last admitted + 1 is admitted -------------------------------------------------------
