@@ -43,8 +43,20 @@ class Commands:
         }
         self._course.command("CONFIGURE", streams=streams)
 
+    def configure_short_parts(self) -> None:
+        """Parts of a stream that are full with three events, and take late ones until the run
+        ends; what waits to be written waits for long."""
+        streams: dict[str, dict[str, float]] = {name: {} for name in STREAMS}
+        streams[STREAMS[0]] = {
+            "part_events": 3, "late_seconds": FOR_EVER_SECONDS, "flush_interval_ms": 100,
+        }  # fmt: skip
+        self._course.command("CONFIGURE", streams=streams)
+
+    def room_for_a_run(self) -> bool:
+        return len(self._course.runs) < RUNS_MAX
+
     def start_run(self) -> None:
-        if len(self._course.runs) < RUNS_MAX:
+        if self.room_for_a_run():
             self.another_run()
 
     def another_run(self) -> int:
@@ -96,16 +108,24 @@ class Commands:
 
     def end_all_runs(self) -> None:
         """At once, without waiting for one after the other."""
-        course = self._course
-        given = {}
-        for run in course.runs:
-            command = course.random.choice(("STOP RUN", "ABORT RUN"))
-            course.tell(f"{command} run={run}")
-            given[course.world.give(command, run=run)] = f"{command} {run}"
-        answers = course.world.coor.answers
-        course.world.run_until(lambda: given.keys() <= answers.keys(), "a run does not end")
-        course.problems += [f"{given[n]} was refused" for n in given if not answers[n].ok]
-        course.runs.clear()
+        given = {
+            run: self.begin_to_end(run, self._course.random.choice(("STOP RUN", "ABORT RUN")))
+            for run in self._course.runs
+        }
+        for run, number in given.items():
+            self.wait_for_the_end(run, number)
+
+    def begin_to_end(self, run: int, command: str = "STOP RUN") -> int:
+        """The number of the command."""
+        self._course.tell(f"{command} run={run}")
+        return self._course.world.give(command, run=run)
+
+    def wait_for_the_end(self, run: int, number: int) -> None:
+        answers = self._course.world.coor.answers
+        self._course.world.run_until(lambda: number in answers, f"run {run} does not end")
+        if not answers[number].ok:
+            self._course.problems.append(f"the end of run {run} was refused")
+        del self._course.runs[run]
 
     def stop_all(self) -> None:
         """Every run, then the logger."""

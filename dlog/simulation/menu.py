@@ -68,13 +68,14 @@ CALM_ACTIONS: Final[Mapping[str, int]] = MappingProxyType(
 )  # fmt: skip
 TROUBLES: Final[Mapping[str, Mapping[str, int]]] = MappingProxyType(
     {
-        "crashes": {"crash": 2, "kill": 1},
+        "crashes": {"crash": 2, "kill": 1, "short_parts": 1, "run_over_meanwhile": 1},
         "network": {
             "storm": 1,
             "calm": 1,
             "cut": 1,
             "hang": 1,
             "damaged_message": 1,
+            "flood": 1,
             "second_session": 1,
             "take_over": 1,
             "lie": 1,
@@ -83,6 +84,7 @@ TROUBLES: Final[Mapping[str, Mapping[str, int]]] = MappingProxyType(
         "space": {"fill_disk": 1, "free_disk": 1, "full_at_the_end": 1},
         "journal": {"journal_fault": 1, "fill_journal": 1, "full_journal_at_the_end": 1},
         "crashes disk": {"failed_sync": 1},
+        "crashes journal": {"failed_commit": 1},
     }
 )
 

@@ -75,6 +75,15 @@ class Sending:
             course.number[run] += course.random.choice((1, 1, 1, 2))
             self._send(source, run, self._streams(), course.number[run])
 
+    def send_numbers(
+        self, source: SimulatedSource, run: int, streams: tuple[StreamName, ...], count: int
+    ) -> None:
+        """So many events of increasing number, small ones."""
+        for _ in range(count):
+            self._course.number[run] += 1
+            number = self._course.number[run]
+            source.send(run, streams, number, payload(number))
+
     def send_late(self) -> None:
         course = self._course
         run = course.some_run("active", "paused")

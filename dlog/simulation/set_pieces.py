@@ -26,6 +26,7 @@ LIE: Final = 5  # the batch that a liar says is its lowest unacknowledged
 # More than a source's window: 2 MiB where INIT's memory is the smallest.
 STALLED_EVENTS: Final = 30
 STALLED_EVENT_BYTES: Final = 100_000
+FLOOD_EVENTS: Final = 30
 SLOW: Final = StreamName("slow")
 PHOTONS: Final = StreamName("photons")
 
@@ -61,6 +62,71 @@ class SetPieces:
             return None
         source = self._course.random.choice(alone)
         return source if self._wait_for(source, Phase.OPEN, "is not welcomed") else None
+
+    # --- crashes -----------------------------------------------------------------------------
+
+    def short_parts(self) -> None:
+        """Pieces that are longer than a part stand in several; the logger dies while they are
+        written."""
+        course = self._course
+        if not self._commands.room_for_a_run():
+            return
+        self._troubles.all_over()
+        self._commands.configure_short_parts()
+        run = self._commands.another_run()
+        if run not in course.runs:
+            return
+        source = self._sending.another_source(batch_events=10)
+        if not self._wait_for(source, Phase.OPEN, "is not welcomed"):
+            return
+        self._commands.configure()
+        for _ in range(course.random.randint(1, 3)):
+            # The large one is a block of its own, and told of while the others are only staged.
+            course.number[run] += 1
+            source.send(run, (PHOTONS,), course.number[run], bytes(STALLED_EVENT_BYTES))
+            self._sending.send_numbers(source, run, (PHOTONS,), 10)
+            self._world.pump(course.random.choice((1, 2, 3, 4, 5)))
+        self._troubles.kill()
+
+    def run_over_meanwhile(self) -> None:
+        """A run ends while the thread of its stream gets no time; its source has not heard of it,
+        and what it sends goes to the orphans, past what still waits. Then the logger dies."""
+        course, world = self._course, self._world
+        run = course.some_run("active")
+        if run is None:
+            return
+        self._troubles.all_over()
+        source = self._sending.another_source(batch_events=1)
+        if not self._wait_for(source, Phase.OPEN, "is not welcomed"):
+            return
+        world.pump(20)
+        world.asleep = frozenset({str(PHOTONS)})
+        self._sending.send_numbers(source, run, (PHOTONS,), 2)
+        world.pump(3)
+        source.deaf = True
+        ended = self._commands.begin_to_end(run)
+        world.pump(3)
+        self._sending.send_numbers(source, run, (PHOTONS,), 2)
+        world.pump(course.random.choice((5, 10, 20)))
+        self._troubles.kill()
+        world.asleep = frozenset()
+        source.hear_again()
+        self._commands.wait_for_the_end(run, ended)
+
+    def failed_commit(self) -> None:
+        """A commit fails, the logger ends on it and is started again; then the power is cut. What
+        the commit changed may have been in the page cache alone."""
+        course, world = self._course, self._world
+        course.faults["journal"] += 1
+        course.faults["crash"] += 1
+        course.tell("a commit fails")
+        world.steps.inject(Fault(FaultKind.EIO, frozenset({Operation.COMMIT})))
+        self._sending.send()
+        world.pump(course.random.choice((5, 20, 50)))
+        course.tell("power cut now")
+        world.power_cut = True
+        if world.life is not None:
+            world.kill()
 
     # --- disks -------------------------------------------------------------------------------
 
@@ -158,7 +224,20 @@ class SetPieces:
         world.rounds_max = patience
         world.free_journal()
 
-    # --- sessions ----------------------------------------------------------------------------
+    # --- sources -----------------------------------------------------------------------------
+
+    def flood(self) -> None:
+        """In bad weather a source sends several times as much as its window."""
+        course = self._course
+        run = course.some_run("active")
+        if run is None:
+            return
+        self._troubles.storm()
+        source = self._sending.another_source(queue_bytes=64 * 2**20, batch_events=1)
+        for _ in range(FLOOD_EVENTS):
+            course.number[run] += 1
+            source.send(run, (PHOTONS,), course.number[run], bytes(STALLED_EVENT_BYTES))
+        self._world.pump(200)
 
     def second_session(self) -> None:
         """A second process takes the name of a living one, which may lose the logger meanwhile:

@@ -14,7 +14,7 @@ from typing import Final
 from crc32c import crc32c
 
 from dlog.core import journal_records as records
-from dlog.core.event_file import decode_file_header, decode_sidecar, sidecar_path
+from dlog.core.event_file import FileHeader, decode_file_header, decode_sidecar, sidecar_path
 from dlog.core.journal_records import (
     ClosedFileRecord,
     CountRecord,
@@ -84,6 +84,7 @@ class Findings:
         self.counts: dict[Counted, CountRecord] = {}
         self.files: list[_File] = []
         self.boots: list[tuple[tuple[int, str], int, int]] = []  # stream, block, boot
+        self._headers: dict[str, FileHeader] = {}
         self._blocks: dict[tuple[int, str], list[int]] = {}
         self._look()
 
@@ -101,6 +102,7 @@ class Findings:
         self._check_states()
         self._check_names()
         self._check_ranges()
+        self._check_predecessors()
         self.problems += doubled_blocks(self._contents)
 
     def _records(self, prefix: bytes, kind: type[records.R]) -> Iterator[records.R]:
@@ -171,6 +173,7 @@ class Findings:
         except FormatError as error:
             self.problems.append(str(error))
             return []
+        self._headers[file.path] = header
         if header.file_uuid != file.record.file_uuid or salt not in (None, header.salt):
             self.problems.append(f"{file.path}: the header page of another file")
         spans = []
@@ -342,6 +345,21 @@ class Findings:
                 continue
             if config.late_seconds >= FOR_EVER_SECONDS and parts[stream] <= END_PARTS_MAX:
                 self.problems.append(f"{file.path}: events in it, and no range was closed")
+
+    def _check_predecessors(self) -> None:
+        """A part that goes on for another one: that is sealed, where the header says."""
+        sealed = {
+            (f.record.run, f.record.stream, f.record.kind, f.record.part): len(f.content)
+            for f in self.files
+            if f.record.sealed
+        }
+        for path, header in self._headers.items():
+            before = (*header.key[:3], header.predecessor_part)
+            if header.predecessor_part and sealed.get(before) != header.predecessor_sealed:
+                self.problems.append(
+                    f"{path} goes on for part {header.predecessor_part}, which is not sealed at "
+                    f"{header.predecessor_sealed}"
+                )
 
     # --- when all is quiet -------------------------------------------------------------------
 

@@ -258,7 +258,8 @@ class Life:
 
     def threads(self) -> list[Callable[[], None]]:
         self.writers = [w for w in self.writers if not w.writer.over]
-        found: list[Callable[[], None]] = [w.step for w in self.writers]
+        awake = [w for w in self.writers if str(w.writer.key.stream) not in self._world.asleep]
+        found: list[Callable[[], None]] = [w.step for w in awake]
         found += [self._commit, self.commander.step, self._tidy]
         if self.events is not None:
             found.append(self.events.step)
@@ -318,6 +319,7 @@ class World:
         self.disk_failed = False  # set by who injects such a fault
         self.tails: list[str] = []  # what a restart left behind the durable offset of a file
         self.rounds_max = ROUNDS_MAX
+        self.asleep: frozenset[str] = frozenset()  # streams whose threads get no time
         self.unsettled: list[str] = []  # files that a restart could not settle
         self.after_crash: Callable[[], None] | None = None
         self.on_restart: Callable[[], None] | None = None  # once, before the next start
