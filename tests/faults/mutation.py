@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 from unittest.mock import patch
+
+import msgspec
 
 from dlog.simulation.campaign import Menu
 
@@ -46,3 +48,12 @@ class Mutation:
 def replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Callable[[], Any]:
     """The function `name` of `owner`, replaced by what `make` makes of it."""
     return lambda: patch.object(owner, name, make(getattr(owner, name)))
+
+
+def changed(value: Any, **fields: Any) -> Any:
+    """A copy of a frozen record of the product, whatever it is made of."""
+    if isinstance(value, tuple):
+        return value._replace(**fields)  # type: ignore[attr-defined]
+    if isinstance(value, msgspec.Struct):
+        return msgspec.structs.replace(value, **fields)
+    return replace(value, **fields)

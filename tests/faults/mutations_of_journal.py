@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -25,6 +24,7 @@ from tests.faults.mutation import (
     JOURNAL,
     NETWORK,
     Mutation,
+    changed,
     replaced,
 )
 
@@ -111,7 +111,7 @@ def _watermark_by_file(settle: Any) -> Any:
     def by_file(self: Committer, settlement: Any, marks: Any, counted: Any, touched: Any) -> None:
         if settlement.orphan:
             mark = MarkKey(settlement.session, NO_RUN, ORPHAN_STREAM)
-            settlement = replace(settlement, mark=mark)
+            settlement = changed(settlement, mark=mark)
         settle(self, settlement, marks, counted, touched)
 
     return by_file
@@ -140,7 +140,7 @@ def _watermarks_stay_behind_bye(close_session: Any) -> Any:
 
 def _one_piece_settles_the_batch(settle: Any) -> Any:
     def hasty(self: Committer, settlement: Any, marks: Any, counted: Any, touched: Any) -> None:
-        settle(self, replace(settlement, shares=1), marks, counted, touched)
+        settle(self, changed(settlement, shares=1), marks, counted, touched)
 
     return hasty
 
@@ -159,7 +159,7 @@ def _old_session_stays_open(close_session: Any) -> Any:
 def _selective_frees_no_window(settled_of: Any) -> Any:
     def cumulative(self: Committer, session: SessionId) -> Any:
         settled = settled_of(self, session)
-        return replace(settled, settled_bytes=settled.position_bytes)
+        return changed(settled, settled_bytes=settled.position_bytes)
 
     return cumulative
 

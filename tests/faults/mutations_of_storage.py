@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -26,6 +25,7 @@ from tests.faults.mutation import (
     DISK,
     SPACE,
     Mutation,
+    changed,
     replaced,
 )
 
@@ -131,7 +131,7 @@ def _half_a_group_is_committed(report: Any) -> Any:
 
 def _boot_is_always_the_first(place: Any) -> Any:
     def first(self: Part, number: Any) -> Place:
-        return replace(place(self, number), boot=BootNumber(1))
+        return changed(place(self, number), boot=BootNumber(1))
 
     return first
 
@@ -144,7 +144,7 @@ def _moved_blocks_get_new_numbers(seal: Any) -> Any:
         seal(self, slot, reason)
         for block in self._blocks:
             if block.slot is slot:
-                block.header = replace(block.header, number=self._next_block)
+                block.header = changed(block.header, number=self._next_block)
                 self._next_block += 1
 
     return renumber
