@@ -467,11 +467,14 @@ class Logger:
             ],
             use_ballast=True,
             then=done.set,
+            # The other threads are still at it: behind this, they would bring the runs back.
+            last=True,
         )
         if not done.wait(FALL_BACK_SECONDS):
             log.critical("the journal does not commit: exit")
             return
         log.critical("on_failure: begin anew, %s", state)
+        time.sleep(FAILURE_WORDS_SECONDS)  # for the log's own thread
         sys.stdout.flush()
         sys.stderr.flush()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

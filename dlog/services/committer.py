@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -134,6 +135,7 @@ class _Changes:
     ticket: Ticket
     use_ballast: bool
     then: Callable[[], None] | None
+    last: bool = False
 
 
 @dataclass(slots=True)
@@ -197,6 +199,7 @@ class Committer:
         self._listener: SettledListener | None = None
         self._failed: JournalFailed | None = None
         self._stuck: _Group | None = None
+        self._closed = False  # nothing is taken in any more
         self.full_since_ns: int | None = None
         self.commits = 0
         self._latency_ns: deque[int] = deque(maxlen=LATENCY_SAMPLES)
@@ -213,12 +216,14 @@ class Committer:
         *,
         use_ballast: bool = False,
         then: Callable[[], None] | None = None,
+        last: bool = False,
     ) -> Ticket:
-        """As `submit`; the changes are made on the committer's thread when the group is formed."""
+        """As `submit`; the changes are made on the committer's thread when the group is formed.
+        last: nothing is committed behind them, whatever other threads still hand in."""
         if self._failed is not None:
             raise self._failed
         ticket = Ticket(self._drive)
-        self._inbox.put(_Changes(make, ticket, use_ballast, then))
+        self._inbox.put(_Changes(make, ticket, use_ballast, then, last))
         return ticket
 
     def progress(self, progress: Progress) -> None:
@@ -258,7 +263,13 @@ class Committer:
             pass
 
     def step(self, *, block: bool = False) -> bool:
-        """Commit one group of all that is waiting. False once `stop` was reached."""
+        """Commit one group of all that is waiting. False once `stop`, or what was submitted as the
+        last, is reached."""
+        if self._closed:
+            if self._stuck is not None:
+                time.sleep(JOURNAL_FULL_RETRY_SECONDS)
+                self._commit(self._stuck)
+            return self._stuck is not None
         stuck = self._stuck is not None
         try:
             item = self._inbox.get(
@@ -273,6 +284,9 @@ class Committer:
         fresh: list[_Changes | Progress | Settlement] = []
         while item is not None:
             fresh.append(item)
+            if isinstance(item, _Changes) and item.last:
+                self._closed = True
+                break
             try:
                 item = self._inbox.get_nowait()
             except queue.Empty:
@@ -286,7 +300,7 @@ class Committer:
         if not more and self._stuck is not None:
             self._inbox.put(None)  # not before what was handed in is committed
             return True
-        return more
+        return more and not (self._closed and self._stuck is None)
 
     def _drive_once(self) -> None:
         self.step()

@@ -139,3 +139,32 @@ def test_a_new_committer_goes_on_with_what_the_journal_has() -> None:
     again.load()
     assert again.settled_of(SESSION).acknowledged == 1
     assert again.counts_now()["router-1", RUN, PHOTONS].stored == 1
+
+
+def test_nothing_is_committed_behind_what_is_the_last() -> None:
+    # A logger that begins anew after a FAILURE ends its runs in one commit, while its other threads
+    # are still at it: what they hand in later must not bring the runs back.
+    bench = Bench()
+    bench.settle(1)
+    last = bench.committer.submit_made(lambda c: [(b"last", b"1")], last=True)
+    bench.settle(2)
+    bench.committer.submit([(b"behind", b"1")])
+    assert not bench.committer.step()
+    last.wait()
+    assert not bench.committer.step()
+    assert bench.journal.get(b"last") == b"1"
+    assert bench.journal.get(b"behind") is None
+    assert bench.news[-1].acknowledged == 1
+
+
+def test_what_is_the_last_is_tried_again_while_the_journal_is_full() -> None:
+    bench = Bench()
+    bench.store.capacity_bytes = bench.store.used_bytes
+    bench.committer.submit_made(lambda c: [(b"last", b"1" * 5000)], last=True)
+    assert bench.committer.step()
+    bench.committer.submit([(b"behind", b"1")])
+    assert bench.committer.step()
+    bench.store.capacity_bytes = 1 << 40
+    assert not bench.committer.step()
+    assert bench.journal.get(b"last")
+    assert bench.journal.get(b"behind") is None
