@@ -483,6 +483,10 @@ class Committer:
         if touched and self._listener is not None:
             self._listener.settled([self.settled_of(s) for s in touched if s in self._ledgers])
 
+    def settled_now(self, session: SessionId) -> list[Settled]:
+        """The same for one session, from its committer's thread; none where it is forgotten."""
+        return [self.settled_of(session)] if session in self._ledgers else []
+
     def settled_of(self, session: SessionId) -> Settled:
         ledger = self._ledgers[session]
         return Settled(
@@ -609,7 +613,8 @@ def _within_a_record(
 
 
 def _with_refusal(refused: Sequence[Refusal], s: Settlement) -> list[Refusal]:
-    """One more; over the limit it goes into the last one, whose events stay exact."""
+    """One more; over the limit it goes into the last one, whose events stay exact: that one is told
+    only when others have been confirmed, and it grows no more."""
     run = s.mark.run if s.mark else 0
     stream = str(s.mark.stream) if s.mark else ""
     kept = list(refused)

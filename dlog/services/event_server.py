@@ -32,6 +32,7 @@ from dlog.limits import (
     EVENT_BYTES_MAX,
     HEARTBEAT_MS,
     MESSAGE_BYTES_MAX,
+    REFUSALS_KEPT_MAX,
     SELECTIVE_RANGES_MAX,
     SESSIONS_MAX,
 )
@@ -464,7 +465,10 @@ class EventServer:
             seen = min(heartbeat.refusals_seen, state.refused_from + len(state.refused))
             state.refused = state.refused[seen - state.refused_from :]
             state.refused_from = seen
-            self._committer.submit_made(lambda c: c.refusals_seen(session.id, seen))
+            self._committer.submit_made(
+                lambda c: c.refusals_seen(session.id, seen),
+                then=lambda: self.settled(self._committer.settled_now(session.id)),
+            )
         if heartbeat.sent > state.admitted and not session.resend_asked:
             # The last messages before a pause may have been lost around a reconnection.
             self._ask_resend(session, f"batch {heartbeat.sent} was sent and did not come")
@@ -685,6 +689,7 @@ class EventServer:
             seen = max(state.refused_from, settled.refused_from)
             state.refused = settled.refused[seen - settled.refused_from :]
             state.refused_from = seen
+            state.refused_whole = settled.refused_from + REFUSALS_KEPT_MAX - 1
             told.append(session)
         self._grant()
         for session in told:
@@ -738,7 +743,7 @@ class EventServer:
                         reason=r.reason,
                         events=r.events,
                     )
-                    for r in state.refused
+                    for r in state.refused[: state.refused_whole - state.refused_from]
                 ],
                 active=active,
                 held=held,

@@ -344,6 +344,33 @@ def test_a_session_that_was_taken_over_is_told_so_while_the_new_one_lives() -> N
     assert str(first.machine.failure) == "closed: a newer session took over the name"
 
 
+# --- refusals -------------------------------------------------------------------------------------
+
+
+def test_refusals_beyond_what_is_kept_are_counted_though_one_is_confirmed_while_it_grows() -> None:
+    """The source hears of the first ones, and is deaf again while its heartbeat confirms them and
+    more are put into the last one."""
+    world = running()
+    source = world.source("router-1", batch_events=1)
+    world.pump(20)
+    source.deaf = True
+    world.do("ABORT RUN", run=RUN)
+    for number in range(600):
+        assert source.send(RUN, (PHOTONS,), number, b"refused")
+    for _ in range(20):
+        source.step()  # all of them are on their way
+    turn(world, rounds=5)
+    source.deaf = False
+    source.step()
+    assert 0 < sum(source.machine.counts.reasons().values()) < 600
+    source.deaf = True
+    turn(world, rounds=40)
+    source.deaf = False
+    world.settle()
+    turn(world, rounds=100)
+    assert source.machine.counts.reasons() == {"run-aborted": 600}
+
+
 # --- the window -----------------------------------------------------------------------------------
 
 
