@@ -508,8 +508,8 @@ class Committer:
         return [_put(records.session_key(session), record)]
 
     def close_session(self, session: SessionId, *, forget: bool) -> list[Change]:
-        """BYE or expiry forget it; a newer one of its name closes it: it is remembered, so that it
-        is refused should it come back, but its watermarks are of no use any more."""
+        """BYE forgets it; a newer one of its name, or expiry, closes it: it is remembered, so that
+        it is refused should it come back, but its watermarks are of no use any more."""
         ledger = self._ledgers.get(session)
         if ledger is None:
             return []
@@ -519,9 +519,11 @@ class Committer:
         marks: list[Change] = [(mark, None) for mark in sorted(known | ledger.marks)]
         if not forget:
             ledger.record = msgspec.structs.replace(ledger.record, closed=True, refused=[])
-            return [_put(key, ledger.record), *marks]
-        del self._ledgers[session]
-        return [(key, None), *marks, *self._needed_no_more(session, ledger.record.acknowledged)]
+            kept: Change = _put(key, ledger.record)
+        else:
+            kept = (key, None)
+            del self._ledgers[session]
+        return [kept, *marks, *self._needed_no_more(session, ledger.record.acknowledged)]
 
     def _needed_no_more(self, session: SessionId, acknowledged: int) -> list[Change]:
         """Tails in quarantine need no watermark to know what was settled before a BYE."""

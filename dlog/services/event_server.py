@@ -70,6 +70,7 @@ log = logging.getLogger("dlog.events")
 
 HEARTBEAT_NS: Final = HEARTBEAT_MS * 1_000_000
 
+_CLOSED: Final = "a newer session took over the name, or the session expired"
 _ORPHAN_REASONS: Final = {reason.words: reason for reason in OrphanReason}
 
 
@@ -312,7 +313,7 @@ class EventServer:
         now_ns = self._clock.monotonic_ns()
         if known is not None and known.closed and known.name in ("", hello.name):
             # Before its name is looked at: whoever has that would make it wait for nothing.
-            self._refuse(peer, session_id, "closed", "a newer session took over the name", False)
+            self._refuse(peer, session_id, "closed", _CLOSED, False)
         elif rival is not None and rival.id != session_id and rival.holds_name:
             self._refuse(
                 peer,
@@ -517,6 +518,10 @@ class EventServer:
 
     def _drop(self, session: Session) -> None:
         self._sessions.remove(session)
+        self._gone(session)
+
+    def _gone(self, session: Session) -> None:
+        """Nobody waits for its source any more."""
         self._look_at_the_gone()
         self._alarms.clear_alarm(f"source-lost {session.name}")
         for kind in ("malformed", "refused", "window", "gap"):
@@ -822,11 +827,11 @@ class EventServer:
                 self._lose(session, silent_ns)
             elif session.alive:
                 self._acknowledge(session)
-            elif silent_ns > self._expiry_ns and not session.opening and not session.forgetting:
+            elif silent_ns > self._expiry_ns and not session.opening and not session.closed:
                 self._expire(session)
         closed = [s for s in self._sessions if s.closed and not s.forgetting]
         for session in closed[:-CLOSED_SESSIONS_MAX]:
-            self._expire(session)
+            self._forget(session)
         self._look_at_the_gone()
         self._look_at_draining()
 
@@ -849,8 +854,19 @@ class EventServer:
         )
 
     def _expire(self, session: Session) -> None:
+        """It is remembered as closed: its source may not know that anything of it was stored, and
+        would begin anew."""
         log.warning("session of %s expired: its watermarks are dropped", session.name)
-        session.closed = session.forgetting = True
+        session.closed = True
+        self._sessions.disconnect(session)
+        self._committer.submit_made(
+            lambda c: c.close_session(session.id, forget=False),
+            then=lambda: self._post(lambda: self._gone(session)),
+        )
+
+    def _forget(self, session: Session) -> None:
+        """Of those that are closed the oldest go: so many are remembered."""
+        session.forgetting = True
         self._committer.submit_made(
             lambda c: c.close_session(session.id, forget=True),
             then=lambda: self._post(lambda: self._drop(session)),

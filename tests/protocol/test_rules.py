@@ -341,7 +341,7 @@ def test_a_session_that_was_taken_over_is_told_so_while_the_new_one_lives() -> N
     holds_all_of(world, second)
     first.silent = False
     world.pump(100)
-    assert str(first.machine.failure) == "closed: a newer session took over the name"
+    assert str(first.machine.failure).startswith("closed: a newer session took over the name")
 
 
 # --- refusals -------------------------------------------------------------------------------------
@@ -369,6 +369,35 @@ def test_refusals_beyond_what_is_kept_are_counted_though_one_is_confirmed_while_
     world.settle()
     turn(world, rounds=100)
     assert source.machine.counts.reasons() == {"run-aborted": 600}
+
+
+# --- a session that expired -----------------------------------------------------------------------
+
+
+def test_a_session_that_expired_does_not_come_back_as_a_new_one() -> None:
+    """Its source never heard that anything was stored, and begins from the first batch again."""
+    world = running()
+    world.do("STOP RUN", run=OTHER_RUN)
+    world.do("STOP RUN", run=RUN)
+    world.do("INIT", session_expiry_seconds=10.0)
+    world.do("CONFIGURE", streams={"photons": {}})
+    world.do("START RUN", run=10)
+    source = world.source("router-1")
+    world.pump(20)
+    source.deaf = True
+    send(source, 10, (PHOTONS,), 1)
+    world.pump(20)
+    source.silent = True
+    world.pump(1300)
+    world.network.cut()
+    source.hear_again()
+    world.pump(100)
+    assert str(source.machine.failure).startswith("closed: ")
+    assert world.problems() == []
+    world.kill()
+    world.pump(10)
+    key = records.session_key(source.session)
+    assert records.decode_record(key, world.store.pairs[key], SessionRecord).closed
 
 
 # --- the window -----------------------------------------------------------------------------------
