@@ -55,6 +55,7 @@ SYNC_BYTES_MAX: Final = 8 * MIB
 # --- journal
 JOURNAL_MAP_BYTES_INITIAL: Final = 256 * MIB
 JOURNAL_MAP_BYTES_MAX: Final = 64 * GIB
+JOURNAL_ASIDES_KEPT_MAX: Final = 3  # data.mdb.failed-N; older ones are removed
 JOURNAL_VALUE_BYTES_MAX: Final = 4 * MIB
 COUNTS_PER_RUN_MAX: Final = 8192  # sources times streams; what is beyond is one source
 ORPHAN_SOURCES_MAX: Final = 1024  # with counters of their own; what is beyond is one source

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from dlog.errors import JournalUnreadable
-from dlog.limits import JOURNAL_MAP_BYTES_MAX, KIB, MIB
+from dlog.limits import JOURNAL_ASIDES_KEPT_MAX, JOURNAL_MAP_BYTES_MAX, KIB, MIB
 
 DATA_NAME: Final = "data.mdb"
 LOCK_NAME: Final = "lock.mdb"
@@ -333,13 +333,27 @@ def move_to_new_file(path: Path, copy_environment: Callable[[int], None]) -> Non
     sync_directory(path)
     # The new file needs the space that the old one had allocated beyond its pages.
     os.truncate(aside, data.stat().st_size)
+    _drop_old_asides(path)
+
+
+def _asides(path: Path) -> list[int]:
+    """The numbers of the files that failed, the oldest first."""
+    ends = [name.removeprefix(ASIDE_PREFIX) for name in os.listdir(path) if ASIDE_PREFIX in name]
+    return sorted(int(end) for end in ends if end.isdecimal())
 
 
 def _next_aside_name(path: Path) -> Path:
-    number = 1
-    while (aside := path / f"{ASIDE_PREFIX}{number}").exists():
-        number += 1
-    return aside
+    return path / f"{ASIDE_PREFIX}{max([0, *_asides(path)]) + 1}"
+
+
+def _drop_old_asides(path: Path) -> None:
+    """They are for whoever looks into the failure, and take the journal's space once more each. No
+    opening reads them: what they held is in data.mdb."""
+    old = _asides(path)[:-JOURNAL_ASIDES_KEPT_MAX]
+    for number in old:
+        (path / f"{ASIDE_PREFIX}{number}").unlink()
+    if old:
+        sync_directory(path)
 
 
 def sync_directory(path: Path) -> None:

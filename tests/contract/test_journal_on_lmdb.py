@@ -19,7 +19,12 @@ import lmdb
 import pytest
 
 from dlog.adapters.journal import LmdbJournal
-from dlog.adapters.journal_files import AHEAD_BYTES_DEFAULT, BALLAST_BYTES_DEFAULT, JournalSpace
+from dlog.adapters.journal_files import (
+    AHEAD_BYTES_DEFAULT,
+    BALLAST_BYTES_DEFAULT,
+    JournalSpace,
+    mark_failed,
+)
 from dlog.errors import (
     DiskFull,
     InvariantBroken,
@@ -414,6 +419,18 @@ def test_a_failed_commit_poisons_the_journal(strace: str, path: Path, call: str,
     with opened(path) as journal:
         assert journal.get(b"c") == b"goes on"
     assert not (path / "data.mdb.failed-2").exists()
+
+
+def test_of_the_files_that_failed_the_last_ones_are_kept(path: Path) -> None:
+    made(path).close()
+    for number in range(1, 7):
+        mark_failed(path, "a test")
+        with opened(path) as journal:
+            journal.commit([(b"a", b"%d" % number)])
+    kept = [f"data.mdb.failed-{number}" for number in (4, 5, 6)]
+    assert sorted(os.listdir(path)) == ["data.mdb", *kept, "lock.mdb"]
+    with opened(path) as journal:
+        assert journal.get(b"a") == b"6"
 
 
 def test_a_failed_commit_whose_marker_fails_too_is_survived(strace: str, path: Path) -> None:
