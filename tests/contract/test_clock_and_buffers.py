@@ -135,3 +135,13 @@ def test_threads_never_share_a_buffer() -> None:
         thread.join()
     assert faults == []
     assert (pool.lent_bytes, pool.dropped_in_use) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "size", [1, 65_536, 65_537, MIB, MIB + 40_000, 3 * MIB + 1, BLOCK_BYTES_MAX]
+)
+def test_a_buffer_wastes_an_eighth_at_most(size: int) -> None:
+    pool = BufferPool()
+    buffer = pool.take(size)
+    assert size <= buffer.capacity <= max(65_536, size * 9 / 8)
+    buffer.release()

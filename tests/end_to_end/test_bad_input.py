@@ -34,7 +34,7 @@ reserve_bytes = "1 MiB"
 """
 )
 GOOD = [b"event one", b"event two"]
-_HEADER = struct.Struct("<16sQQQQIIIIQ40x")  # of a batch: see core/batch.py
+_HEADER = struct.Struct("<16sQQQQIIIIQII32x")  # of a batch: see core/batch.py
 
 
 @pytest.fixture(scope="module")
@@ -73,16 +73,21 @@ def goes_on(source: dlog.Source) -> None:
 
 
 def framed(raw: RawSource, **fields: Any) -> bytearray:
-    """A good batch with fields of its header changed, and both checksums made to hold again."""
-    message = raw.batch(7, "a", GOOD)
-    names = ["session", "sequence", "position", "order", "payload", "events", "streams", "crc",
-             "flags", "original"]  # fmt: skip
+    """A good batch with fields of its header changed, and all checksums made to hold again."""
+    return checksummed(raw.batch(7, "a", GOOD), **fields)
+
+
+def checksummed(message: bytearray, **fields: Any) -> bytearray:
+    """The message of GOOD, whatever was changed in it, with checksums that hold."""
+    names = ["session", "sequence", "position", "order", "payload", "events", "streams",
+             "names_crc", "flags", "original", "table_crc", "payload_crc"]  # fmt: skip
     header = dict(zip(names, _HEADER.unpack_from(message, FRAME_BYTES), strict=True))
-    header |= fields
     body = message[FRAME_BYTES + HEADER_BYTES :]
-    if "crc" not in fields:
-        header["crc"] = crc32c(bytes(body))
-    return reframed(bytearray(_HEADER.pack(*header.values())) + body)
+    table_at, payload_at = 32, 32 + EVENT_DTYPE.itemsize * len(GOOD)
+    header["names_crc"] = crc32c(bytes(body[:table_at]))
+    header["table_crc"] = crc32c(bytes(body[table_at:payload_at]))
+    header["payload_crc"] = crc32c(bytes(body[payload_at:]))
+    return reframed(bytearray(_HEADER.pack(*(header | fields).values())) + body)
 
 
 def reframed(covered: bytearray, kind: int = MessageKind.EVENTS) -> bytearray:
@@ -99,10 +104,7 @@ def with_table(raw: RawSource, **columns: int) -> bytearray:
     for name, value in columns.items():
         table[name][0] = value
     message[begin : begin + table.nbytes] = table.tobytes()
-    body = message[FRAME_BYTES + HEADER_BYTES :]
-    header = list(_HEADER.unpack_from(message, FRAME_BYTES))
-    header[7] = crc32c(bytes(body))
-    return reframed(bytearray(_HEADER.pack(*header)) + body)
+    return checksummed(message)
 
 
 def flipped(message: bytearray, at: int) -> bytearray:
@@ -119,9 +121,7 @@ def named(raw: RawSource, name: bytes) -> bytearray:
     message = raw.batch(7, "a", GOOD)
     at = FRAME_BYTES + HEADER_BYTES
     message[at : at + 32] = name.ljust(32, b"\0")
-    header = list(_HEADER.unpack_from(message, FRAME_BYTES))
-    header[7] = crc32c(bytes(message[at:]))
-    return reframed(bytearray(_HEADER.pack(*header)) + message[at:])
+    return checksummed(message)
 
 
 def unknown_kind(kind: int) -> bytes:

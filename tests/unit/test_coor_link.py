@@ -366,16 +366,15 @@ def test_closing_does_not_wait_for_a_peer_that_is_gone(tmp_path: Path) -> None:
 
 
 def test_stop_is_answered(tmp_path: Path) -> None:
-    with CoorClient(tmp_path) as coor:
-        with opened(tmp_path) as link:
-            commander = StandIn()
-            answers: list[Answer] = []
-            asking = threading.Thread(target=lambda: answers.append(coor.ask("STOP", timeout=LONG)))
-            asking.start()
-            peer, text = receive_command(link)
-            commander.take(link, peer, text)
-            # As the logger does: what a peer did not read yet goes with the connection.
-            asking.join(LONG)
+    with CoorClient(tmp_path) as coor, opened(tmp_path) as link:
+        commander = StandIn()
+        answers: list[Answer] = []
+        asking = threading.Thread(target=lambda: answers.append(coor.ask("STOP", timeout=LONG)))
+        asking.start()
+        peer, text = receive_command(link)
+        commander.take(link, peer, text)
+        # As the logger does: what a peer did not read yet goes with the connection.
+        asking.join(LONG)
     assert [answer.command for answer in answers] == ["STOP"]
 
 
