@@ -380,8 +380,12 @@ class BlockStore:
         """A part that cannot be sealed stays in ERROR at its durable offset; the next start tries
         again. Ending a run always succeeds."""
         part = slot.part
+        told = self.stream
+        self._forget_range(slot)  # where a crash came between the part's making and the next commit
+        if self.stream is not told:
+            # Before the part is closed, or the next start would open its range once more.
+            self._storage.commits.submit([put_stream(self.stream)], use_ballast=self.ending)
         if part is None:
-            self._forget_range(slot)
             return
         slot.part = None
         ballast = self.ending

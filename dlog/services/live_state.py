@@ -117,11 +117,11 @@ def _keep_ranges_open(
 
 
 def _goes_on(files: Sequence[FileRecord], before: FileRecord) -> bool:
-    """Whether there is a part already that goes on for that one."""
+    """Whether there is a part already that goes on for that one, or did until its range closed."""
     return any(
         (f.run, f.stream, f.kind, f.predecessor_part)
         == (before.run, before.stream, before.kind, before.part)
-        and f.state in (FileState.OPEN, FileState.END)
+        and f.state in (FileState.OPEN, FileState.END, FileState.CLOSING)
         for f in files
     )
 

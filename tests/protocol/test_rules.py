@@ -19,7 +19,7 @@ from dlog.core.scan import SpanKind, scan
 from dlog.core.states import FileState
 from dlog.errors import InvariantBroken, JournalFailed
 from dlog.limits import MIB, PAGE_BYTES
-from dlog.model.ids import FileKind, RunNumber, StreamName
+from dlog.model.ids import FileKind, RunNumber, StreamKey, StreamName
 from dlog.model.messages import Acknowledgement, Hello, Refused, decode_body, encode_body
 from dlog.services.committer import Committer, Progress
 from dlog.simulation.network import CALM, Weather
@@ -211,6 +211,37 @@ def test_a_range_whose_part_a_fault_ended_stays_open_over_restarts(how: str) -> 
     source.silent = False
     holds(world)
     assert {file.kind for file in world.findings().files} == {FileKind.EVENTS}
+
+
+def test_a_range_that_closed_stays_closed_though_a_fault_had_ended_its_first_part() -> None:
+    """Wherever the logger is killed between the fault and the commit behind the new part."""
+    for step in range(1, 24):
+        here = "data/runs/7/photons"
+        config: dict[str, object] = {"part_events": 4, "late_seconds": 1.0}
+        world = running(streams={"photons": config, "raw": {}})
+        source = world.source("router-1")
+        send(source, RUN, (PHOTONS,), *range(1, 7))
+        world.settle()
+        world.steps.inject(Fault(FaultKind.EIO, frozenset({Operation.SYNC_FILE}), f"{here}_0001"))
+        send(source, RUN, (PHOTONS,), 2)
+        world.steps.crash_at(world.steps.count + step, When.AFTER)
+        holds(world)
+        world.run_until(lambda w=world: not _ranges(w), "no part is in END")  # type: ignore[misc]
+        send(source, RUN, (PHOTONS,), 7)
+        world.settle()
+        key = records.stream_key(StreamKey(RUN, PHOTONS))
+        stream = records.decode_record(key, world.store.pairs[key], StreamRecord)
+        assert stream.unmade == [], step
+
+
+def _ranges(world: World) -> list[FileRecord]:
+    """The parts that take late events alone."""
+    found = [
+        records.decode_record(key, value, FileRecord)
+        for key, value in world.store.pairs.items()
+        if key.startswith(records.FILES)
+    ]
+    return [record for record in found if record.state is FileState.END]
 
 
 # --- only the last admitted + 1 is admitted -------------------------------------------------------
