@@ -130,6 +130,11 @@ class SessionState:
             )
         return Admission.ADMIT, ""
 
+    def was_granted(self, batch: Batch) -> bool:
+        """Whether it was under way, where it belongs, when the window was taken back."""
+        in_its_place = batch.position_bytes == self.position == self.high_position
+        return in_its_place and batch.position_bytes + batch.message_bytes <= self.limit_told
+
     def admit(self, batch: Batch) -> None:
         """It is the one behind the last: what comes next is behind it."""
         if batch.sequence != self.admitted + 1:

@@ -554,12 +554,12 @@ class EventServer:
                 self._ask_resend(session, why)
             case Admission.WINDOW:
                 count_skipped(session.skipped, "window")
-                if batch.position_bytes + batch.message_bytes > session.state.limit_told:
+                if session.state.was_granted(batch):
+                    self._ask_resend(session, why)
+                else:
                     self._alarms.raise_alarm(
                         f"window {session.name}", Severity.WARNING, f"{session.name}: {why}"
                     )
-                else:  # it was under way when the window was taken back
-                    self._ask_resend(session, why)
 
     def _routed(self, batch: Batch) -> list[_Routed]:
         """The pieces of a batch, with who takes them now."""

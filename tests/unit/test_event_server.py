@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from dlog.core.batch import Batch, encode_batch
 from dlog.core.frame import MessageKind, check_frame, control_body, encode_control
 from dlog.core.journal_records import Refusal
-from dlog.model.ids import StreamName
+from dlog.model.events import EVENT_DTYPE
+from dlog.model.ids import Sequence, StreamName
 from dlog.model.messages import Acknowledgement, Heartbeat, decode_body, encode_body
 from dlog.services.committer import Settled
 from dlog.simulation.sources import SimulatedSource
@@ -60,3 +64,17 @@ def test_an_acknowledgement_tells_every_refusal_that_was_not_seen() -> None:
     assert ack.acknowledged == 3
     assert ack.refusals_from == 1
     assert [r.first for r in ack.refusals] == [3]
+
+
+def test_a_batch_that_lies_about_its_place_is_told_though_its_window_was_granted() -> None:
+    _, life, source = connected()
+    events = life.events
+    assert events is not None
+    table = np.zeros(1, EVENT_DTYPE)
+    table["run"], table["size"], table["streams"] = RUN, 5, 1
+    payload = np.frombuffer(b"event", np.uint8)
+    batch = Batch(source.session, Sequence(2), 10, 1, (PHOTONS,), table, payload, 0)
+    events.receive(source.peer, memoryview(encode_batch(batch)), "")
+    (session,) = events.connections()
+    assert session.skipped["window"] == 1
+    assert "window router-1" in [alarm.name for alarm in life.alarms.raised()]
