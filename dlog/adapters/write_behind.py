@@ -33,6 +33,8 @@ class WriteUnderWay:
         except BaseException as error:  # noqa: BLE001 - it is raised by who waits for the write
             self.error = error
         finally:
+            # Before anyone is told: who waits gives the memory back, and it must be his alone.
+            del self._write
             self._over.release()
 
     def wait(self) -> StorageError | None:

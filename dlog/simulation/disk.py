@@ -272,6 +272,7 @@ class SimulatedFile:
         self._broken: str | None = None
         self._reserved_end = 0  # by this handle; 0 for never
         self._written_end = 0  # the same
+        self._behind: list[tuple[memoryview, bytes]] = []  # not settled: memory, what it held
         self._failed_behind: StorageError | None = None
         self._writable = True
         self._closed = False
@@ -315,12 +316,18 @@ class SimulatedFile:
                 self._file.change(_Written(offset, content))
 
     def write_behind(self, offset: Offset, data: memoryview) -> None:
+        # As on a real disk, of some failures the caller hears at once.
+        if offset // PAGE_BYTES % 2:
+            self.write(offset, data)
+            return
+        self._behind.append((data, bytes(data)))
         try:
             self.write(offset, data)
         except StorageError as error:
             self._failed_behind = self._failed_behind or error
 
     def settle(self) -> None:
+        self._watch_memory()
         failed, self._failed_behind = self._failed_behind, None
         if failed is not None:
             raise failed
@@ -370,7 +377,14 @@ class SimulatedFile:
         return extents
 
     def close(self) -> None:
+        self._watch_memory()
         self._closed = True
+
+    def _watch_memory(self) -> None:
+        """What is written is not changed, nor given back, before it is settled."""
+        if any(bytes(data) != held for data, held in self._behind):
+            self._steps.breaches.append(f"{self._disk_path}: memory changed while it was written")
+        self._behind.clear()
 
     def _watch_write(self, begin: int, end: int) -> None:
         """Blocks and footer go to space that was reserved for both, and no page twice."""

@@ -88,7 +88,8 @@ class _Buffer:
         return self._view
 
     def release(self) -> None:
-        """The memory goes with its last user."""
+        """Another one may have it from now on: so whoever still looks sees that."""
+        self._view[:] = bytes(len(self._view))
 
 
 class _Buffers:

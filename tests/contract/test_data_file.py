@@ -150,3 +150,27 @@ def test_it_behaves_as_an_array_of_bytes(
     for offset, size in [*reads, (0, len(model) + 1)]:
         assert file.read(Offset(offset), size) == model[offset : offset + size]
     file.close()
+
+
+# --- writes that their caller does not wait for --------------------------------------------------
+
+
+def test_what_is_written_behind_is_there_once_it_is_settled(file: DataFile) -> None:
+    size = 512 * 1024
+    memory = mmap.mmap(-1, 12 * size)
+    view = memoryview(memory)
+    for i in range(12):
+        view[i * size : (i + 1) * size] = bytes([i + 1]) * size
+        file.write_behind(Offset(i * size), view[i * size : (i + 1) * size])
+    file.settle()
+    view[:] = bytes(len(view))  # it is the caller's again
+    file.sync()
+    for i in range(12):
+        assert set(file.read(Offset(i * size), size)) == {i + 1}
+
+
+def test_settling_what_was_never_begun_is_nothing(file: DataFile) -> None:
+    file.settle()
+    file.sync()
+    file.close()
+    file.close()
