@@ -118,7 +118,8 @@ def possible(names: Sequence[str]) -> tuple[list[str], str]:
 
 @contextmanager
 def fresh_folder(below: Path) -> Iterator[Path]:
-    """A new folder to play in. It goes at the end, unless a play has left its own there.
+    """A new folder to play in. It goes at the end, unless a play has left its own there, and when
+    it is interrupted.
 
     Raises `Error` for a place that holds data, or is none."""
     if not below.is_dir():
@@ -128,13 +129,13 @@ def fresh_folder(below: Path) -> Iterator[Path]:
         if is_data_directory(place):
             raise Error(f"{place} is a data directory: its disk may be tried in a folder beside it")
     folder = Path(tempfile.mkdtemp(prefix="dlog-faults-", dir=below))
-    kept = True
+    over = False
     try:
         yield folder
-        kept = any(folder.iterdir())
-    except BaseException:
-        kept = False
+        over = True
+    except Error:
+        over = True  # it says what lies there
         raise
     finally:
-        if not kept:
+        if not (over and any(folder.iterdir())):
             shutil.rmtree(folder)

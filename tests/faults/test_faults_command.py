@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli.faults import app, judge, real_disk, system_calls
+from cli.faults import app, campaign, judge, real_disk, system_calls
+from dlog.errors import Error
 from dlog.simulation.campaign import SCENARIOS
 from dlog.simulation.witness import Findings
 
@@ -90,6 +91,22 @@ def test_a_play_on_a_disk_that_does_not_hold_is_kept_with_the_command_that_plays
     (kept,) = tmp_path.glob("dlog-faults-*/dlog-faults-*")
     assert f"it is all in {kept}" in result.stdout
     assert (kept / "data" / "runs").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("error", "is_kept"), [(Error("it did not hold"), True), (KeyboardInterrupt(), False)]
+)
+def test_what_an_error_tells_of_is_kept_and_an_interrupted_campaign_leaves_nothing(
+    tmp_path: Path, error: BaseException, is_kept: bool
+) -> None:
+    def campaign_that_ends() -> None:
+        with campaign.fresh_folder(tmp_path) as folder:
+            (folder / "play").mkdir()
+            raise error
+
+    with pytest.raises(type(error)):
+        campaign_that_ends()
+    assert bool(list(tmp_path.glob("dlog-faults-*/play"))) is is_kept
 
 
 def test_the_disk_of_data_is_tried_beside_them(tmp_path: Path) -> None:
