@@ -11,7 +11,7 @@ from collections import deque
 from typing import Final
 
 # Of a full message: what is smaller gets memory of its own size, so that little is kept in vain.
-_FULL_PART: Final = 7 / 8
+_FULL_PART: Final = 3 / 4
 # Once in so many messages, one is dropped of those that lie idle.
 _DROP_EVERY: Final = 32
 

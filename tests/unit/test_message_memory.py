@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from dlog.core.batch import Batch, encode_pieces
 from dlog.core.message_memory import MessageMemory
+from dlog.limits import KIB, MIB
 from dlog.model.events import EVENT_BYTES, EVENT_DTYPE
 from dlog.model.ids import Sequence, SessionId, StreamName
 
@@ -79,3 +80,9 @@ def test_a_message_is_the_same_whatever_memory_it_lies_in(shapes: list[tuple[int
         if i % 3 == 2:
             kept.pop(0)
     assert all(lent == afresh for lent, afresh in kept)
+
+
+def test_a_batch_of_large_events_is_nearly_full() -> None:
+    """Another event would not fit into a MiB; and a batch may grow beyond it."""
+    memory = MessageMemory(MIB + MIB // 8)
+    assert memory.take(7 * (128 * KIB + EVENT_BYTES)) is not None
