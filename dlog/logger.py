@@ -32,6 +32,7 @@ from dlog.adapters.freed_memory import keep_freed_memory
 from dlog.adapters.journal import LmdbJournal
 from dlog.adapters.logs import set_level, start_logging
 from dlog.adapters.notice_links import NoticeLinks
+from dlog.adapters.thread_names import show_thread_name
 from dlog.adapters.whereabouts_file import WhereaboutsFile
 from dlog.core import journal_records as records
 from dlog.core.journal_records import (
@@ -489,6 +490,7 @@ class Logger:
 
     def _start(self, name: str, target: Callable[[], None]) -> threading.Thread:
         def run() -> None:
+            show_thread_name()
             try:
                 target()
             # A thread that dies ends the logger: its error is raised in the main thread.

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import time
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -52,6 +53,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     acknowledgement; bytes of an event for two streams count twice in `stored_rate`, once in `rate`.
 
     file_bytes: what the files take. logger_cpu_seconds, sources_cpu_seconds: user and system.
+    logger_threads: those of the logger by kind of thread.
     cpu_busy: of all processors, 1 is all of them busy. latency_ms: p50, p90, p99, max; empty at
     full speed. behind_ms: how late the sources were with their timetable at the end.
     """
@@ -68,6 +70,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     latency_ms: dict[str, float] = {}
     behind_ms: float = 0.0
     batches_resent: int = 0
+    logger_threads: dict[str, float] = {}
 
     @property
     def rate(self) -> float:
@@ -173,12 +176,15 @@ class Rig:
             lines.of(sender)
         self._hear(lines, senders, "ready")
         before, busy_before = self._cpu_seconds(), _processors()
+        threads_before = self._thread_seconds()
         for sender in senders:
             assert sender.stdin is not None
             sender.stdin.write(b"g")
             sender.stdin.flush()
         sent = self._hear(lines, senders, "done")
         cpu, busy = self._cpu_seconds() - before, _processors()
+        threads = Counter(self._thread_seconds())
+        threads.subtract(threads_before)
         for sender in senders:
             wait_for_end(sender, "a sender", _PATIENCE_SECONDS)
         self.rss_peak_bytes = self._rss_peak_bytes()
@@ -202,6 +208,7 @@ class Rig:
             latency_ms=quantiles([each for s in sent for each in s.latencies]),
             behind_ms=max(s.behind_ms for s in sent),
             batches_resent=sum(s.batches_resent for s in sent),
+            logger_threads={name: seconds for name, seconds in threads.items() if seconds > 0},
         )
 
     def remove(self, run: int) -> None:
@@ -279,14 +286,39 @@ class Rig:
             return answer
 
     def _cpu_seconds(self) -> float:
-        fields = Path(f"/proc/{self.logger.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS
+        return _seconds_of(Path(f"/proc/{self.logger.pid}/stat"))[1]
+
+    def _thread_seconds(self) -> dict[str, float]:
+        """By kind of thread; the writers of all streams are one kind."""
+        found: dict[str, float] = defaultdict(float)
+        for path in Path(f"/proc/{self.logger.pid}/task").glob("*/stat"):
+            try:
+                name, seconds = _seconds_of(path)
+            except OSError:
+                continue  # it has ended
+            found[_kind_of(name)] += seconds
+        return found
 
     def _rss_peak_bytes(self) -> int:
         for line in Path(f"/proc/{self.logger.pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
         return 0
+
+
+def _seconds_of(stat: Path) -> tuple[str, float]:
+    """Name and processor time, user and system, of a process or thread."""
+    head, _, rest = stat.read_text().rpartition(")")
+    fields = rest.split()
+    return head.partition("(")[2], (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS
+
+
+def _kind_of(thread: str) -> str:
+    if thread.startswith("stream "):
+        return "streams"
+    if thread.startswith("ZMQ"):
+        return "network"
+    return thread if thread in ("event server", "committer", "dlog write") else "others"
 
 
 def _processors() -> tuple[int, int]:

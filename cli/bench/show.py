@@ -57,6 +57,7 @@ def print_table(found: Qualification) -> None:
             f"{m.cpu_busy:.0%}",
         )  # fmt: skip
     out.print(full)
+    out.print(_threads(found), soft_wrap=True)
     out.print()
     paced = table(
         "at a rate", "rate", "p50 ms", "p99 ms", "max ms", "logger s/GB", "",
@@ -72,6 +73,15 @@ def print_table(found: Qualification) -> None:
     out.print(paced)
     out.print()
     out.print(found.verdict.sentence, soft_wrap=True)
+
+
+def _threads(found: Qualification) -> str:
+    """What each kind of thread of the logger takes, of the slowest size of event."""
+    slowest = min((row.measured for row in found.of_kind("size")), key=lambda m: m.rate)
+    stored_gb = slowest.stored_bytes / 1e9
+    parts = sorted(slowest.logger_threads.items(), key=lambda part: -part[1])
+    listed = ", ".join(f"{name} {seconds / stored_gb:.2f}" for name, seconds in parts)
+    return f"Of the logger's s/GB, with {slowest.load.name}: {listed}"
 
 
 def charts(found: Qualification) -> str:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from dlog.adapters.thread_names import show_thread_name
 from dlog.errors import StorageError
 
 # For one data directory: more at once do not make a disk faster.
@@ -66,6 +67,7 @@ class WriteThreads:
         return under_way
 
     def _run(self) -> None:
+        show_thread_name()
         while True:
             self._begun.get().run()
             with self._lock:

@@ -1,6 +1,6 @@
 """`make bench`: dlog against the disk, against peers, and against its own targets.
 
-    python -m tests.benchmarks [--dir DIR] [--rounds N] [--seconds S] [--json FILE]
+    python -m tests.benchmarks [--dir DIR] [--rounds N] [--seconds S] [--json F] [--markdown F]
 
 Exits 1 where a gate is missed.
 """
@@ -42,6 +42,8 @@ def main() -> int:
     if given.json is not None:
         found = {"ratios": values, "rounds": rounds.ratios.values, "absolute": absolute}
         given.json.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2))
+    if given.markdown is not None:
+        given.markdown.write_text(_markdown(values, rounds.ratios.values, absolute))
     _print_absolute(absolute)
     missed = _print_targets(values, {k: (min(v), max(v)) for k, v in rounds.ratios.values.items()})
     return 1 if missed else 0
@@ -56,6 +58,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--closed", type=int, default=1_000_000, help="files in the catalogue")
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--json", type=Path, default=None)
+    parser.add_argument("--markdown", type=Path, default=None, help="the tables, for a document")
     return parser.parse_args()
 
 
@@ -78,14 +81,32 @@ def _alone(folder: Path, given: argparse.Namespace) -> dict[str, float]:
 def _print_absolute(absolute: dict[str, float]) -> None:
     shown = table("seen", "median", numbers=("median",))
     for name, value in sorted(absolute.items()):
-        if "cpu" in name:
-            shown.add_row(name, f"{value:.2f} s/GB")
-        elif "latency" in name:
-            shown.add_row(name, f"{value:.1f} ms")
-        else:
-            shown.add_row(name, f"{value / 1e6:.0f} MB/s")
+        shown.add_row(name, _in_units(name, value))
     console().print(shown)
     console().print()
+
+
+def _markdown(
+    values: dict[str, float], rounds: dict[str, list[float]], absolute: dict[str, float]
+) -> str:
+    lines = ["| target | measured | from, to | gate | aim | |", "|---|---|---|---|---|---|"]
+    for target in TARGETS:
+        value, seen = values.get(target.key), rounds.get(target.key, [])
+        spread = f"{min(seen):.2f}, {max(seen):.2f}" if seen else ""
+        shown = "" if value is None else f"{value:.2f} {target.unit}".strip()
+        lines.append(
+            f"| {target.what} | {shown} | {spread} | {target.gate:.2f} | {target.aim:.2f} "
+            f"| {target.standing(value)} |"
+        )
+    lines += ["", "| seen | median |", "|---|---|"]
+    lines += [f"| {name} | {_in_units(name, value)} |" for name, value in sorted(absolute.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _in_units(name: str, value: float) -> str:
+    if "cpu" in name:
+        return f"{value:.2f} s/GB"
+    return f"{value:.1f} ms" if "latency" in name else f"{value / 1e6:.0f} MB/s"
 
 
 def _print_targets(values: dict[str, float], spread: dict[str, tuple[float, float]]) -> int:

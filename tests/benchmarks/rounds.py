@@ -82,6 +82,9 @@ class Rounds:
             self.absolute.add(f"dlog-{size}", measured.stored_rate)
             self.absolute.add(f"sources-cpu-{size}", _sources_cpu(measured))
             self.absolute.add(f"cpu-{size}", measured.cpu_seconds_per_gb)
+            if size == 1024:
+                for name, seconds in measured.logger_threads.items():
+                    self.absolute.add(f"cpu-thread-{name}", seconds / (measured.stored_bytes / 1e9))
             worst = max(worst, measured.cpu_seconds_per_gb)
             disk = after
         self.ratios.add("cpu", worst)
