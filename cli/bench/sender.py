@@ -24,7 +24,7 @@ from cli.bench.events import Chunk, chunks
 from dlog.errors import DlogError
 
 # How often it is looked what is acknowledged: latencies are told too long by half of this.
-LOOK_SECONDS: Final = 0.001
+LOOK_SECONDS: Final = 0.003
 _PATIENCE_SECONDS: Final = 60.0
 
 

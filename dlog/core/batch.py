@@ -41,6 +41,8 @@ FLAG_SETTLED: Final = 1
 
 # The columns of the event table as 32-bit words.
 _RUN, _SIZE, _STREAMS = 4, 5, 6
+_ROW_WORDS: Final = EVENT_BYTES // 4
+_WIDE_WORDS: Final = 64 * _ROW_WORDS
 assert EVENT_DTYPE.fields is not None
 assert [EVENT_DTYPE.fields[n][1] for n in ("run", "size", "streams")] == [16, 20, 24]
 
@@ -233,8 +235,8 @@ def _check_table(
         raise MessageError("flags", f"batch {sequence} is marked settled and has events")
     # Two passes over all columns tell of each whether it has one value alone, and which: most have.
     # Every other pass would be one that this thread, which no other can stand in for, waits after.
-    columns = table.view(np.uint32).reshape(len(table), -1)
-    ones, common = np.bitwise_or.reduce(columns), np.bitwise_and.reduce(columns)
+    ones = _of_columns(np.bitwise_or, table)
+    common = _of_columns(np.bitwise_and, table)
     _check_sizes(table["size"], int(ones[_SIZE]), int(common[_SIZE]), payload_bytes, sequence)
     masks = table["streams"]
     none = not common[_STREAMS] and int(np.minimum.reduce(masks)) == 0
@@ -252,6 +254,21 @@ def _check_table(
             f"at most {PIECES_PER_BATCH_MAX} pairs of them",
         )
     return mixed
+
+
+def _of_columns(operation: np.ufunc, table: EventTable) -> NDArray[np.uint32]:
+    """Shape (8,): each column of the table reduced to one word.
+
+    Many rows at a time first: numpy's loop over rows of eight words takes eight times as long.
+    """
+    words: NDArray[np.uint32] = table.view(np.uint32)
+    whole = len(words) - len(words) % _WIDE_WORDS
+    rest = words[whole:]
+    if whole:
+        wide: NDArray[np.uint32] = operation.reduce(words[:whole].reshape(-1, _WIDE_WORDS))
+        rest = np.concatenate((wide, rest))
+    found: NDArray[np.uint32] = operation.reduce(rest.reshape(-1, _ROW_WORDS))
+    return found
 
 
 def _check_sizes(

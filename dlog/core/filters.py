@@ -7,7 +7,7 @@ last whole element are passed through.
 from __future__ import annotations
 
 import enum
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import zstandard
@@ -39,10 +39,7 @@ def apply_filter(raw: NDArray[np.uint8], kind: Filter, element_bytes: int) -> ND
     out[whole:] = raw[whole:]
     elements = raw[:whole].view(f"<u{element_bytes}")
     if kind is Filter.DELTA:
-        delta = np.empty_like(elements)
-        delta[0] = elements[0]
-        np.subtract(elements[1:], elements[:-1], out=delta[1:])
-        elements = delta
+        elements = _differences(elements)
     # Whole elements are shifted, and numpy does that many at a time: to move single bytes with a
     # stride takes four times as long.
     for i, plane in enumerate(out[:whole].reshape(element_bytes, -1)):
@@ -64,8 +61,29 @@ def undo_filter(filtered: NDArray[np.uint8], kind: Filter, element_bytes: int) -
         np.left_shift(elements, 8, out=elements)
         np.bitwise_or(elements, plane, out=elements)
     if kind is Filter.DELTA:
-        np.cumsum(elements, dtype=elements.dtype, out=elements)
+        _sum_up(elements)
     return out
+
+
+def _differences(elements: NDArray[Any]) -> NDArray[Any]:
+    """Of neighbours, the sign in the lowest bit: so the higher bytes of small ones are all zeros. As
+    two's complement they would be zeros and ones at random, which zstd has to store."""
+    found = np.empty_like(elements)
+    found[0] = elements[0]
+    np.subtract(elements[1:], elements[:-1], out=found[1:])
+    signs = found.view(f"<i{found.itemsize}") >> (8 * found.itemsize - 1)
+    np.left_shift(found, 1, out=found)
+    np.bitwise_xor(found, signs.view(found.dtype), out=found)
+    return found
+
+
+def _sum_up(differences: NDArray[Any]) -> None:
+    """The inverse of `_differences`, in place."""
+    signs = differences & 1
+    np.negative(signs, out=signs)
+    np.right_shift(differences, 1, out=differences)
+    np.bitwise_xor(differences, signs, out=differences)
+    np.cumsum(differences, dtype=differences.dtype, out=differences)
 
 
 class Compressor:

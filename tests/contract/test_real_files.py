@@ -288,6 +288,20 @@ def test_a_full_disk_shows_at_reservation(small_filesystem: Path, fill: Fill) ->
     assert file.read(Offset(4 * MIB - 4), 4) == b"\7" * 4
 
 
+def test_a_write_that_fails_behind_is_told_by_the_sync(small_filesystem: Path, fill: Fill) -> None:
+    file = DataDirectory(small_filesystem).create("a")
+    file.write(Offset(0), PAGE)
+    hog = fill(small_filesystem)
+    file.write_behind(Offset(PAGE_BYTES), memoryview(mmap.mmap(-1, 8 * MIB)))
+    with pytest.raises(DiskFull):
+        file.sync()
+    hog.unlink()
+    # It was told: who goes on with the file does so knowingly.
+    file.write(Offset(PAGE_BYTES), PAGE)
+    file.sync()
+    assert file.read(Offset(PAGE_BYTES), PAGE_BYTES) == PAGE
+
+
 def test_a_write_on_a_full_disk_is_an_error_and_what_was_there_stays(
     small_filesystem: Path, fill: Fill
 ) -> None:

@@ -200,7 +200,8 @@ def unfilter(data: bytes, filter_: int, size: int) -> bytes:
     elements = [int.from_bytes(bytes(e), "little") for e in zip(*planes, strict=True)]
     if filter_ == 2:
         total = 0
-        for i, difference in enumerate(elements):
+        for i, stored in enumerate(elements):
+            difference = -(stored + 1) // 2 if stored & 1 else stored // 2
             total = (total + difference) % (1 << 8 * size)
             elements[i] = total
     return b"".join(e.to_bytes(size, "little") for e in elements) + data[count * size :]

@@ -4,6 +4,9 @@ recovery: nothing acknowledged is lost, nothing stands twice, and it all goes on
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 
 import pytest
 
@@ -47,8 +50,14 @@ AFTER = pytest.param(When.AFTER, marks=pytest.mark.soak)
 
 @pytest.mark.parametrize("when", [When.BEFORE, When.DURING, AFTER])
 def test_a_power_cut_at_every_step_costs_nothing(when: When) -> None:
-    for step in range(1, STEPS + 1):
-        crashed(step, when)
+    # On all processors: each step is a world of its own.
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        for _ in pool.map(partial(_power_cut, when), range(1, STEPS + 1), chunksize=8):
+            pass
+
+
+def _power_cut(when: When, step: int) -> None:
+    crashed(step, when)
 
 
 def test_a_killed_program_goes_on_from_every_fourth_step() -> None:
