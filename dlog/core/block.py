@@ -74,6 +74,7 @@ assert FRAGMENT_DTYPE.itemsize == FRAGMENT_BYTES
 
 FLAG_GROUP_END: Final = 1  # no piece is open behind this block: a commit may stop here
 _COPY_ALONE_BYTES_MIN: Final = 128 * KIB
+_JOINED_BYTES_MIN: Final = 64 * KIB
 
 FRAGMENT_FIRST: Final = 1  # the piece begins here
 FRAGMENT_LAST: Final = 2  # the piece ends here: from this block on it counts as stored
@@ -309,7 +310,11 @@ def _copy(
 
 
 def _joined_checksums(fragments: Sequence_[Fragment]) -> int | None:
-    """The crc32c of all tables, then all payloads, where each is known."""
+    """The crc32c of all tables, then all payloads, where each is known; None where it is not, or
+    where the pieces are so small that it takes longer than to read them."""
+    size = sum(f.entry.events * EVENT_BYTES + f.entry.payload_bytes for f in fragments)
+    if size < len(fragments) * _JOINED_BYTES_MIN:
+        return None
     crc = 0
     for fragment in fragments:
         if fragment.checksums is None:

@@ -66,8 +66,8 @@ def undo_filter(filtered: NDArray[np.uint8], kind: Filter, element_bytes: int) -
 
 
 def _differences(elements: NDArray[Any]) -> NDArray[Any]:
-    """Of neighbours, the sign in the lowest bit: so the higher bytes of small ones are all zeros. As
-    two's complement they would be zeros and ones at random, which zstd has to store."""
+    """Of neighbours, the sign in the lowest bit: so the higher bytes of small ones are all zeros.
+    As two's complement they would be zeros and ones at random, which zstd has to store."""
     found = np.empty_like(elements)
     found[0] = elements[0]
     np.subtract(elements[1:], elements[:-1], out=found[1:])

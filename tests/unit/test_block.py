@@ -329,16 +329,22 @@ def test_types_are_those_of_the_specification() -> None:
 def test_checksums_from_the_source_are_those_of_the_block(
     made: list[Fragment], packing: Packing
 ) -> None:
+    made = [*made, fragment_of_bytes(500_000)]
     known = [with_checksums(f) for f in made]
     assert encoded(known, packing) == encoded(made, packing)
 
 
 def test_a_copy_that_is_not_true_is_found_by_the_checksums_of_the_source() -> None:
-    (fragment,) = (with_checksums(f) for f in SMALL[:1])
+    fragment = with_checksums(fragment_of_bytes(100_000))
     other = fragment.payload.copy()
     other[0] ^= 1
     block, _ = encoded([dataclasses.replace(fragment, payload=other)])
     assert "stored bytes does not hold" in refused(lambda: decode(block)).reason
+
+
+def fragment_of_bytes(size: int) -> Fragment:
+    events = [SentEvent(1, bytes(size), 0, 0, 0)]
+    return fragment_of(entry_of(events), events)
 
 
 def with_checksums(fragment: Fragment) -> Fragment:
