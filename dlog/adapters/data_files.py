@@ -119,6 +119,8 @@ class EventDataFile:
         errors = [error for write in self._under_way if (error := write.wait()) is not None]
         self._under_way.clear()
         if errors:
+            # A sync that followed would report success for pages that were never written.
+            self._broken = f"an earlier write failed: {errors[0].reason}"
             raise errors[0]
 
     def sync(self) -> None:
