@@ -7,7 +7,7 @@ service never learns whether the disk under it is real. Errors are those of `dlo
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from dlog.model.ids import Offset
@@ -61,6 +61,16 @@ class Journal(Protocol):
     def close(self) -> None: ...
 
 
+class SyncUnderWay(Protocol):
+    """A sync that was begun; asked by the thread that began it."""
+
+    def is_over(self) -> bool: ...
+
+    def wait(self) -> None:
+        """Until it is over. Raises `StorageError`, as `DataFile.sync` does."""
+        ...
+
+
 class DataFile(Protocol):
     """One open event file. Used by one thread. Every call is complete or raises `StorageError`
     (`DiskFull` where space was short); short writes are retried or raised, never passed over."""
@@ -82,8 +92,8 @@ class DataFile(Protocol):
         ...
 
     def write_behind(self, offset: Offset, data: memoryview) -> None:
-        """The same, but it may return before: `data` stays as it is until `settle`, `sync` or
-        `close` returned, and the first two raise what failed."""
+        """The same, but it may return before: `data` stays as it is until `settle`, `sync`, a
+        later `sync_behind` or `close` is over, and all but the last raise what failed."""
         ...
 
     def settle(self) -> None:
@@ -92,6 +102,11 @@ class DataFile(Protocol):
 
     def sync(self) -> None:
         """`settle`, then fdatasync. After it raised, what was not synced is of unknown state."""
+        ...
+
+    def sync_behind(self, over: Callable[[], None]) -> SyncUnderWay:
+        """Begin to sync all that was written up to now; what is written meanwhile is not covered.
+        `over` is called when it is over, perhaps by another thread."""
         ...
 
     def read(self, offset: Offset, size: int) -> bytes:

@@ -244,10 +244,7 @@ class Source:
                 number = self._next_number.get(number_of_run, 0)
             number = _checked("event number", number)
             time_ns = time.time_ns() if time_ns is None else _checked("time_ns", time_ns)
-            session = self._session
-            was_open = session.packer.anything_open
-            closed_before = session.batches.closed
-            session.add(
+            news = self._session.add(
                 number_of_run,
                 stream_set,
                 EventNumber(number),
@@ -256,8 +253,7 @@ class Source:
                 time.monotonic_ns(),
             )
             self._next_number[number_of_run] = number + 1
-            wake = not was_open or session.batches.closed != closed_before
-        if wake:
+        if news:
             self._link.wake()
 
     def send_many(
@@ -312,8 +308,9 @@ class Source:
         self._give_way()
         with self._lock:
             self._wait_for_room(run, events.queue_bytes, timeout)
-            self._session.add_many(run, streams, events, time.monotonic_ns())
-        self._link.wake()
+            news = self._session.add_many(run, streams, events, time.monotonic_ns())
+        if news:
+            self._link.wake()
 
     def _check_size(self, size_bytes: int) -> None:
         if size_bytes > self._session.event_bytes_max:

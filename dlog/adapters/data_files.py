@@ -15,19 +15,20 @@ import fcntl
 import mmap
 import os
 import stat
-from collections.abc import Iterator
-from functools import partial
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from dlog.adapters.write_behind import WriteThreads, WriteUnderWay
+from dlog.adapters.write_behind import WorkThreads, WorkUnderWay
 from dlog.errors import DataDirectoryGone, DiskFull, InvariantBroken, NameTaken, StorageError
-from dlog.limits import KIB, MIB, PAGE_BYTES
+from dlog.limits import MIB, PAGE_BYTES
 from dlog.model.ids import Offset
 from dlog.ports import Space
 
 _BOUNCE_BYTES: Final = MIB
-_BEHIND_BYTES_MIN: Final = 256 * KIB
+_PIECES_AT_ONCE_MAX: Final = 1024  # IOV_MAX
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NOT_SUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 _RENAME_NOREPLACE: Final = 1
@@ -60,7 +61,7 @@ class EventDataFile:
     """One open file. Writes and syncs end for good with the first sync that fails."""
 
     def __init__(
-        self, path: str, fd: int, writers: WriteThreads, *, shown_path: str, direct: bool
+        self, path: str, fd: int, workers: WorkThreads, *, shown_path: str, direct: bool
     ) -> None:
         self._path = path
         self._shown_path = shown_path
@@ -68,9 +69,9 @@ class EventDataFile:
         self._direct = direct and _set_direct(fd, True)
         self._bounce: mmap.mmap | None = None
         self._broken: str | None = None
-        self._writers = writers
-        self._under_way: list[WriteUnderWay] = []
-        self._direct_proved = not self._direct
+        self._workers = workers
+        self._queued: list[tuple[Offset, memoryview]] = []
+        self._under_way: WorkUnderWay | None = None
 
     @property
     def path(self) -> str:
@@ -95,36 +96,71 @@ class EventDataFile:
             self._write_zeros(size, end)
 
     def write(self, offset: Offset, data: memoryview) -> None:
+        flat = self._checked(offset, data)
+        if self._direct and not _is_page_aligned(flat):
+            self._write_through_bounce(offset, flat)
+        else:
+            self._write_all(offset, [flat])
+
+    def write_behind(self, offset: Offset, data: memoryview) -> None:
+        # Begun with the sync that it needs, and all of them with one call: each thread that is
+        # woken, and each that waits for its turn, leaves the disk idle.
+        self._queued.append((offset, self._checked(offset, data)))
+
+    def _checked(self, offset: Offset, data: memoryview) -> memoryview:
+        """The bytes to write: whole pages, at a page boundary."""
         if offset % PAGE_BYTES or data.nbytes % PAGE_BYTES or offset < 0:
             raise InvariantBroken(
                 f"{self._shown_path}: {data.nbytes} bytes at {offset} are not whole pages"
             )
         self._refuse_if_broken(offset)
-        flat = data if data.format == "B" and data.ndim == 1 else data.cast("B")
-        if self._direct and not _is_page_aligned(flat):
-            self._write_through_bounce(offset, flat)
-        else:
-            self._write_all(offset, flat)
-
-    def write_behind(self, offset: Offset, data: memoryview) -> None:
-        # A small write is over sooner than a thread is awake, and the first one of a file tells
-        # whether O_DIRECT works: two at once could not agree on that.
-        alone = self._direct and (not self._direct_proved or not _is_page_aligned(data))
-        if alone or data.nbytes < _BEHIND_BYTES_MIN:
-            self.write(offset, data)
-        else:
-            self._under_way.append(self._writers.begin(partial(self.write, offset, data)))
+        return data if data.format == "B" and data.ndim == 1 else data.cast("B")
 
     def settle(self) -> None:
-        errors = [error for write in self._under_way if (error := write.wait()) is not None]
-        self._under_way.clear()
-        if errors:
+        before, self._under_way = self._under_way, None
+        queued, self._queued = self._queued, []
+        try:
+            self._write_queued(queued)
+        finally:
+            if before is not None:
+                before.wait()
+
+    def _write_queued(self, queued: list[tuple[Offset, memoryview]]) -> None:
+        try:
+            for offset, together in _joined(queued):
+                if self._direct and not all(map(_is_page_aligned, together)):
+                    for data in together:
+                        self.write(offset, data)
+                        offset = Offset(offset + len(data))
+                else:
+                    self._write_all(offset, together)
+        except StorageError as error:
             # A sync that followed would report success for pages that were never written.
-            self._broken = f"an earlier write failed: {errors[0].reason}"
-            raise errors[0]
+            self._broken = self._broken or f"an earlier write failed: {error.reason}"
+            raise
+        finally:
+            queued.clear()  # the memory is the caller's again
 
     def sync(self) -> None:
         self.settle()
+        self._sync()
+
+    def sync_behind(self, over: Callable[[], None]) -> WorkUnderWay:
+        before, queued = self._under_way, self._queued
+
+        def sync() -> None:
+            try:
+                self._write_queued(queued)
+            finally:
+                if before is not None:
+                    before.wait()
+            self._sync()
+
+        self._queued = []
+        self._under_way = self._workers.begin(sync, over)
+        return self._under_way
+
+    def _sync(self) -> None:
         self._refuse_if_broken(0)
         try:
             os.fdatasync(self._fileno())
@@ -177,9 +213,9 @@ class EventDataFile:
 
     def close(self) -> None:
         if self._fd >= 0:
-            for write in self._under_way:
-                write.wait()  # its failure was not asked for: what is not synced is not there
-            self._under_way.clear()
+            if self._under_way is not None:
+                self._under_way.outcome()  # why it failed is not asked for here
+            self._queued.clear()  # what is not synced is not there
             fd, self._fd = self._fd, -1
             with _errors_of(self._shown_path):
                 os.close(fd)
@@ -193,25 +229,31 @@ class EventDataFile:
         if self._broken is not None:
             raise StorageError(self._broken, path=self._shown_path, offset_bytes=offset)
 
-    def _write_all(self, offset: int, data: memoryview) -> None:
-        written = 0
-        while written < len(data):
+    def _write_all(self, offset: int, pieces: list[memoryview]) -> None:
+        """Pieces that lie behind each other."""
+        begin, left = offset, deque(pieces)
+        while left:
+            direct = self._direct
             try:
-                count = os.pwrite(self._fileno(), data[written:], offset + written)
+                count = os.pwritev(self._fileno(), list(islice(left, _PIECES_AT_ONCE_MAX)), offset)
             except OSError as error:
-                if error.errno == errno.EINVAL and self._direct and written == 0:
-                    # Some filesystems take the flag and refuse the write.
+                if error.errno == errno.EINVAL and direct and offset == begin:
+                    # Some filesystems take the flag and refuse the write; others may have found
+                    # that out meanwhile.
                     self._direct = not _set_direct(self._fileno(), False)
                     if not self._direct:
                         continue
-                reason = storage_error(error, self._shown_path, offset + written)
+                reason = storage_error(error, self._shown_path, offset)
                 raise reason from error
             if count == 0:
                 raise StorageError(
-                    "nothing was written", path=self._shown_path, offset_bytes=offset + written
+                    "nothing was written", path=self._shown_path, offset_bytes=offset
                 )
-            written += count
-        self._direct_proved = True
+            offset += count
+            while left and count >= len(left[0]):
+                count -= len(left.popleft())
+            if count:
+                left[0] = left[0][count:]
 
     def _write_through_bounce(self, offset: int, data: memoryview) -> None:
         bounce = self._aligned()
@@ -219,7 +261,7 @@ class EventDataFile:
             piece = data[begin : begin + _BOUNCE_BYTES]
             with memoryview(bounce)[: len(piece)] as aligned:
                 aligned[:] = piece
-                self._write_all(offset + begin, aligned)
+                self._write_all(offset + begin, [aligned])
 
     def _write_zeros(self, begin: int, end: int) -> None:
         # A page that the file ends in has its space; what lies behind its end reads as zeros.
@@ -230,7 +272,7 @@ class EventDataFile:
         while position < whole:
             count = min(_BOUNCE_BYTES, whole - position)
             with memoryview(bounce)[:count] as zeros:
-                self._write_all(position, zeros)
+                self._write_all(position, [zeros])
             position += count
 
     def _read_through_bounce(self, offset: int, size: int) -> bytes:
@@ -277,6 +319,22 @@ def _is_page_aligned(data: memoryview) -> bool:
     return ctypes.addressof(ctypes.c_char.from_buffer(data)) % PAGE_BYTES == 0
 
 
+def _joined(
+    queued: list[tuple[Offset, memoryview]],
+) -> Iterator[tuple[Offset, list[memoryview]]]:
+    """What lies behind each other, together."""
+    begin, end, together = Offset(0), -1, list[memoryview]()
+    for offset, data in queued:
+        if offset != end and together:
+            yield begin, together
+            together = []
+        begin = begin if together else offset
+        together.append(data)
+        end = offset + len(data)
+    if together:
+        yield begin, together
+
+
 def _read_fully(fd: int, offset: int, size: int) -> bytes:
     pieces: list[bytes] = []
     while size > 0:
@@ -298,7 +356,7 @@ class DataDirectory:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._writers = WriteThreads()
+        self._workers = WorkThreads()
         # Folders whose names this process has made durable, and which need no second fsync.
         self._durable_folders: set[tuple[str, ...]] = set()
         self._identity: tuple[int, int] | None = None
@@ -325,7 +383,7 @@ class DataDirectory:
             except OSError:
                 os.close(fd)
                 raise
-            return EventDataFile(path, fd, self._writers, shown_path=self._shown(path), direct=True)
+            return EventDataFile(path, fd, self._workers, shown_path=self._shown(path), direct=True)
 
     def open(self, path: str, *, writable: bool) -> EventDataFile:
         """Read-only opens are buffered: they may look at what another process writes now."""
@@ -334,7 +392,7 @@ class DataDirectory:
         with _errors_of(self._shown(path)), self._folder(folder) as parent:
             fd = os.open(name, access | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=parent)
             file = EventDataFile(
-                path, fd, self._writers, shown_path=self._shown(path), direct=writable
+                path, fd, self._workers, shown_path=self._shown(path), direct=writable
             )
             if writable and not file.direct:
                 # What a restart judges must come from the disk as far as it can.

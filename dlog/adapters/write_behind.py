@@ -1,6 +1,7 @@
-"""Writes that go on while their caller prepares the next: a few threads that do nothing else.
+"""Writes and syncs that go on while their caller prepares the next: a few threads that do nothing
+else.
 
-They decide nothing, keep no order between writes, and die with the process.
+They decide nothing, keep no order between what was begun, and die with the process.
 """
 
 from __future__ import annotations
@@ -14,49 +15,62 @@ from dlog.adapters.thread_names import show_thread_name
 from dlog.errors import StorageError
 
 # For one data directory: more at once do not make a disk faster.
-THREADS_MAX: Final = 8
+THREADS_MAX: Final = 16
 
 
-class WriteUnderWay:
-    """A write that was begun."""
+class WorkUnderWay:
+    """A write or a sync that was begun. Its thread calls `over` when it is done."""
 
-    __slots__ = ("_over", "_write", "error")
+    __slots__ = ("_do", "_ended", "_over", "error")
 
-    def __init__(self, write: Callable[[], None]) -> None:
-        self._write = write
-        self._over = threading.Lock()
-        self._over.acquire()
+    def __init__(self, do: Callable[[], None], over: Callable[[], None] | None = None) -> None:
+        self._do = do
+        self._over = over
+        self._ended = threading.Lock()
+        self._ended.acquire()
         self.error: BaseException | None = None
 
     def run(self) -> None:
         try:
-            self._write()
-        except BaseException as error:  # noqa: BLE001 - it is raised by who waits for the write
+            self._do()
+        except BaseException as error:  # noqa: BLE001 - it is raised by who waits for the work
             self.error = error
         finally:
             # Before anyone is told: who waits gives the memory back, and it must be his alone.
-            del self._write
-            self._over.release()
+            del self._do
+            self._ended.release()
+        if self._over is not None:
+            self._over()
 
-    def wait(self) -> StorageError | None:
-        """Until it is over; why it failed. Raises what is no failure of storage."""
-        with self._over:
-            if self.error is None or isinstance(self.error, StorageError):
-                return self.error
-            raise self.error
+    def is_over(self) -> bool:
+        return not self._ended.locked()
+
+    def wait(self) -> None:
+        """Until it is over. Raises why it failed."""
+        error = self.outcome()
+        if error is not None:
+            raise error
+
+    def outcome(self) -> StorageError | None:
+        """Wait until it is over; why it failed. Raises what is no failure of storage."""
+        with self._ended:  # given free at the end, and not before
+            pass
+        if self.error is None or isinstance(self.error, StorageError):
+            return self.error
+        raise self.error
 
 
-class WriteThreads:
-    """Begins writes; from any thread. Its threads are started as they are needed."""
+class WorkThreads:
+    """Begins work; from any thread. Its threads are started as they are needed."""
 
     def __init__(self) -> None:
-        self._begun: queue.SimpleQueue[WriteUnderWay] = queue.SimpleQueue()
+        self._begun: queue.SimpleQueue[WorkUnderWay] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._threads = 0
         self._under_way = 0
 
-    def begin(self, write: Callable[[], None]) -> WriteUnderWay:
-        under_way = WriteUnderWay(write)
+    def begin(self, do: Callable[[], None], over: Callable[[], None] | None = None) -> WorkUnderWay:
+        under_way = WorkUnderWay(do, over)
         with self._lock:
             self._under_way += 1
             if self._under_way > self._threads < THREADS_MAX:

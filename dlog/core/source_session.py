@@ -209,21 +209,25 @@ class SourceSession:
         time_ns: int,
         payload: bytes | bytearray | memoryview,
         now_ns: int,
-    ) -> None:
-        """Take one event. Raises `RunEnded`; the caller has asked `has_room`."""
-        self.check_run(run)
-        self._all_given = False
-        self.batches.take(run, event_bytes(len(payload)))
+    ) -> bool:
+        """Take one event: whether that is news to who drives `next_message`; else it goes with what
+        is waited for already. Raises `RunEnded`; the caller has asked `has_room`."""
+        news = self._begin_to_take(run, event_bytes(len(payload)))
         self.packer.add(run, streams, number, time_ns, payload, now_ns)
-        self._enqueue()
+        return self._enqueue() or news
 
-    def add_many(self, run: RunNumber, streams: StreamSet, events: ManyEvents, now_ns: int) -> None:
-        """Take events of one stream set. Raises `RunEnded`; the caller has asked `has_room`."""
+    def add_many(self, run: RunNumber, streams: StreamSet, events: ManyEvents, now_ns: int) -> bool:
+        """The same for events of one stream set."""
+        news = self._begin_to_take(run, events.queue_bytes)
+        self.packer.add_many(run, streams, events, now_ns)
+        return self._enqueue() or news
+
+    def _begin_to_take(self, run: RunNumber, queue_bytes: int) -> bool:
+        """Whether no batch is open."""
         self.check_run(run)
         self._all_given = False
-        self.batches.take(run, events.queue_bytes)
-        self.packer.add_many(run, streams, events, now_ns)
-        self._enqueue()
+        self.batches.take(run, queue_bytes)
+        return not self.packer.anything_open
 
     def check_streams(self, streams: StreamSet) -> None:
         """Raises `SourceError` where these streams are too many for a batch or for the session."""
@@ -249,9 +253,12 @@ class SourceSession:
         self._closing = True
         return self.flush()
 
-    def _enqueue(self) -> None:
-        if self.packer.anything_closed:
-            self.batches.enqueue(self.packer.taken())
+    def _enqueue(self) -> bool:
+        """Whether there was anything to send."""
+        if not self.packer.anything_closed:
+            return False
+        self.batches.enqueue(self.packer.taken())
+        return True
 
     # --- what is known ----------------------------------------------------------------------------
 

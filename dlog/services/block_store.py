@@ -7,7 +7,8 @@ A fault seals the part at its durable offset and moves what was not told of into
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -32,7 +33,7 @@ from dlog.model.config import StreamConfig
 from dlog.model.ids import BlockNumber, Offset, RunNumber, StreamKey, StreamName
 from dlog.ports import Buffer, Change, Commits, CommitTicket, Severity
 from dlog.services.committer import Committer, Progress, Settlement
-from dlog.services.parts import Part, Storage, allot, put_file, put_stream
+from dlog.services.parts import Part, PartSync, Storage, allot, put_file, put_stream
 from dlog.services.staging import Slot
 
 log = logging.getLogger("dlog.stream")
@@ -51,6 +52,22 @@ class _Block:
     buffer: Buffer
     payload_bytes: int
     written: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Sync:
+    """A sync under way: what it covers. That is whole groups, behind those of the one before.
+
+    parts: what is synced for which slot. highest: the highest event number in the groups.
+    """
+
+    parts: tuple[tuple[Slot, PartSync], ...]
+    blocks: int
+    settlements: int
+    bytes: int
+    next_block: int
+    highest: int
+    received_ns: int
 
 
 class _Commits:
@@ -74,7 +91,7 @@ class BlockStore:
     journal_full: it was when the ending began, so that no new part is begun any more.
 
     `stream` is the stream's record as it was last handed to the committer. stalled: why nothing can
-    be written now, "" where it can.
+    be written now, "" where it can. `wake` is called, by any thread, when a sync is over.
     """
 
     def __init__(
@@ -86,7 +103,9 @@ class BlockStore:
         *,
         run_started_ns: int,
         streams: tuple[str, ...],
+        wake: Callable[[], None],
     ) -> None:
+        self._wake = wake
         self._key = StreamKey(RunNumber(stream.run), StreamName(stream.stream))
         # For the stream's parts, too.
         self.storage = self._storage = replace(storage, commits=_Commits(storage.commits, self))
@@ -106,7 +125,9 @@ class BlockStore:
         self._first_unreported = self._next_block
         self._blocks: list[_Block] = []
         self._settlements: list[Settlement] = []
-        self.received_ns = 0  # when the oldest piece was staged that no commit was told of
+        self._syncs: deque[_Sync] = deque()
+        self._highest = stream.highest_event  # of the groups that were added
+        self.received_ns = 0  # when the oldest piece was staged that no sync covers
         self._retry_ns = 0
         self._tries = 0
         compression = Compression[config.compression.upper()]
@@ -125,8 +146,18 @@ class BlockStore:
 
     @property
     def pending(self) -> bool:
-        """Whether there are blocks that no commit was told of."""
-        return bool(self._blocks)
+        """Whether there is anything that no commit was told of."""
+        return bool(self._blocks or self._settlements)
+
+    @property
+    def syncs(self) -> int:
+        """How many are under way."""
+        return len(self._syncs)
+
+    @property
+    def unsynced_bytes(self) -> int:
+        """Length of the blocks that no sync covers, nor one under way."""
+        return self.bytes - sum(sync.bytes for sync in self._syncs)
 
     def busy(self) -> set[int]:
         """The slots (by id) with blocks that no commit was told of."""
@@ -141,11 +172,17 @@ class BlockStore:
         for part in {id(b.slot): b.slot.part for b in self._blocks if b.written}.values():
             if part is not None and part.dirty:
                 part.settle()
-        for block in self._blocks:
+        self._syncs.clear()
+        return self._take(len(self._blocks), len(self._settlements))
+
+    def _take(self, blocks: int, settlements: int) -> list[Settlement]:
+        """The oldest ones out; their memory is free."""
+        for block in self._blocks[:blocks]:
             block.buffer.release()
-        self._blocks.clear()
-        settlements, self._settlements = self._settlements, []
-        return settlements
+        del self._blocks[:blocks]
+        taken = self._settlements[:settlements]
+        del self._settlements[:settlements]
+        return taken
 
     # --- a group -----------------------------------------------------------------------------
 
@@ -154,8 +191,11 @@ class BlockStore:
         blocks: list[tuple[Slot, list[Fragment]]],
         settlements: list[Settlement],
         since_ns: int,
+        highest: int,
     ) -> None:
-        """A group: one block a slot, numbered in that order; the last one ends the group."""
+        """A group: one block a slot, numbered in that order; the last one ends the group. highest:
+        the stream's highest event number up to it."""
+        self._highest = highest
         for i, (slot, fragments) in enumerate(blocks):
             self._blocks.append(self._encode(slot, fragments, group_end=i == len(blocks) - 1))
         self._settlements += settlements
@@ -305,6 +345,7 @@ class BlockStore:
             self._storage.commits.submit([put_stream(self.stream)], use_ballast=self.ending)
         slot.predecessor = slot.part.seal_by_fault(reason, use_ballast=self.ending)
         slot.part = None
+        self._forget_syncs()
         for block in self._blocks:
             if block.slot is slot:
                 block.written = False
@@ -319,50 +360,85 @@ class BlockStore:
         self.stalled = why
         return False
 
-    def sync(self) -> bool:
-        """fdatasync what was written. False where that cannot be now."""
+    # --- syncs -------------------------------------------------------------------------------
+
+    def begin_sync(self) -> None:
+        """Begin to fdatasync all that is written and that no sync covers yet. What is added and
+        written meanwhile waits for the next one."""
+        blocks = self._blocks[sum(sync.blocks for sync in self._syncs) :]
+        slots = {id(block.slot): block.slot for block in blocks}.values()
+        received_ns, self.received_ns = self.received_ns, 0
+        self._syncs.append(
+            _Sync(
+                tuple((s, s.part.begin_sync(self._wake)) for s in slots if s.part is not None),
+                len(blocks),
+                len(self._settlements) - sum(sync.settlements for sync in self._syncs),
+                self.unsynced_bytes,
+                self._next_block,
+                self._highest,
+                received_ns,
+            )
+        )
+
+    def sync_is_over(self) -> bool:
+        """Whether one is under way for which `end_sync` would not wait."""
+        return bool(self._syncs) and all(
+            sync.under_way.is_over() for _, sync in self._syncs[0].parts
+        )
+
+    def end_sync(self, low: int) -> int | None:
+        """Wait for the oldest sync under way, and tell the committer what it covered: how many
+        events that settles. Where it failed, all is written and synced anew; None where that cannot
+        be now."""
         failures = 0
-        while (failed := self._sync_parts()) is not None:
+        while (failed := self._await_sync()) is not None:
             self._fault(*failed)
             failures += 1
             # A disk may take every new header and no block: each try would leave a file there.
             if failures > self._directories():
-                return self._stall(STORAGE_FAILED, failed[1])
+                self._stall(STORAGE_FAILED, failed[1])
+                return None
             if not self.store():
-                return False
+                return None
+            self.begin_sync()
         self._tries = 0
-        return True
+        return self._report(low)
 
-    def _sync_parts(self) -> tuple[Slot, StorageError] | None:
-        for slot in {id(b.slot): b.slot for b in self._blocks}.values():
-            if slot.part is not None and slot.part.dirty:
-                try:
-                    slot.part.sync()
-                except StorageError as error:
-                    return slot, error
+    def _await_sync(self) -> tuple[Slot, StorageError] | None:
+        for slot, sync in self._syncs[0].parts:
+            assert slot.part is not None
+            try:
+                slot.part.end_sync(sync)
+            except StorageError as error:
+                return slot, error
         return None
 
-    def report(self, highest: int, low: int) -> int:
-        """Everything under way is durable: tell the committer. How many events that settles."""
-        if not self._blocks and not self._settlements:
-            return 0
-        touched = {id(b.slot): b.slot for b in self._blocks}.values()
+    def _forget_syncs(self) -> None:
+        """What they cover is no longer all there; the parts that are left are synced once more."""
+        if self._syncs:
+            self.received_ns = self._syncs[0].received_ns
+            self._syncs.clear()
+
+    def _report(self, low: int) -> int:
+        """What the oldest sync covered is durable: tell the committer."""
+        sync = self._syncs.popleft()
+        touched = {id(b.slot): b.slot for b in self._blocks[: sync.blocks]}.values()
         self.stream = msgspec.structs.replace(
-            self.stream, next_block=self._next_block, highest_event=highest, low=low
+            self.stream, next_block=sync.next_block, highest_event=sync.highest, low=low
         )
+        settlements = self._take(sync.blocks, sync.settlements)
         self._committer.progress(
             Progress(
                 self.stream,
                 tuple(slot.part.report() for slot in touched if slot.part is not None),
-                tuple(self._settlements),
+                tuple(settlements),
                 self._first_unreported,
-                self._next_block - 1,
-                self.received_ns,
+                sync.next_block - 1,
+                sync.received_ns,
             )
         )
-        self._first_unreported = self._next_block
-        self.received_ns = 0
-        return sum(s.events for s in self.drop())
+        self._first_unreported = sync.next_block
+        return sum(s.events for s in settlements)
 
     # --- the parts' states -------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -32,6 +32,7 @@ from dlog.core.event_file import (
     FileHeader,
     HeaderText,
     Sidecar,
+    Totals,
     decode_sidecar,
     encode_file_header,
     encode_footer,
@@ -66,7 +67,7 @@ from dlog.model.ids import (
     StreamName,
     file_path,
 )
-from dlog.ports import Alarms, Buffers, Change, Clock, Commits, DataFile, Directory
+from dlog.ports import Alarms, Buffers, Change, Clock, Commits, DataFile, Directory, SyncUnderWay
 from dlog.services.operations import Operations
 
 log = logging.getLogger("dlog.parts")
@@ -115,11 +116,27 @@ def allot(stream: StreamRecord, kind: FileKind) -> tuple[FileKey, StreamRecord]:
     return key, msgspec.structs.replace(stream, next_part={**stream.next_part, kind: part + 1})
 
 
+class _Reached(NamedTuple):
+    """How far a part is written, or synced: what its record says of that."""
+
+    end: Offset
+    crc: int
+    chain: int
+    last_header: int
+    totals: Totals
+
+
+class PartSync(NamedTuple):
+    """A sync of a part that was begun, and how far the part was written then."""
+
+    reached: _Reached
+    under_way: SyncUnderWay
+
+
 class Part:
     """An event file that is not CLOSED.
 
     `record` is what the journal says of it, or will once the committer has done what it was handed.
-    `end` is the write position. dirty: written since the last sync.
     """
 
     def __init__(
@@ -130,14 +147,15 @@ class Part:
         self._file = file
         self.record = record
         self.key = key_of(record)
-        self.end = Offset(record.durable)
-        self.dirty = False
+        self._written = self._synced = _Reached(
+            Offset(record.durable),
+            record.crc32c,
+            record.chain,
+            record.last_header_offset,
+            record.totals,
+        )
         self._allocated = record.reserved
         self._tried = Offset(record.durable)  # the highest end of a write, that failed or not
-        self._written = record.totals
-        self._crc = record.crc32c
-        self._chain = record.chain
-        self._last_header = record.last_header_offset
         self._index = bytearray()
         # Blocks that were written before this boot are not in `_index`: they are read when the part
         # is sealed, since a restart must not take longer the larger its files are.
@@ -255,22 +273,32 @@ class Part:
     def directory(self) -> Directory:
         return self._storage.directories[self.record.directory]
 
+    @property
+    def end(self) -> Offset:
+        """The write position."""
+        return self._written.end
+
+    @property
+    def dirty(self) -> bool:
+        """Whether something is written that is not known to be synced."""
+        return self._synced.end != self._written.end
+
     def fill(self, staged_bytes: int, staged_events: int) -> Fill:
         """How full it is, with what is staged for it."""
         return Fill(
             self.end + staged_bytes,
-            self._written.events + staged_events,
-            self._written.blocks,
+            self._written.totals.events + staged_events,
+            self._written.totals.blocks,
             self._storage.clock.monotonic_ns() - self.opened_ns,
         )
 
     def place(self, number: BlockNumber) -> Place:
         """Where the next block goes."""
-        return Place(self.end, number, self._storage.boot, self.record.salt, self._chain)
+        return Place(self.end, number, self._storage.boot, self.record.salt, self._written.chain)
 
     def needs_reservation(self, block_bytes: int) -> Offset | None:
         """The end that a reservation must reach before a block of that length, or None."""
-        needed = self.end + block_bytes + footer_bytes(self._written.blocks + 1)
+        needed = self.end + block_bytes + footer_bytes(self._written.totals.blocks + 1)
         return None if needed <= self._allocated else Offset(padded(needed))
 
     def reserve(self, least: Offset, *, use_ballast: bool = False) -> None:
@@ -314,7 +342,6 @@ class Part:
             raise InvariantBroken(f"{self.record.path}: block at {header.offset}, end {self.end}")
         self._tried = Offset(self.end + len(block))
         self._file.write_behind(self.end, block)
-        self._crc = self._crc_with(header, block)
         self._index += np.array(
             [
                 (
@@ -329,16 +356,20 @@ class Part:
             ],
             INDEX_DTYPE,
         ).tobytes()
-        self._written = self._written.plus(header, payload_bytes)
-        self._last_header = header.offset
-        self._chain = header.crc
-        self.end = Offset(self.end + len(block))
-        self.dirty = True
+        self._written = _Reached(
+            Offset(self.end + len(block)),
+            self._crc_with(header, block),
+            header.crc,
+            header.offset,
+            self._written.totals.plus(header, payload_bytes),
+        )
 
     def _crc_with(self, header: BlockHeader, block: memoryview) -> int:
         """The file's checksum with a block more, whose stored bytes have theirs already."""
         framed = HEADER_BYTES + header.fragments * FRAGMENT_BYTES
-        crc = joined(crc32c(block[:framed], self._crc), header.stored_crc, header.stored_bytes)
+        crc = joined(
+            crc32c(block[:framed], self._written.crc), header.stored_crc, header.stored_bytes
+        )
         return crc32c(block[framed + header.stored_bytes :], crc)
 
     def settle(self) -> None:
@@ -348,26 +379,30 @@ class Part:
         except StorageError as error:
             log.warning("%s", error)
 
-    def sync(self) -> None:
-        """fdatasync what was written. Raises `StorageError`."""
-        self._file.sync()
-        self.dirty = False
+    def begin_sync(self, over: Callable[[], None]) -> PartSync:
+        """Begin to sync what is written up to now; `over` is called, by any thread, when it is
+        done. They are ended in their order."""
+        return PartSync(self._written, self._file.sync_behind(over))
+
+    def end_sync(self, sync: PartSync) -> None:
+        """Wait until it is over. Raises `StorageError`."""
+        sync.under_way.wait()
+        self._synced = sync.reached
 
     def report(self) -> FileRecord:
-        """The record that tells of everything written, for the commit that the caller hands in now.
+        """The record that tells of everything synced, for the commit that the caller hands in now.
 
         Only here does the durable offset move: what is synced but not part of a whole group may not
         be told, whatever else is committed of the part meanwhile.
         """
-        if self.dirty:
-            raise InvariantBroken(f"{self.record.path}: told of blocks that are not synced")
+        synced = self._synced
         self.record = msgspec.structs.replace(
             self.record,
-            durable=self.end,
-            crc32c=self._crc,
-            chain=self._chain,
-            last_header_offset=self._last_header,
-            totals=self._written,
+            durable=synced.end,
+            crc32c=synced.crc,
+            chain=synced.chain,
+            last_header_offset=synced.last_header,
+            totals=synced.totals,
         )
         return self.record
 
@@ -425,7 +460,7 @@ class Part:
             offset=self.end,
             boot=self._storage.boot,
             salt=self.record.salt,
-            previous_crc=self._chain,
+            previous_crc=self.record.chain,
             time_ns=self._storage.clock.wall_ns(),
         )
         self._tried = Offset(self.end + len(footer))

@@ -236,9 +236,10 @@ class Restart:
         if problem:
             self._lost(record, problem)
             return
-        closed = finish_file(self._storage, config, record, size, file_crc, sealed=sealed)
-        # Who renamed it may have been killed before the name was durable.
+        # Who renamed it may have been killed before the name was durable; and before it is made
+        # read-only, or a power cut would leave a `.part` that nobody can write to.
         self._sync_names(record)
+        closed = finish_file(self._storage, config, record, size, file_crc, sealed=sealed)
         self._commit([(file_key(key_of(record)), None), put_closed(closed)])
 
     def _sync_names(self, record: FileRecord) -> None:

@@ -307,14 +307,16 @@ class Staging:
         self.ends = [slot for slot in self.ends if slot not in found]
         return found
 
-    def take_full(self) -> list[Slot]:
-        """Parts that are full and have no range, taken out; everything of theirs is synced."""
-        found = [slot for slot in self.closing if not slot.staged_events]
-        self.closing = [slot for slot in self.closing if slot.staged_events]
+    def take_full(self, busy: set[int]) -> list[Slot]:
+        """Parts that are full and have no range, taken out; not those with blocks under way."""
+        waiting = [slot for slot in self.closing if slot.staged_events or id(slot) in busy]
+        found = [slot for slot in self.closing if slot not in waiting]
+        self.closing = waiting
         garbage = self.garbage
         if (
             garbage.part is not None
             and not garbage.staged_events
+            and id(garbage) not in busy
             and full(self.fill(garbage), self._config, BLOCKS_PER_FILE_MAX)
         ):
             self.garbage = Slot(FileKind.GARBAGE)

@@ -30,6 +30,7 @@ from dlog.services.staging import StagedPiece, Staging
 log = logging.getLogger("dlog.stream")
 
 SYNC_PATIENCE_NS: Final = 20_000_000
+SYNCS_MAX: Final = 2  # under way at once
 IDLE_SECONDS: Final = 0.2  # how often the time limits of the parts are looked at
 
 
@@ -74,7 +75,13 @@ class StreamWriter:
         self._offered_bytes = 0
         self._taken_bytes = 0  # of pieces that were made into blocks, or refused
         self._store = BlockStore(
-            storage, committer, config, stream, run_started_ns=run_started_ns, streams=streams
+            storage,
+            committer,
+            config,
+            stream,
+            run_started_ns=run_started_ns,
+            streams=streams,
+            wake=self._wake,
         )
         for part in parts:
             part.use(self._store.storage)
@@ -117,6 +124,9 @@ class StreamWriter:
     def seal(self) -> None:
         """Close the current part once what was handed in is stored; another opens when needed."""
         self._seal_wanted = True
+        self._inbox.put(None)
+
+    def _wake(self) -> None:
         self._inbox.put(None)
 
     @property
@@ -169,6 +179,8 @@ class StreamWriter:
     def _work(self) -> bool:
         """False where nothing can be written now."""
         now_ns = self._clock.monotonic_ns()
+        if self._store.sync_is_over() and not self._end_sync():
+            return False
         if self._store.pending and not self._store.store():
             return False
         if self.ending is Ending.ABORT and self._intake:
@@ -243,19 +255,43 @@ class StreamWriter:
         if self._staging.pieces:
             since_ns = self._staging.since_ns
             pieces, blocks = self._staging.group()
-            self._store.add(blocks, [self._settlement(piece) for piece in pieces], since_ns)
+            settlements = [self._settlement(piece) for piece in pieces]
+            self._store.add(blocks, settlements, since_ns, self._staging.highest)
         if not self._store.store():
             return False
-        return self._store.bytes < SYNC_BYTES_MAX or self._sync()
+        if self._store.unsynced_bytes < SYNC_BYTES_MAX:
+            return True
+        # The next one writes while this one syncs.
+        if self._store.syncs == SYNCS_MAX and not self._end_sync():
+            return False
+        self._store.begin_sync()
+        return True
 
     def _sync(self) -> bool:
-        """Sync what is written and tell the committer. False where that cannot be now."""
-        if not self._store.sync():
-            return False
-        self._settled += self._store.report(self._staging.highest, self._staging.boundary)
-        for slot in self._staging.take_full():
-            self._store.close(slot)
+        """Have what is written synced: behind, or where the stream ends, now. False where that
+        cannot be."""
+        store = self._store
+        while store.pending:
+            if not store.syncs:
+                store.begin_sync()
+            if not (self.ending or store.sync_is_over()):
+                break
+            if not self._end_sync():
+                return False
+        self._close_full()
         return True
+
+    def _end_sync(self) -> bool:
+        settled = self._store.end_sync(self._staging.boundary)
+        if settled is None:
+            return False
+        self._settled += settled
+        self._close_full()
+        return True
+
+    def _close_full(self) -> None:
+        for slot in self._staging.take_full(self._store.busy()):
+            self._store.close(slot)
 
     def _settlement(self, staged: StagedPiece) -> Settlement:
         piece = staged.piece
@@ -293,6 +329,8 @@ class StreamWriter:
         """Ending while nothing can be written: what is not stored is refused, with its reason."""
         if self.ending is Ending.NOT:
             return
+        while self._store.syncs and self._end_sync():
+            pass  # what is stored is not refused
         if self.ending is not Ending.SETTLE:
             self._fetch(block=False)  # all of it: nobody else would settle what is left there
             why = self._store.stalled

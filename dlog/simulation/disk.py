@@ -10,6 +10,7 @@ SYNC_FILE, SYNC_FOLDER.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final, NamedTuple
@@ -74,6 +75,7 @@ class _File:
     seen: _Content = field(default_factory=_Content)
     stored: _Content = field(default_factory=_Content)
     unsynced: list[_Change] = field(default_factory=list)
+    decided: int = 0  # changes that were synced, or given up
     allocated_bytes: int = 0
 
     def change(self, change: _Change) -> None:
@@ -84,24 +86,33 @@ class _File:
             self.allocated_bytes = 0
         self.allocated_bytes = max(self.allocated_bytes, size + -size % PAGE_BYTES)
 
-    def sync(self) -> None:
-        for change in self.unsynced:
-            self.stored.apply(change)
-        self.unsynced.clear()
+    @property
+    def changes(self) -> int:
+        """How many there were up to now."""
+        return self.decided + len(self.unsynced)
 
-    def fail_to_sync(self, random: Random) -> None:
+    def sync(self, changes: int) -> None:
+        """The first so many of all changes."""
+        for change in self._decide(changes):
+            self.stored.apply(change)
+
+    def fail_to_sync(self, changes: int, random: Random) -> None:
         """A part of what was written gets to the disk, and no one will try the rest again."""
-        for change in self.unsynced:
+        for change in self._decide(changes):
             if random.random() < 0.5:
                 self.stored.apply(change)
-        self.unsynced.clear()
 
     def lose_power(self, random: Random) -> None:
-        for change in self.unsynced:
+        for change in self._decide(self.changes):
             for part in _survivors(change, random):
                 self.stored.apply(part)
-        self.unsynced.clear()
         self.forget_cache()
+
+    def _decide(self, changes: int) -> list[_Change]:
+        count = max(0, changes - self.decided)
+        decided, self.unsynced = self.unsynced[:count], self.unsynced[count:]
+        self.decided += count
+        return decided
 
     def forget_cache(self) -> None:
         self.seen = self.stored.copy()
@@ -259,6 +270,45 @@ def _folders_above(path: str) -> list[str]:
 # --- the ports --------------------------------------------------------------------------------
 
 
+class SimulatedSync:
+    """A sync under way. It is over when it is waited for, or, as the seed has it, one of the next
+    times that somebody looks: so others do something in between."""
+
+    def __init__(self, sync: Callable[[], None], random: Random, over: Callable[[], None]) -> None:
+        self._sync = sync
+        self._random = random
+        self._over = over
+        self._done = False
+        self._error: StorageError | None = None
+
+    def is_over(self) -> bool:
+        if not self._done and self._random.random() < 0.5:
+            self.finish()
+        return self._done
+
+    def wait(self) -> None:
+        self.finish()
+        if self._error is not None:
+            raise self._error
+
+    def finish(self) -> None:
+        if not self._done:
+            self._done = True
+            try:
+                self._sync()
+            except StorageError as error:
+                self._error = error
+            self._over()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Behind:
+    """A write behind: its memory, and what that held when it was begun."""
+
+    data: memoryview
+    held: bytes
+
+
 class SimulatedFile:
     """`ports.DataFile` on a simulated disk."""
 
@@ -272,8 +322,9 @@ class SimulatedFile:
         self._broken: str | None = None
         self._reserved_end = 0  # by this handle; 0 for never
         self._written_end = 0  # the same
-        self._behind: list[tuple[memoryview, bytes]] = []  # not settled: memory, what it held
+        self._behind: list[_Behind] = []  # not settled
         self._failed_behind: StorageError | None = None
+        self._sync_behind: SimulatedSync | None = None  # the last one
         self._writable = True
         self._closed = False
 
@@ -320,27 +371,55 @@ class SimulatedFile:
         if offset // PAGE_BYTES % 2:
             self.write(offset, data)
             return
-        self._behind.append((data, bytes(data)))
+        self._behind.append(_Behind(data, bytes(data)))
         try:
             self.write(offset, data)
         except StorageError as error:
             self._failed_behind = self._failed_behind or error
 
     def settle(self) -> None:
-        self._watch_memory()
+        begun, self._sync_behind = self._sync_behind, None
+        try:
+            if begun is not None:
+                begun.wait()
+        finally:
+            self._settle(self._behind)
+
+    def _settle(self, behind: list[_Behind]) -> None:
+        self._watch_memory(behind)
         failed, self._failed_behind = self._failed_behind, None
         if failed is not None:
+            self._broken = self._broken or "an earlier write failed"
             raise failed
 
     def sync(self) -> None:
         self._refuse_unless_usable(0)
         self.settle()
+        self._sync(self._file.changes)
+
+    def sync_behind(self, over: Callable[[], None]) -> SimulatedSync:
+        self._refuse_if_dead()
+        earlier, behind, changes = self._sync_behind, list(self._behind), self._file.changes
+
+        def sync() -> None:
+            try:
+                self._settle(behind)
+            finally:
+                if earlier is not None:
+                    earlier.wait()
+            self._refuse_unless_usable(0)
+            self._sync(changes)
+
+        self._sync_behind = SimulatedSync(sync, self._steps.random, over)
+        return self._sync_behind
+
+    def _sync(self, changes: int) -> None:
         with self._steps.step(Operation.SYNC_FILE, self._disk_path) as step:
             if step.fault is not None:
-                self._file.fail_to_sync(self._steps.random)
+                self._file.fail_to_sync(changes, self._steps.random)
                 self._broken = "an earlier sync failed"
             elif not step.dies_inside:  # else: the power cut decides what of it was done
-                self._file.sync()
+                self._file.sync(changes)
             self._raise_fault(step.fault, 0)
 
     def read(self, offset: Offset, size: int) -> bytes:
@@ -377,14 +456,16 @@ class SimulatedFile:
         return extents
 
     def close(self) -> None:
-        self._watch_memory()
+        # A sync under way is dropped: who does not wait for it knows nothing of what it did.
+        self._watch_memory(self._behind)
         self._closed = True
 
-    def _watch_memory(self) -> None:
+    def _watch_memory(self, behind: list[_Behind]) -> None:
         """What is written is not changed, nor given back, before it is settled."""
-        if any(bytes(data) != held for data, held in self._behind):
+        unsettled = set(behind).intersection(self._behind)
+        if any(bytes(each.data) != each.held for each in unsettled):
             self._steps.breaches.append(f"{self._disk_path}: memory changed while it was written")
-        self._behind.clear()
+        self._behind = [each for each in self._behind if each not in unsettled]
 
     def _watch_write(self, begin: int, end: int) -> None:
         """Blocks and footer go to space that was reserved for both, and no page twice."""
@@ -543,7 +624,7 @@ class SimulatedDirectory:
             file.change(_Mode(True))
         with self._steps.step(Operation.SYNC_FILE, disk_path) as step:
             self._raise_fault(step, path)
-            file.sync()
+            file.sync(file.changes)
 
     def _checked_root(self) -> str:
         self._steps.refuse_if_dead(self._life)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import mmap
+import threading
+import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -174,3 +176,58 @@ def test_settling_what_was_never_begun_is_nothing(file: DataFile) -> None:
     file.sync()
     file.close()
     file.close()
+
+
+# --- syncs that their caller does not wait for ---------------------------------------------------
+
+
+def test_a_sync_behind_tells_when_it_is_over(file: DataFile) -> None:
+    over = threading.Event()
+    file.write(Offset(0), pages(3))
+    sync = file.sync_behind(over.set)
+    sync.wait()
+    assert over.wait(10)
+    assert sync.is_over()
+    sync.wait()
+    file.write(Offset(3 * PAGE_BYTES), pages(1))
+    file.sync()
+    file.close()
+
+
+def test_who_looks_again_finds_a_sync_behind_over(file: DataFile) -> None:
+    file.write(Offset(0), pages(3))
+    sync = file.sync_behind(lambda: None)
+    for _ in range(10_000):
+        if sync.is_over():
+            return
+        time.sleep(0.001)
+    pytest.fail("it was never over")
+
+
+def test_writing_goes_on_under_a_sync(file: DataFile) -> None:
+    begun = []
+    for i in range(20):
+        file.write_behind(Offset(i * MIB), memoryview(mmap.mmap(-1, MIB)))
+        begun.append(file.sync_behind(lambda: None))
+    for sync in begun:
+        sync.wait()
+    assert file.size() == 20 * MIB
+
+
+def test_a_file_is_closed_under_a_sync(file: DataFile) -> None:
+    file.write(Offset(0), pages(3))
+    file.sync_behind(lambda: None)
+    file.close()
+    with pytest.raises(StorageError):
+        file.write(Offset(0), pages(1))
+
+
+def test_memory_is_the_callers_again_after_a_sync_behind(file: DataFile) -> None:
+    size = 512 * 1024
+    memory = mmap.mmap(-1, size)
+    memory[:] = b"\7" * size
+    file.write_behind(Offset(0), memoryview(memory))
+    file.sync_behind(lambda: None).wait()
+    memory[:] = bytes(size)
+    file.sync()
+    assert set(file.read(Offset(0), size)) == {7}

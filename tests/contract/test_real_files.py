@@ -133,7 +133,7 @@ attempt(file.sync)
 
 @pytest.mark.parametrize(("error", "name"), [("EIO", "StorageError"), ("ENOSPC", "DiskFull")])
 def test_a_failed_write_tells_where(strace: str, root: Path, error: str, name: str) -> None:
-    tracer = [strace, "-o", os.devnull, "-e", f"inject=pwrite64:error={error}:when=2"]
+    tracer = [strace, "-o", os.devnull, "-e", f"inject=pwritev2:error={error}:when=2"]
     program = """
 file = directory.create("a")
 file.write(0, page)
@@ -146,14 +146,14 @@ attempt(lambda: file.write(4096, page))
 def test_a_short_write_is_continued(strace: str, root: Path) -> None:
     # The kernel is told of 512 bytes where 4096 are given, as on a disk about to be full.
     log = root.with_name("calls")
-    tracer = [strace, "-o", str(log), "-e", "trace=pwrite64"]
-    tracer += ["-e", "inject=pwrite64:retval=512:when=1"]
+    tracer = [strace, "-o", str(log), "-e", "trace=pwritev2"]
+    tracer += ["-e", "inject=pwritev2:retval=512:when=1"]
     program = """
 file = directory.create("a")
 file.write(0, page)
 """
     assert traced(program, str(root), tracer=tracer) == ["exit 0"]
-    assert ", 3584, 512)" in log.read_text().splitlines()[1]
+    assert "iov_len=3584}], 1, 512, 0)" in log.read_text().splitlines()[1]
 
 
 @pytest.mark.parametrize("call", ["link", "fsync", "write", "fchmod"])
@@ -251,7 +251,7 @@ attempt(lambda: file.write(0, page))
 attempt(file.sync)
 print(file.direct, len(file.read(0, 8192)))
 """
-    tracer = [strace, "-o", os.devnull, "-e", "inject=pwrite64:error=EINVAL:when=1"]
+    tracer = [strace, "-o", os.devnull, "-e", "inject=pwritev2:error=EINVAL:when=1"]
     said = traced(program, str(root), tracer=tracer)
     assert said == ["done", "done", "False 4096", "exit 0"]
 

@@ -255,6 +255,47 @@ def test_a_failed_sync_loses_pages_that_it_still_reads_back() -> None:
     assert 0 < lost < 40
 
 
+def test_a_sync_behind_covers_what_was_written_before_it_began_and_no_more() -> None:
+    lost = 0
+    for seed in range(40):
+        world = World(seed)
+        file = world.directory.create("a")
+        file.write(Offset(0), page(1))
+        sync = file.sync_behind(lambda: None)
+        file.write(Offset(PAGE_BYTES), page(2))
+        sync.wait()
+        found = world.power_cut().open("a", writable=False)
+        assert found.read(Offset(0), PAGE_BYTES) == page(1)
+        lost += found.read(Offset(PAGE_BYTES), PAGE_BYTES) != page(2)
+    assert 0 < lost < 40
+
+
+def test_a_sync_behind_that_fails_ends_the_file_for_good() -> None:
+    world = World()
+    file = world.directory.create("a")
+    file.write(Offset(0), page(1))
+    world.steps.inject(fault(FaultKind.EIO, Operation.SYNC_FILE))
+    sync = file.sync_behind(lambda: None)
+    with pytest.raises(StorageError, match="Input/output"):
+        sync.wait()
+    with pytest.raises(StorageError, match="earlier sync"):
+        file.write(Offset(PAGE_BYTES), page(2))
+    with pytest.raises(StorageError):
+        file.sync_behind(lambda: None).wait()
+    with pytest.raises(StorageError, match="earlier sync"):
+        file.sync()
+
+
+def test_others_may_do_something_before_a_sync_behind_is_over() -> None:
+    at_once = set()
+    for seed in range(20):
+        world = World(seed)
+        file = world.directory.create("a")
+        file.write(Offset(0), page(1))
+        at_once.add(file.sync_behind(lambda: None).is_over())
+    assert at_once == {True, False}
+
+
 def test_a_cache_that_is_forgotten_shows_what_a_failed_sync_lost() -> None:
     for seed in range(40):
         world = World(seed)

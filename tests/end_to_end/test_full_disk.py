@@ -416,8 +416,8 @@ def test_a_run_can_be_ended_while_the_journal_is_full(
     ("calls", "inject"),
     [
         ("fdatasync", "error=EIO:when=2"),
-        ("pwrite64", "error=EIO:when=2"),
-        ("pwrite64", "error=ENOSPC:when=2"),
+        ("pwritev2", "error=EIO:when=2"),
+        ("pwritev2", "error=ENOSPC:when=2"),
         ("fallocate", "error=EIO:when=1"),
     ],
 )

@@ -14,7 +14,7 @@ from dlog.model.ids import BootNumber, FileKind, Offset
 from dlog.services import restart, staging
 from dlog.services.block_store import BlockStore
 from dlog.services.committer import Progress, Ticket
-from dlog.services.parts import Part, Predecessor
+from dlog.services.parts import Part, PartSync, Predecessor
 from dlog.services.restart import Restart
 from dlog.services.staging import Staging
 from dlog.simulation.disk import SimulatedDirectory
@@ -32,45 +32,63 @@ from tests.faults.mutation import (
 # --- syncs, and what is durable ------------------------------------------------------------------
 
 
-def _acknowledge_before_sync(_: Any) -> Any:
-    def sync(self: Part) -> None:
-        file, self._file = self._file, _Unsynced()  # type: ignore[assignment]
+class _NoSync:
+    """Over as soon as it is begun, and nothing was done."""
+
+    def is_over(self) -> bool:
+        return True
+
+    def wait(self) -> None: ...
+
+
+def _acknowledge_before_sync(begin: Any) -> Any:
+    def sync_nothing(self: Part, over: Any) -> PartSync:
+        return PartSync(self._written, _NoSync())
+
+    return sync_nothing
+
+
+def _what_is_written_meanwhile_counts(end: Any) -> Any:
+    def all_that_is_written(self: Part, sync: PartSync) -> None:
+        end(self, sync)
+        self._synced = self._written
+
+    return all_that_is_written
+
+
+def _groups_written_meanwhile_count(report: Any) -> Any:
+    def all_of_them(self: BlockStore, low: int) -> Any:
+        covered = changed(
+            self._syncs[0],
+            blocks=len(self._blocks),
+            settlements=len(self._settlements),
+            next_block=self._next_block,
+        )
+        self._syncs.clear()
+        self._syncs.append(covered)
+        return report(self, low)
+
+    return all_of_them
+
+
+def _sync_failures_passed_over(end: Any) -> Any:
+    def carry_on(self: Part, sync: PartSync) -> None:
         try:
-            true_sync(self)
-        finally:
-            self._file = file
-
-    true_sync = Part.sync
-    return sync
-
-
-class _Unsynced:
-    def sync(self) -> None: ...
-
-
-def _sync_failures_passed_over(sync: Any) -> Any:
-    def carry_on(self: Part) -> None:
-        try:
-            sync(self)
+            end(self, sync)
         except StorageError:
-            with patch.object(self, "_file", _Unsynced()):
-                sync(self)
+            self._synced = sync.reached
 
     return carry_on
 
 
-def _only_the_first_part_is_synced(_: Any) -> Any:
-    def sync_parts(self: BlockStore) -> None:
-        for block in self._blocks[:1]:
-            if block.slot.part is not None:
-                block.slot.part.sync()
-        for block in self._blocks[1:]:
-            part = block.slot.part
-            if part is not None and part.dirty:
-                with patch.object(part, "_file", _Unsynced()):
-                    part.sync()
+def _only_the_first_part_is_synced(begin: Any) -> Any:
+    def begin_one(self: BlockStore) -> None:
+        begin(self)
+        begun = self._syncs.pop()
+        rest = [(slot, changed(sync, under_way=_NoSync())) for slot, sync in begun.parts[1:]]
+        self._syncs.append(changed(begun, parts=(*begun.parts[:1], *rest)))
 
-    return sync_parts
+    return begin_one
 
 
 def _ticket_is_not_waited_for(_: Any) -> Any:
@@ -101,22 +119,21 @@ def _garbage_takes_no_number(encode: Any) -> Any:
 def _half_a_group_is_told(report: Any, *, with_its_pieces: bool) -> Any:
     """The blocks of a group are told of one by one; its pieces with the first or with the last."""
 
-    def by_halves(self: BlockStore, highest: int, low: int) -> Any:
-        blocks = self._blocks
+    def by_halves(self: BlockStore, low: int) -> Any:
+        sync = self._syncs[0]
+        blocks = self._blocks[: sync.blocks]
         if len({id(block.slot) for block in blocks}) == len(blocks) > 1:
             first, part = self._first_unreported, blocks[0].slot.part
             assert part is not None
-            told = self._settlements if with_its_pieces else []
+            told = self._take(1, sync.settlements if with_its_pieces else 0)
             self.stream = msgspec.structs.replace(self.stream, next_block=first + 1)
             self._committer.progress(
                 Progress(self.stream, (part.report(),), tuple(told), first, first)
             )
             self._first_unreported += 1
-            blocks.pop(0).buffer.release()
-            if with_its_pieces:
-                self._settlements = []
-            return 0  # the rest is told of with the next step
-        return report(self, highest, low)
+            self._syncs.clear()
+            return 0  # the rest is told of with the next sync
+        return report(self, low)
 
     return by_halves
 
@@ -223,15 +240,23 @@ def _no_room_for_the_footer(_: Any) -> Any:
 MUTATIONS = [
     Mutation(
         "acknowledge-before-fsync", "acknowledged means durable", CRASHES, 20,
-        replaced(Part, "sync", _acknowledge_before_sync),
+        replaced(Part, "begin_sync", _acknowledge_before_sync),
+    ),
+    Mutation(
+        "written-under-a-sync-is-durable", "a sync covers what was written before it began",
+        CRASHES, 20, replaced(Part, "end_sync", _what_is_written_meanwhile_counts),
+    ),
+    Mutation(
+        "added-under-a-sync-is-settled", "a sync covers what was written before it began",
+        CRASHES, 20, replaced(BlockStore, "_report", _groups_written_meanwhile_count),
     ),
     Mutation(
         "retried-fsync", "a failed fsync is never retried or passed over", CRASHES_AND_DISK, 20,
-        replaced(Part, "sync", _sync_failures_passed_over),
+        replaced(Part, "end_sync", _sync_failures_passed_over),
     ),
     Mutation(
         "consecutive-blocks", "offsets advance along consecutive block numbers, over all parts",
-        CRASHES, 20, replaced(BlockStore, "_sync_parts", _only_the_first_part_is_synced),
+        CRASHES, 20, replaced(BlockStore, "begin_sync", _only_the_first_part_is_synced),
     ),
     Mutation(
         "garbage-without-number", "block numbers run over END and garbage parts too", CALM, 20,
@@ -239,11 +264,11 @@ MUTATIONS = [
     ),
     Mutation(
         "half-a-piece-counts", "a piece counts as stored only where its last byte is", CRASHES, 20,
-        replaced(BlockStore, "report", _half_a_piece_counts),
+        replaced(BlockStore, "_report", _half_a_piece_counts),
     ),
     Mutation(
         "half-a-group-is-committed", "a commit never stops inside a piece", CRASHES, 20,
-        replaced(BlockStore, "report", _half_a_group_is_committed),
+        replaced(BlockStore, "_report", _half_a_group_is_committed),
     ),
     Mutation(
         "boot-always-the-first", "block headers carry the boot number", CRASHES, 20,

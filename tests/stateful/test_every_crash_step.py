@@ -11,17 +11,22 @@ from multiprocessing import get_context
 import pytest
 
 from dlog.simulation.scenario import length, play
-from dlog.simulation.steps import When
+from dlog.simulation.steps import Operation, When
 from dlog.simulation.world import World
 
 STEPS = length()
 
 
 def crashed(
-    step: int, when: When, *, power_cut: bool = True, second: tuple[int, When] | None = None
+    step: int,
+    when: When,
+    *,
+    power_cut: bool = True,
+    second: tuple[int, When] | None = None,
+    seed: int | None = None,
 ) -> World:
     """The scenario with a crash at a step of it, and a power cut so many steps behind it."""
-    world = World(seed=step)
+    world = World(seed=step if seed is None else seed)
     world.power_cut = power_cut
     problems: list[str] = []
 
@@ -81,6 +86,21 @@ def test_a_power_cut_behind_the_restart_of_a_killed_program_costs_nothing() -> N
     """What the killed program did to names and was not durable is in the page cache only."""
     for step in range(2, STEPS + 1, 3):
         crashed(step, When.AFTER, power_cut=False, second=(3 + step % 31, When.BEFORE))
+
+
+def test_a_file_whose_new_name_was_not_durable_can_still_be_settled_after_a_power_cut() -> None:
+    # The restart made it read-only first: under its old name nobody could write to it any more.
+    world = World(seed=1)
+    play(world)
+    renames = [
+        step.number
+        for step in world.steps.history
+        if step.operation is Operation.NAME and step.path.endswith(".dlog")
+    ]
+    assert len(renames) > 3
+    for step in renames:
+        for later in range(1, 13):
+            crashed(step, When.AFTER, power_cut=False, second=(later, When.BEFORE), seed=1)
 
 
 @pytest.mark.soak

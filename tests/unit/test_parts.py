@@ -92,11 +92,14 @@ class _World:
         )  # fmt: skip
         part.write(header, buffer.view, 5)
 
+    def sync(self) -> None:
+        self.part.end_sync(self.part.begin_sync(lambda: None))
+
 
 def test_what_is_synced_and_not_told_of_is_not_committed_by_a_reservation() -> None:
     world = _World()
     world.write_block()
-    world.part.sync()
+    world.sync()
     world.part.reserve(world.part.end)
     assert world.told().durable == PAGE_BYTES
     assert world.told().reserved > PAGE_BYTES
@@ -105,7 +108,7 @@ def test_what_is_synced_and_not_told_of_is_not_committed_by_a_reservation() -> N
 def test_a_part_is_sealed_at_what_was_told_of_it() -> None:
     world = _World()
     world.write_block()
-    world.part.sync()
+    world.sync()
     predecessor = world.part.seal_by_fault("another part of the group failed")
     assert predecessor.sealed == PAGE_BYTES
     assert world.told().durable == PAGE_BYTES
@@ -115,7 +118,7 @@ def test_a_part_is_sealed_at_what_was_told_of_it() -> None:
 def test_a_part_is_not_closed_over_blocks_that_were_not_told_of() -> None:
     world = _World()
     world.write_block()
-    world.part.sync()
+    world.sync()
     with pytest.raises(InvariantBroken):
         world.part.close()
 
@@ -123,7 +126,20 @@ def test_a_part_is_not_closed_over_blocks_that_were_not_told_of() -> None:
 def test_blocks_that_are_not_synced_are_not_told_of() -> None:
     world = _World()
     world.write_block()
-    with pytest.raises(InvariantBroken):
-        world.part.report()
-    world.part.sync()
+    assert world.part.report().durable == PAGE_BYTES
+    world.sync()
     assert world.part.report().durable == world.part.end
+
+
+def test_a_sync_tells_of_what_was_written_when_it_began() -> None:
+    world = _World()
+    world.write_block()
+    begun_at = world.part.end
+    begun = world.part.begin_sync(lambda: None)
+    world.write_block()
+    world.part.end_sync(begun)
+    assert world.part.report().durable == begun_at < world.part.end
+    assert world.part.dirty
+    world.sync()
+    assert world.part.report().durable == world.part.end
+    assert not world.part.dirty

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import pytest
 
 from dlog.errors import StorageError
-from dlog.limits import PAGE_BYTES
 from dlog.model.ids import RunNumber, StreamName
 from dlog.ports import DataFile
+from dlog.simulation.disk import SimulatedSync
 from dlog.simulation.steps import Fault, FaultKind, Operation, When
 from dlog.simulation.world import Life, World
 
@@ -91,10 +93,11 @@ class _SyncsOnlyHeaders:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
 
-    def sync(self) -> None:
-        if self._file.size() > PAGE_BYTES:
+    def sync_behind(self, over: Callable[[], None]) -> SimulatedSync:
+        def sync() -> None:
             raise StorageError("Input/output error", path=self._file.path)
-        self._file.sync()
+
+        return SimulatedSync(sync, Random(1), over)
 
 
 def test_a_disk_that_fails_at_every_sync_stalls_the_stream_and_no_more() -> None:

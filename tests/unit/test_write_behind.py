@@ -15,12 +15,12 @@ import pytest
 
 from dlog.adapters.buffers import BufferPool
 from dlog.adapters.data_files import DataDirectory, EventDataFile
-from dlog.adapters.write_behind import THREADS_MAX, WriteThreads, WriteUnderWay
+from dlog.adapters.write_behind import THREADS_MAX, WorkThreads, WorkUnderWay
 from dlog.errors import InvariantBroken, StorageError
 from dlog.limits import MIB
 from dlog.model.ids import Offset
 
-Pwrite = Callable[..., int]
+Pwritev = Callable[..., int]
 
 
 @pytest.fixture
@@ -28,19 +28,19 @@ def file(tmp_path: Path) -> EventDataFile:
     root = tmp_path / "data"
     root.mkdir()
     file = DataDirectory(root).create("a.part")
-    file.write_behind(Offset(0), memoryview(mmap.mmap(-1, MIB)))  # the first one is waited for
+    file.write(Offset(0), memoryview(mmap.mmap(-1, MIB)))
     return file
 
 
 class Gate:
-    """Stands before os.pwrite: nothing is written until it is opened, and then perhaps nothing."""
+    """Stands before os.pwritev: nothing is written until it is opened, and then perhaps nothing."""
 
     def __init__(self, fails: bool) -> None:
-        self._write: Pwrite = os.pwrite
+        self._write: Pwritev = os.pwritev
         self._fails = fails
         self.opened = threading.Event()
 
-    def __call__(self, fd: int, data: memoryview, offset: int) -> int:
+    def __call__(self, fd: int, data: list[memoryview], offset: int) -> int:
         self.opened.wait(10)
         if self._fails:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -49,7 +49,7 @@ class Gate:
 
 def gate(monkeypatch: pytest.MonkeyPatch, *, fails: bool = False) -> Gate:
     made = Gate(fails)
-    monkeypatch.setattr(os, "pwrite", made)
+    monkeypatch.setattr(os, "pwritev", made)
     return made
 
 
@@ -69,6 +69,7 @@ def test_a_file_is_closed_when_its_writes_are_over_though_they_fail(
 ) -> None:
     held = gate(monkeypatch, fails=True)
     file.write_behind(Offset(MIB), memoryview(mmap.mmap(-1, MIB)))
+    file.sync_behind(lambda: None)
     closing = threading.Thread(target=file.close)
     closing.start()
     closing.join(0.1)
@@ -76,6 +77,55 @@ def test_a_file_is_closed_when_its_writes_are_over_though_they_fail(
     held.opened.set()
     closing.join(10)
     assert not closing.is_alive()
+
+
+def test_a_write_that_fails_under_a_sync_fails_the_sync_and_the_file(
+    file: EventDataFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = gate(monkeypatch, fails=True)
+    file.write_behind(Offset(MIB), memoryview(mmap.mmap(-1, MIB)))
+    over = threading.Event()
+    sync = file.sync_behind(over.set)
+    assert not sync.is_over()
+    held.opened.set()
+    with pytest.raises(StorageError) as failed:
+        sync.wait()
+    assert failed.value.offset_bytes == MIB
+    assert over.wait(10)
+    with pytest.raises(StorageError):
+        file.sync_behind(lambda: None).wait()
+    with pytest.raises(StorageError, match="earlier write failed"):
+        file.write(Offset(2 * MIB), memoryview(mmap.mmap(-1, MIB)))
+
+
+def test_a_sync_does_not_wait_for_what_was_written_behind_it(
+    file: EventDataFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = file.sync_behind(lambda: None)
+    held = gate(monkeypatch)
+    file.write_behind(Offset(MIB), memoryview(mmap.mmap(-1, MIB)))
+    sync.wait()
+    later = file.sync_behind(lambda: None)
+    assert not later.is_over()
+    held.opened.set()
+    later.wait()
+
+
+def test_a_sync_that_fails_is_told_to_each_that_follows(
+    file: EventDataFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fdatasync", fail)
+    over = threading.Event()
+    first = file.sync_behind(over.set)
+    assert over.wait(10)
+    monkeypatch.undo()
+    second = file.sync_behind(lambda: None)
+    for sync in (second, first):
+        with pytest.raises(StorageError):
+            sync.wait()
 
 
 def test_memory_is_used_again_once_its_write_is_settled(file: EventDataFile) -> None:
@@ -88,6 +138,42 @@ def test_memory_is_used_again_once_its_write_is_settled(file: EventDataFile) -> 
     assert (pool.dropped_in_use, pool.idle_bytes) == (0, MIB)
 
 
+def test_memory_is_used_again_once_its_sync_is_over(file: EventDataFile) -> None:
+    pool = BufferPool()
+    for i in range(1, 30, 3):
+        buffers = [pool.take(MIB) for _ in range(3)]
+        for j, buffer in enumerate(buffers):
+            file.write_behind(Offset((i + j) * MIB), buffer.view[:MIB])
+        file.sync_behind(lambda: None).wait()
+        for buffer in buffers:
+            buffer.release()
+    assert (pool.dropped_in_use, pool.idle_bytes) == (0, 3 * MIB)
+
+
+def test_pieces_that_lie_behind_each_other_are_written_at_once(
+    file: EventDataFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    write: Pwritev = os.pwritev
+
+    def count(fd: int, data: list[memoryview], offset: int) -> int:
+        seen.append((offset, len(data)))
+        # As on a disk about to be full: inside the second piece.
+        return write(fd, [data[0], data[1][:4096]] if len(data) > 2 else data, offset)
+
+    monkeypatch.setattr(os, "pwritev", count)
+    memory = memoryview(mmap.mmap(-1, 4 * MIB))
+    for i in range(4):
+        memory[i * MIB : (i + 1) * MIB] = bytes([i + 1]) * MIB
+        at = i + 1 if i < 3 else 7
+        file.write_behind(Offset(at * MIB), memory[i * MIB : (i + 1) * MIB])
+    file.sync_behind(lambda: None).wait()
+    assert seen == [(MIB, 3), (2 * MIB + 4096, 2), (7 * MIB, 1)]
+    for i in range(3):
+        assert set(file.read(Offset((i + 1) * MIB), MIB)) == {i + 1}
+    assert set(file.read(Offset(7 * MIB), MIB)) == {4}
+
+
 def test_who_waited_for_a_write_has_its_memory_alone() -> None:
     """Also before the thread that wrote has come any further."""
 
@@ -96,10 +182,10 @@ def test_who_waited_for_a_write_has_its_memory_alone() -> None:
 
     memory = Memory()
     looked_at = weakref.ref(memory)
-    write = WriteUnderWay(partial(lambda memory: None, memory))
+    write = WorkUnderWay(partial(lambda memory: None, memory))
     del memory
     write.run()
-    assert write.wait() is None
+    assert write.outcome() is None
     assert looked_at() is None
 
 
@@ -107,21 +193,21 @@ def test_what_is_no_failure_of_storage_is_raised() -> None:
     def write() -> None:
         raise InvariantBroken("a program's mistake")
 
-    under_way = WriteThreads().begin(write)
+    under_way = WorkThreads().begin(write)
     with pytest.raises(InvariantBroken):
         under_way.wait()
 
 
 def test_many_writes_share_a_few_threads() -> None:
     opened = threading.Event()
-    writers = WriteThreads()
+    workers = WorkThreads()
     seen: set[int] = set()
 
     def write() -> None:
         opened.wait(10)
         seen.add(threading.get_ident())
 
-    under_way = [writers.begin(write) for _ in range(5 * THREADS_MAX)]
+    under_way = [workers.begin(write) for _ in range(5 * THREADS_MAX)]
     opened.set()
-    assert [each.wait() for each in under_way] == [None] * len(under_way)
+    assert [each.outcome() for each in under_way] == [None] * len(under_way)
     assert len(seen) <= THREADS_MAX
