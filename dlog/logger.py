@@ -5,6 +5,7 @@ It decides nothing about events, runs or files. Only here do services and adapte
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import resource
@@ -334,6 +335,10 @@ class Logger:
         )
         if auto:
             self._give_itself_commands()
+        # What stands now stands to the end: each look through all of it would hold up every thread
+        # for tens of milliseconds.
+        gc.collect()
+        gc.freeze()
         while not self._commander.over and not self._signal:
             self._commander.step(100)
             self._whereabouts.try_again()

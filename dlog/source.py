@@ -289,7 +289,9 @@ class Source:
         if timeout is not None and whole_bytes > self._session.queue_bytes:
             raise ValueError("more than the queue holds: send less at once, or without timeout")
         with self._lock:
-            stream_set = self._new_stream_set(streams)
+            stream_set = self._stream_sets.get(
+                streams if type(streams) is str else tuple(streams)
+            ) or self._new_stream_set(streams)
             self._check_size(int(size_array.max()))
             if number_array is None:
                 first = self._next_number.get(number_of_run, 0)
@@ -444,6 +446,12 @@ class Source:
     def acknowledged(self) -> int:
         """(event, stream) pieces that are durable."""
         return self.report().acknowledged
+
+    @property
+    def events_settled(self) -> int:
+        """How many events are acknowledged, or were refused; cheap enough to be asked all the
+        time."""
+        return self._session.batches.events_settled
 
     def report(self) -> Report:
         """How the source stands; at any time, also after `close`."""

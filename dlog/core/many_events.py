@@ -90,11 +90,13 @@ def _flat_with_sizes(payload: Buffer, sizes: NDArray[Any]) -> tuple[Payload, NDA
         sizes = np.empty(0, np.uint32)
     if sizes.ndim != 1 or sizes.dtype.kind not in "iu":
         raise ValueError("sizes: a list of whole numbers")
-    if len(sizes) and (int(sizes.min()) < 0 or int(sizes.max()) > EVENT_BYTES_MAX):
+    if len(sizes) and (
+        (sizes.dtype.kind == "i" and int(sizes.min()) < 0) or int(sizes.max()) > EVENT_BYTES_MAX
+    ):
         raise ValueError(f"sizes: from 0 to {EVENT_BYTES_MAX}")
     if int(sizes.sum(dtype=np.int64)) != len(data):
         raise ValueError("the sizes do not add up to the payload")
-    return data, sizes.astype(np.uint32)
+    return data, sizes.astype(np.uint32, copy=False)
 
 
 def unsigned(values: ArrayLike, count: int, what: str) -> NDArray[np.uint64]:
