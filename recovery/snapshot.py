@@ -1,13 +1,12 @@
 """Everything that a journal says, read once and by a child process. It changes nothing.
 
 A scrambled data.mdb kills its reader with a signal, and a held read transaction would make the
-journal grow: so this process never opens it. The file is also the child's program.
+journal grow: so this process never opens it. The child's program is journal_dump.py.
 """
 
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 import threading
@@ -47,7 +46,7 @@ from dlog.core.journal_records import (
     StreamRecord,
     decode_record,
 )
-from dlog.errors import DlogError, JournalUnreadable
+from dlog.errors import JournalUnreadable
 from dlog.limits import JOURNAL_VALUE_BYTES_MAX
 from dlog.model.ids import (
     FileKey,
@@ -150,7 +149,10 @@ def read_journal(folder: Path) -> Snapshot:
     if not (folder / "data.mdb").is_file():
         raise JournalUnreadable(f"{folder} holds no journal{remedy}")
     child = subprocess.Popen(
-        [sys.executable, "-m", "recovery.snapshot", str(folder)],
+        [
+            sys.executable, "-m", "recovery.journal_dump", str(folder),
+            *(prefix.decode() for prefix in _READ_ORDER),
+        ],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)},
     )  # fmt: skip
@@ -239,38 +241,3 @@ _READ_ORDER: Final = (
     META, BOOT, LOGGER, RUNS, FILES, STREAMS, SESSIONS, MARKS, COUNTS, OPERATIONS, QUARANTINE,
     ENDED_RUNS, CLOSED_FILES, DONE_OPERATIONS, COMMANDS, COMMAND_ORDER,
 )  # fmt: skip
-
-
-def dump_journal(folder: Path, out: IO[bytes]) -> None:
-    """The child's side of `read_journal`."""
-    from dlog.adapters.journal import LmdbJournal
-
-    # Nothing is probed before: this process is the probe.
-    journal = LmdbJournal.open_read_only(folder, live_prefixes=())
-    try:
-        for prefix in _READ_ORDER:
-            last = b""
-            for key, value in journal.scan(prefix):
-                if key <= last:
-                    raise JournalUnreadable("its keys are out of order: data.mdb is scrambled")
-                last = key
-                out.write(len(key).to_bytes(4, "little") + len(value).to_bytes(4, "little"))
-                out.write(key)
-                out.write(value)
-        out.write(bytes(8))
-        out.flush()
-    finally:
-        journal.close()
-
-
-def _child() -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    try:
-        dump_journal(Path(sys.argv[1]), sys.stdout.buffer)
-    except DlogError as error:
-        # The parent names the remedy itself.
-        sys.exit(str(error).partition("; `dlog journal")[0])
-
-
-if __name__ == "__main__":
-    _child()
