@@ -84,6 +84,7 @@ class BufferPool:
         self._idle_bytes_max = idle_bytes_max
         self._buffer_bytes_max = buffer_bytes_max
         self._lock = threading.Lock()
+        # Classes in the order in which they were last used.
         self._idle: dict[int, list[PooledBuffer]] = {}
         self._idle_bytes = 0
         self._lent_bytes = 0
@@ -94,7 +95,7 @@ class BufferPool:
             raise InvariantBroken(f"a buffer of {size} bytes; 1 to {self._buffer_bytes_max} can be")
         capacity = size_class(size)
         with self._lock:
-            idle = self._idle.get(capacity)
+            idle = self._idle[capacity] = self._idle.pop(capacity, [])
             buffer = idle.pop() if idle else None
             if buffer is not None:
                 self._idle_bytes -= capacity
@@ -107,9 +108,23 @@ class BufferPool:
             self._lent_bytes -= buffer.capacity
             if not reusable:
                 self._dropped_in_use += 1
-            elif self._idle_bytes + buffer.capacity <= self._idle_bytes_max:
-                self._idle.setdefault(buffer.capacity, []).append(buffer)
-                self._idle_bytes += buffer.capacity
+                return
+            self._idle.setdefault(buffer.capacity, []).append(buffer)
+            self._idle_bytes += buffer.capacity
+            dropped = self._drop()
+        dropped.clear()  # its memory goes here, without the lock
+
+    def _drop(self) -> list[PooledBuffer]:
+        """With the lock: what is too much, of the classes that were not asked for the longest."""
+        dropped = []
+        while self._idle_bytes > self._idle_bytes_max:
+            capacity, idle = next(iter(self._idle.items()))
+            if idle:
+                dropped.append(idle.pop())
+                self._idle_bytes -= capacity
+            else:
+                del self._idle[capacity]
+        return dropped
 
     @property
     def idle_bytes(self) -> int:

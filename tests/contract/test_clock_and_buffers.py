@@ -145,3 +145,17 @@ def test_a_buffer_wastes_an_eighth_at_most(size: int) -> None:
     buffer = pool.take(size)
     assert size <= buffer.capacity <= max(65_536, size * 9 / 8)
     buffer.release()
+
+
+def test_memory_of_a_size_that_is_not_asked_for_any_more_makes_room() -> None:
+    # It took the place of what was used now: each block paid for fresh pages, for ever.
+    pool = BufferPool(idle_bytes_max=4 * MIB)
+    for buffer in [pool.take(MIB) for _ in range(4)]:
+        buffer.release()
+    for mark in range(1, 4):
+        buffers = [pool.take(2 * MIB) for _ in range(2)]
+        assert {buffer.view[0] for buffer in buffers} == {mark - 1}
+        for buffer in buffers:
+            buffer.view[0] = mark
+            buffer.release()
+    assert pool.idle_bytes == 4 * MIB
