@@ -40,11 +40,11 @@ assert HEADER_BYTES == 112  # with the frame: 128, so that the table is 32-byte 
 FLAG_SETTLED: Final = 1
 
 # The columns of the event table as 32-bit words.
-_RUN, _SIZE, _STREAMS = 4, 5, 6
+_NUMBER, _NUMBER_HIGH, _RUN, _SIZE, _STREAMS = 0, 1, 4, 5, 6
 _ROW_WORDS: Final = EVENT_BYTES // 4
 _WIDE_WORDS: Final = 64 * _ROW_WORDS
 assert EVENT_DTYPE.fields is not None
-assert [EVENT_DTYPE.fields[n][1] for n in ("run", "size", "streams")] == [16, 20, 24]
+assert [EVENT_DTYPE.fields[n][1] for n in ("number", "run", "size", "streams")] == [0, 16, 20, 24]
 
 Buffer: TypeAlias = bytes | bytearray | memoryview | NDArray[np.uint8]
 
@@ -59,7 +59,8 @@ class Batch:
     message_bytes: length of the whole message; of a placeholder, of the message it stands for: what
     counts for the positions in the session.
     table_crc, payload_crc: crc32c of the two, as decoded and checked; they go with the events into
-    the block. mixed_runs: whether there is more than one run in the table. Encoding looks at none.
+    the block. mixed_runs: whether there is more than one run in the table. numbers: the lowest and
+    the highest event number, None where they are not known. Encoding looks at none.
     """
 
     session: SessionId
@@ -74,6 +75,7 @@ class Batch:
     table_crc: int = 0
     payload_crc: int = 0
     mixed_runs: bool = False
+    numbers: tuple[int, int] | None = None
 
 
 def batch_bytes(events: int, streams: int, payload_bytes: int) -> int:
@@ -188,7 +190,7 @@ def decode_batch(message: memoryview) -> Batch:
             raise MessageError("crc", f"batch {sequence}: checksum of the {what} does not hold")
     names = _decode_names(bytes(regions[0][1]))
     table = np.frombuffer(regions[1][1], EVENT_DTYPE)
-    mixed_runs = _check_table(
+    mixed_runs, numbers = _check_table(
         table, len(names), payload_bytes, sequence, bool(flags & FLAG_SETTLED)
     )
     return Batch(
@@ -204,6 +206,7 @@ def decode_batch(message: memoryview) -> Batch:
         table_crc,
         payload_crc,
         mixed_runs,
+        numbers,
     )
 
 
@@ -223,28 +226,26 @@ def _decode_names(region: bytes) -> tuple[StreamName, ...]:
 
 def _check_table(
     table: EventTable, streams: int, payload_bytes: int, sequence: int, settled: bool
-) -> bool:
-    """Whether there are events of several runs in it."""
+) -> tuple[bool, tuple[int, int] | None]:
+    """Whether there are events of several runs in it; the lowest and the highest event number."""
     if sequence == 0:
         raise MessageError("sequence", "batches are numbered from 1")
     if len(table) == 0:
         if payload_bytes or not settled:
             raise MessageError("empty", f"batch {sequence} has no events")
-        return False
+        return False, None
     if settled:
         raise MessageError("flags", f"batch {sequence} is marked settled and has events")
-    # Two passes over all columns tell of each whether it has one value alone, and which: most have.
-    # Every other pass would be one that this thread, which no other can stand in for, waits after.
-    ones = _of_columns(np.bitwise_or, table)
-    common = _of_columns(np.bitwise_and, table)
-    _check_sizes(table["size"], int(ones[_SIZE]), int(common[_SIZE]), payload_bytes, sequence)
-    masks = table["streams"]
-    none = not common[_STREAMS] and int(np.minimum.reduce(masks)) == 0
-    if none or int(ones[_STREAMS]) >> streams:
+    # Two passes over all columns tell all that is asked of most of them. Every other pass would be
+    # one that this thread, which no other can stand in for, waits after.
+    lowest = _of_columns(np.minimum, table)
+    highest = _of_columns(np.maximum, table)
+    _check_sizes(table["size"], int(lowest[_SIZE]), int(highest[_SIZE]), payload_bytes, sequence)
+    if lowest[_STREAMS] == 0 or int(highest[_STREAMS]) >> streams:
         raise MessageError(
             "stream-mask", f"batch {sequence}: an event is meant for no stream that it names"
         )
-    mixed = bool(ones[_RUN] != common[_RUN])
+    mixed = bool(lowest[_RUN] != highest[_RUN])
     # The sources pack one run to a batch. A mask is made for each pair, as long as the table.
     runs = table["run"]
     if mixed and len(np.unique(runs)) * streams > PIECES_PER_BATCH_MAX:
@@ -253,7 +254,11 @@ def _check_table(
             f"batch {sequence}: events of {len(np.unique(runs))} runs for {streams} streams; "
             f"at most {PIECES_PER_BATCH_MAX} pairs of them",
         )
-    return mixed
+    numbers = None
+    if lowest[_NUMBER_HIGH] == highest[_NUMBER_HIGH]:
+        above = int(highest[_NUMBER_HIGH]) << 32
+        numbers = above | int(lowest[_NUMBER]), above | int(highest[_NUMBER])
+    return mixed, numbers
 
 
 def _of_columns(operation: np.ufunc, table: EventTable) -> NDArray[np.uint32]:
@@ -272,15 +277,12 @@ def _of_columns(operation: np.ufunc, table: EventTable) -> NDArray[np.uint32]:
 
 
 def _check_sizes(
-    sizes: NDArray[np.uint32], ones: int, common: int, payload_bytes: int, sequence: int
+    sizes: NDArray[np.uint32], lowest: int, highest: int, payload_bytes: int, sequence: int
 ) -> None:
-    """ones, common: the bits that any of the sizes has, and those that all have."""
-    alike = ones == common
-    total_bytes = ones * len(sizes) if alike else int(np.add.reduce(sizes, dtype=np.uint64))
-    # No event is larger than all of them together.
-    suspect = total_bytes != payload_bytes or payload_bytes > EVENT_BYTES_MAX
-    if suspect and int(sizes.max()) > EVENT_BYTES_MAX:
+    if highest > EVENT_BYTES_MAX:
         raise MessageError("oversized", f"batch {sequence}: an event is over {EVENT_BYTES_MAX} B")
+    alike = lowest == highest
+    total_bytes = highest * len(sizes) if alike else int(np.add.reduce(sizes, dtype=np.uint64))
     if total_bytes != payload_bytes:
         raise MessageError(
             "length", f"batch {sequence}: the sizes of its events do not add up to its payload"

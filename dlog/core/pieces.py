@@ -28,7 +28,8 @@ class Piece:
 
     shares: into how many settlements the batch was split; once all are committed it is settled.
     orphan_reason: NONE unless the piece goes to the orphan file. checksums: of table and payload,
-    where they are those of the whole batch.
+    where they are those of the whole batch. numbers: the lowest and the highest event number, where
+    they are known.
     """
 
     mark: MarkKey
@@ -41,6 +42,7 @@ class Piece:
     message_bytes: int
     orphan_reason: OrphanReason = OrphanReason.NONE
     checksums: Checksums | None = None
+    numbers: tuple[int, int] | None = None
 
 
 def select(table: EventTable, payload: Payload, chosen: Selection) -> tuple[EventTable, Payload]:

@@ -606,6 +606,7 @@ class EventServer:
             )
             return
         table, payload = select(batch.table, batch.payload, chosen)
+        whole = table is batch.table
         taker.offer(
             Piece(
                 mark,
@@ -617,7 +618,8 @@ class EventServer:
                 shares,
                 batch.message_bytes,
                 _ORPHAN_REASONS.get(verdict.reason, OrphanReason.NONE),
-                Checksums(batch.table_crc, batch.payload_crc) if table is batch.table else None,
+                Checksums(batch.table_crc, batch.payload_crc) if whole else None,
+                batch.numbers if whole else None,
             )
         )
 

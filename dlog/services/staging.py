@@ -238,7 +238,8 @@ class Staging:
 
     def _stage(self, staged: StagedPiece, slot: Slot, table: EventTable, payload: Payload) -> int:
         """The highest number in it."""
-        first, last = number_range(table)
+        known = staged.piece.numbers if table is staged.piece.table else None
+        first, last = known or number_range(table)
         size = len(table) * EVENT_BYTES + len(payload)
         staged.fragments.append(StagedFragment(slot, table, payload, first, last))
         slot.staged_bytes += size

@@ -1,7 +1,7 @@
 """Other ways to write events durably, as their own users would: MCAP, HDF5, SQLite.
 
 Each writes the same events from memory, in its own process's only thread, and makes everything
-durable after every 8 MiB, as the logger does at least. No network is between: dlog has one.
+durable after as many bytes as the logger does at least. No network is between: dlog has one.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cli.bench.events import random_bytes
-from dlog.limits import MIB
+from dlog.limits import MIB, SYNC_BYTES_MAX
 
-GROUP_BYTES: Final = 8 * MIB
+GROUP_BYTES: Final = SYNC_BYTES_MAX
 MCAP_CHUNK_BYTES: Final = MIB
 POOL_BYTES: Final = 48 * MIB
 

@@ -250,3 +250,26 @@ def test_a_message_over_the_limit_is_refused_by_its_length() -> None:
 
 def test_the_largest_event_fits_into_a_message() -> None:
     assert batch_bytes(1, STREAMS_PER_BATCH_MAX, EVENT_BYTES_MAX) <= MESSAGE_BYTES_MAX
+
+
+@pytest.mark.parametrize(
+    ("numbers", "known"),
+    [
+        ([7], (7, 7)),
+        ([9, 3, 5], (3, 9)),
+        ([2**40 + 9, 2**40 + 3], (2**40 + 3, 2**40 + 9)),
+        (list(range(1000, 0, -1)), (1, 1000)),
+        ([2**32 - 1, 2**32], None),  # their upper halves differ
+        ([0, 2**64 - 1], None),
+    ],
+)
+def test_the_range_of_the_numbers_is_known_or_not_told(
+    numbers: list[int], known: tuple[int, int] | None
+) -> None:
+    table = np.zeros(len(numbers), EVENT_DTYPE)
+    table["number"], table["run"], table["streams"] = numbers, 1, 1
+    names = (StreamName("photons"),)
+    message = encode_batch(
+        Batch(SessionId(b"s" * 16), Sequence(1), 0, 0, names, table, np.zeros(0, np.uint8), 0)
+    )
+    assert decode_batch(memoryview(message)).numbers == known
