@@ -49,10 +49,10 @@ def list_scenarios(
         return
     print("simulated:")
     for name, text in simulated.items():
-        print(f"  {name:<12} {text}")
+        print(f"  {name:<13} {text}")
     print("the real program on a real disk (--dir):")
     for name, text in real.items():
-        print(f"  {name:<12} {text}")
+        print(f"  {name:<13} {text}")
 
 
 @app.command()
@@ -117,7 +117,7 @@ def _simulated(
     from cli.faults import campaign
     from dlog.simulation.campaign import SCENARIOS
 
-    chosen = _known(scenarios, list(SCENARIOS))
+    chosen = _known(scenarios, list(SCENARIOS), "without --dir")
     if seed is not None:
         return _tell_all([campaign.simulated((name, seed), only) for name in chosen])
     tasks = [(name, number) for number in range(seeds) for name in chosen]
@@ -131,7 +131,7 @@ def _on_disk(
 ) -> bool:  # fmt: skip
     from cli.faults import campaign, real_disk
 
-    chosen = _known(scenarios, list(real_disk.SCENARIOS))
+    chosen = _known(scenarios, list(real_disk.SCENARIOS), "with --dir")
     with campaign.fresh_folder(directory) as folder:
         chosen, refused = campaign.possible(chosen)
         if refused:
@@ -159,12 +159,14 @@ def _numbers(text: str) -> list[int]:
         raise typer.BadParameter(f"--only {text}: numbers with commas between them") from error
 
 
-def _known(scenarios: list[str] | None, there: list[str]) -> list[str]:
+def _known(scenarios: list[str] | None, there: list[str], how: str) -> list[str]:
     chosen = scenarios or there
     unknown = [name for name in chosen if name not in there]
     if unknown:
         known = ", ".join(there)
-        raise typer.BadParameter(f"no scenario {', '.join(unknown)}; there are {known}")
+        raise typer.BadParameter(
+            f"no scenario {', '.join(unknown)} {how}; there are {known}"
+        )
     return chosen
 
 

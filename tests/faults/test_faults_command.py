@@ -135,3 +135,6 @@ def test_where_no_call_can_be_held_there_are_kills_at_any_time(
 
 def test_an_unknown_scenario_is_a_wrong_use() -> None:
     assert runner.invoke(app, ["run", "nonsense"]).exit_code == 2
+    of_a_disk = runner.invoke(app, ["run", "kill"])
+    assert of_a_disk.exit_code == 2
+    assert "without --dir" in of_a_disk.output
