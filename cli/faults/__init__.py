@@ -164,9 +164,7 @@ def _known(scenarios: list[str] | None, there: list[str], how: str) -> list[str]
     unknown = [name for name in chosen if name not in there]
     if unknown:
         known = ", ".join(there)
-        raise typer.BadParameter(
-            f"no scenario {', '.join(unknown)} {how}; there are {known}"
-        )
+        raise typer.BadParameter(f"no scenario {', '.join(unknown)} {how}; there are {known}")
     return chosen
 
 
