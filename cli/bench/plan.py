@@ -24,6 +24,7 @@ from cli.bench.disk import (
     sync_latency,
     write_in_parallel,
 )
+from cli.bench.pauses import Pauses, processor_pauses
 from cli.bench.rig import Load, Measured, Rig
 from cli.bench.verdict import Verdict, judge
 from dlog.errors import Error
@@ -37,6 +38,7 @@ RATE_PARTS: Final = (0.1, 0.33, 0.5, 0.7, 0.85)
 MARGIN_PARTS: Final = (0.7, 0.5, 0.35)
 USUAL_BYTES: Final = 1024
 LOOK_SECONDS_MAX: Final = 0.5
+PAUSES_SECONDS_MIN: Final = 2.0
 BYTES_MIN: Final = 64 * MIB
 
 
@@ -65,7 +67,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 class Qualification(msgspec.Struct, frozen=True, kw_only=True):
     """All that `dlog bench` says. disk: the best look at it, 4 files in parallel; disk_alone: one
-    file."""
+    file; pauses: of the processors, while nothing else runs."""
 
     machine: Machine
     seconds: float
@@ -74,6 +76,7 @@ class Qualification(msgspec.Struct, frozen=True, kw_only=True):
     disk_alone: DiskRate
     sync: Latency
     journal: Latency
+    pauses: Pauses
     rows: list[Row]
     verdict: Verdict
     rss_peak_bytes: int
@@ -127,6 +130,8 @@ class _Measuring:
         self._rows: list[Row] = []
 
     def run(self) -> Qualification:
+        self._audience.begins("the processors alone")
+        pauses = processor_pauses(max(self._seconds, PAUSES_SECONDS_MIN))
         self._audience.begins("the disk alone")
         alone = write_in_parallel(
             self._folder, files=1, seconds=self._look_seconds, bytes_max=self._bytes_max
@@ -154,6 +159,7 @@ class _Measuring:
             disk_alone=alone,
             sync=sync,
             journal=journal,
+            pauses=pauses,
             rows=self._rows,
             verdict=judge(
                 [row.measured for row in self._rows if row.kind == "size"],

@@ -44,6 +44,11 @@ def print_table(found: Qualification) -> None:
         f"{found.sync.p50:.2f} ms (p99 {found.sync.p99:.2f}), a commit of the journal "
         f"{found.journal.p50:.2f} ms (p99 {found.journal.p99:.2f})"
     )
+    if found.pauses.longest_ms:
+        out.print(
+            f"The processors without a logger: they stood still for up to "
+            f"{found.pauses.longest_ms:.1f} ms at once, {found.pauses.part:.1%} of the time"
+        )
     out.print()
     full = table(
         "at full speed", "events/s", "stored", "of the disk", "on disk", "logger s/GB", "busy",

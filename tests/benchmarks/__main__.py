@@ -106,7 +106,8 @@ def _markdown(
 def _in_units(name: str, value: float) -> str:
     if "cpu" in name:
         return f"{value:.2f} s/GB"
-    return f"{value:.1f} ms" if "latency" in name else f"{value / 1e6:.0f} MB/s"
+    in_ms = "latency" in name or "pause" in name
+    return f"{value:.1f} ms" if in_ms else f"{value / 1e6:.0f} MB/s"
 
 
 def _print_targets(values: dict[str, float], spread: dict[str, tuple[float, float]]) -> int:

@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 
 from cli.bench.disk import write_in_parallel
+from cli.bench.pauses import processor_pauses
 from cli.bench.rig import Load, Measured, Rig
 from tests.benchmarks.peers import PEERS, Order, Written
 from tests.benchmarks.targets import PEER_SIZES, SIZES
@@ -124,6 +125,7 @@ class Rounds:
                 self.absolute.add(f"{peer}-{size}", written)
 
     def _latency(self, rig: Rig) -> None:
+        self.absolute.add("longest-pause", processor_pauses(self._bounds.seconds).longest_ms)
         highest = self.absolute.values["dlog-1024"][-1]
         load = msgspec.structs.replace(self._load(1024), rate=highest / 3)
         measured = self._measure(rig, load)
