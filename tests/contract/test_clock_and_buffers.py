@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -159,3 +161,36 @@ def test_memory_of_a_size_that_is_not_asked_for_any_more_makes_room() -> None:
             buffer.view[0] = mark
             buffer.release()
     assert pool.idle_bytes == 4 * MIB
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_BYTES
+
+
+@pytest.mark.parametrize("size", [64 * KIB, MIB + 40_000, 9 * MIB])
+def test_memory_that_is_too_much_goes_back_to_the_system(size: int) -> None:
+    gc.collect()  # the pools of other tests
+    pool = BufferPool(idle_bytes_max=0)
+    before = resident_bytes()
+    for _ in range(3):
+        buffers = [pool.take(size) for _ in range(128 * MIB // size)]
+        assert resident_bytes() - before > 100 * MIB
+        for buffer in buffers:
+            assert bytes(buffer.view[:8]) == bytes(8)
+            buffer.view[:8] = b"not zero"
+            buffer.release()
+        assert resident_bytes() - before < 16 * MIB
+    assert pool.idle_bytes == 0
+
+
+def test_memory_that_was_looked_at_is_used_again_later() -> None:
+    pool = BufferPool()
+    first = [pool.take(9 * MIB) for _ in range(3)]
+    addresses = {address(buffer.view) for buffer in first}
+    held = [buffer.view[:10] for buffer in first]
+    for buffer in first:
+        buffer.release()
+    other = pool.take(9 * MIB)
+    assert address(other.view) not in addresses
+    held.clear()
+    assert {address(pool.take(9 * MIB).view) for _ in range(3)} == addresses
