@@ -106,7 +106,8 @@ class DataFile(Protocol):
 
     def sync_behind(self, over: Callable[[], None]) -> SyncUnderWay:
         """Begin to sync all that was written up to now; what is written meanwhile is not covered.
-        `over` is called when it is over, perhaps by another thread."""
+        `over` is called when it is over, perhaps by another thread. What fails is told by `wait`.
+        """
         ...
 
     def read(self, offset: Offset, size: int) -> bytes:

@@ -235,9 +235,7 @@ class Source:
         size_bytes = event_bytes(len(data))
         self._give_way()
         with self._lock:
-            stream_set = self._stream_sets.get(
-                streams if type(streams) is str else tuple(streams)
-            ) or self._new_stream_set(streams)
+            stream_set = self._stream_set(streams)
             self._wait_for_room(number_of_run, size_bytes, timeout)
             self._check_size(len(data))
             if number is None:
@@ -289,9 +287,7 @@ class Source:
         if timeout is not None and whole_bytes > self._session.queue_bytes:
             raise ValueError("more than the queue holds: send less at once, or without timeout")
         with self._lock:
-            stream_set = self._stream_sets.get(
-                streams if type(streams) is str else tuple(streams)
-            ) or self._new_stream_set(streams)
+            stream_set = self._stream_set(streams)
             self._check_size(int(size_array.max()))
             if number_array is None:
                 first = self._next_number.get(number_of_run, 0)
@@ -594,8 +590,12 @@ class Source:
             raise ValueError("which run? give run= here or to the Source")
         return self._run
 
-    def _new_stream_set(self, streams: Streams) -> StreamSet:
-        names = (streams,) if isinstance(streams, str) else tuple(streams)
+    def _stream_set(self, streams: Streams) -> StreamSet:
+        key = streams if type(streams) is str else tuple(streams)
+        return self._stream_sets.get(key) or self._new_stream_set(key)
+
+    def _new_stream_set(self, streams: str | tuple[str, ...]) -> StreamSet:
+        names = (streams,) if isinstance(streams, str) else streams
         for name in names:
             if not valid_stream_name(name):
                 raise ValueError(f"{name!r} is no stream name")
@@ -605,7 +605,7 @@ class Source:
         stream_set = tuple(StreamName(name) for name in sorted(names))
         self._session.check_streams(stream_set)
         if len(self._stream_sets) < 4096:
-            self._stream_sets[streams if isinstance(streams, str) else names] = stream_set
+            self._stream_sets[streams] = stream_set
         return stream_set
 
 

@@ -105,7 +105,13 @@ class EventDataFile:
     def write_behind(self, offset: Offset, data: memoryview) -> None:
         # Begun with the sync that it needs, and all of them with one call: each thread that is
         # woken, and each that waits for its turn, leaves the disk idle.
-        self._queued.append((offset, self._checked(offset, data)))
+        flat = self._checked(offset, data)
+        if self._direct and not _is_page_aligned(flat):
+            # Rare. The bounce is for the thread that the file belongs to.
+            aligned = mmap.mmap(-1, len(flat))
+            aligned[:] = flat
+            flat = memoryview(aligned)
+        self._queued.append((offset, flat))
 
     def _checked(self, offset: Offset, data: memoryview) -> memoryview:
         """The bytes to write: whole pages, at a page boundary."""
@@ -128,12 +134,8 @@ class EventDataFile:
     def _write_queued(self, queued: list[tuple[Offset, memoryview]]) -> None:
         try:
             for offset, together in _joined(queued):
-                if self._direct and not all(map(_is_page_aligned, together)):
-                    for data in together:
-                        self.write(offset, data)
-                        offset = Offset(offset + len(data))
-                else:
-                    self._write_all(offset, together)
+                self._refuse_if_broken(offset)
+                self._write_all(offset, together)
         except StorageError as error:
             # A sync that followed would report success for pages that were never written.
             self._broken = self._broken or f"an earlier write failed: {error.reason}"

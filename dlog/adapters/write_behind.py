@@ -1,7 +1,8 @@
 """Writes and syncs that go on while their caller prepares the next: a few threads that do nothing
 else.
 
-They decide nothing, keep no order between what was begun, and die with the process.
+They decide nothing and die with the process. What was begun first is taken up first, but may be
+over later: work may wait for work that was begun before it, and never for what was begun after.
 """
 
 from __future__ import annotations
@@ -21,29 +22,33 @@ THREADS_MAX: Final = 16
 class WorkUnderWay:
     """A write or a sync that was begun. Its thread calls `over` when it is done."""
 
-    __slots__ = ("_do", "_ended", "_over", "error")
+    __slots__ = ("_do", "_ended", "_is_over", "_over", "error")
 
     def __init__(self, do: Callable[[], None], over: Callable[[], None] | None = None) -> None:
         self._do = do
         self._over = over
         self._ended = threading.Lock()
         self._ended.acquire()
+        self._is_over = False
         self.error: BaseException | None = None
 
     def run(self) -> None:
         try:
             self._do()
+        except StorageError as error:
+            self.error = _without_frames(error)
         except BaseException as error:  # noqa: BLE001 - it is raised by who waits for the work
             self.error = error
         finally:
             # Before anyone is told: who waits gives the memory back, and it must be his alone.
             del self._do
+            self._is_over = True
             self._ended.release()
         if self._over is not None:
             self._over()
 
     def is_over(self) -> bool:
-        return not self._ended.locked()
+        return self._is_over
 
     def wait(self) -> None:
         """Until it is over. Raises why it failed."""
@@ -58,6 +63,15 @@ class WorkUnderWay:
         if self.error is None or isinstance(self.error, StorageError):
             return self.error
         raise self.error
+
+
+def _without_frames(error: StorageError) -> StorageError:
+    """Frames hold views of the memory that was written, and whoever waits gives that back."""
+    cause: BaseException | None = error
+    while cause is not None:
+        cause.__traceback__ = None
+        cause = cause.__cause__ or cause.__context__
+    return error
 
 
 class WorkThreads:

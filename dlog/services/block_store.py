@@ -10,7 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -54,20 +54,28 @@ class _Block:
     written: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Sync:
-    """A sync under way: what it covers. That is whole groups, behind those of the one before.
+class _Group(NamedTuple):
+    """How much there is of a group, and how the stream stands behind it. since_ns: when its oldest
+    piece was staged."""
 
-    parts: what is synced for which slot. highest: the highest event number in the groups.
-    """
-
-    parts: tuple[tuple[Slot, PartSync], ...]
     blocks: int
     settlements: int
     bytes: int
     next_block: int
     highest: int
-    received_ns: int
+    since_ns: int
+
+
+class _Sync(NamedTuple):
+    """A sync under way: whole groups, behind those of the one before, and what is synced for which
+    slot."""
+
+    groups: list[_Group]
+    parts: list[tuple[Slot, PartSync]]
+
+    @property
+    def blocks(self) -> int:
+        return sum(group.blocks for group in self.groups)
 
 
 class _Commits:
@@ -91,7 +99,9 @@ class BlockStore:
     journal_full: it was when the ending began, so that no new part is begun any more.
 
     `stream` is the stream's record as it was last handed to the committer. stalled: why nothing can
-    be written now, "" where it can. `wake` is called, by any thread, when a sync is over.
+    be written now, "" where it can. settled: events that the committer was told of. `wake` is
+    called, by any thread, when a sync is over; `boundary` tells what the journal may be told of
+    the stream's ranges (`Staging.boundary`).
     """
 
     def __init__(
@@ -104,8 +114,10 @@ class BlockStore:
         run_started_ns: int,
         streams: tuple[str, ...],
         wake: Callable[[], None],
+        boundary: Callable[[], int],
     ) -> None:
         self._wake = wake
+        self._boundary = boundary
         self._key = StreamKey(RunNumber(stream.run), StreamName(stream.stream))
         # For the stream's parts, too.
         self.storage = self._storage = replace(storage, commits=_Commits(storage.commits, self))
@@ -125,9 +137,9 @@ class BlockStore:
         self._first_unreported = self._next_block
         self._blocks: list[_Block] = []
         self._settlements: list[Settlement] = []
+        self._groups: deque[_Group] = deque()  # that no sync covers
         self._syncs: deque[_Sync] = deque()
-        self._highest = stream.highest_event  # of the groups that were added
-        self.received_ns = 0  # when the oldest piece was staged that no sync covers
+        self.settled = 0
         self._retry_ns = 0
         self._tries = 0
         compression = Compression[config.compression.upper()]
@@ -157,7 +169,12 @@ class BlockStore:
     @property
     def unsynced_bytes(self) -> int:
         """Length of the blocks that no sync covers, nor one under way."""
-        return self.bytes - sum(sync.bytes for sync in self._syncs)
+        return sum(group.bytes for group in self._groups)
+
+    @property
+    def received_ns(self) -> int:
+        """When the oldest piece was staged that no sync covers; 0 for none."""
+        return self._groups[0].since_ns if self._groups else 0
 
     def busy(self) -> set[int]:
         """The slots (by id) with blocks that no commit was told of."""
@@ -173,6 +190,7 @@ class BlockStore:
             if part is not None and part.dirty:
                 part.settle()
         self._syncs.clear()
+        self._groups.clear()
         return self._take(len(self._blocks), len(self._settlements))
 
     def _take(self, blocks: int, settlements: int) -> list[Settlement]:
@@ -195,12 +213,17 @@ class BlockStore:
     ) -> None:
         """A group: one block a slot, numbered in that order; the last one ends the group. highest:
         the stream's highest event number up to it."""
-        self._highest = highest
-        for i, (slot, fragments) in enumerate(blocks):
-            self._blocks.append(self._encode(slot, fragments, group_end=i == len(blocks) - 1))
+        end = len(blocks) - 1
+        made = [
+            self._encode(s, fragments, group_end=i == end)
+            for i, (s, fragments) in enumerate(blocks)
+        ]
+        size = sum(block.header.block_bytes for block in made)
+        self._blocks += made
         self._settlements += settlements
-        if not self.received_ns:
-            self.received_ns = since_ns
+        self._groups.append(
+            _Group(len(made), len(settlements), size, self._next_block, highest, since_ns)
+        )
 
     def _encode(self, slot: Slot, fragments: list[Fragment], *, group_end: bool) -> _Block:
         events = sum(f.entry.events for f in fragments)
@@ -318,9 +341,11 @@ class BlockStore:
     def _leave_directory(self, slot: Slot) -> None:
         """No space here: the blocks of the slot go to a part in the next directory.
 
-        Where some are written and not synced in the old part, they are written again in the new
-        one, and so the old one is sealed like after a fault; else it is closed as any other.
+        Where some of an unfinished group are written in the old part, they are written again in the
+        new one, and so the old one is sealed like after a fault; else it is closed as any other.
         """
+        if slot.part is not None and slot.part.unreported and not self._sync_what_is_whole():
+            return  # that was a fault, which left the directory
         if slot.part is not None and slot.part.unreported:
             self._seal(slot, "no space left in its directory")
         elif slot.part is not None:
@@ -363,22 +388,23 @@ class BlockStore:
     # --- syncs -------------------------------------------------------------------------------
 
     def begin_sync(self) -> None:
-        """Begin to fdatasync all that is written and that no sync covers yet. What is added and
-        written meanwhile waits for the next one."""
-        blocks = self._blocks[sum(sync.blocks for sync in self._syncs) :]
-        slots = {id(block.slot): block.slot for block in blocks}.values()
-        received_ns, self.received_ns = self.received_ns, 0
-        self._syncs.append(
-            _Sync(
-                tuple((s, s.part.begin_sync(self._wake)) for s in slots if s.part is not None),
-                len(blocks),
-                len(self._settlements) - sum(sync.settlements for sync in self._syncs),
-                self.unsynced_bytes,
-                self._next_block,
-                self._highest,
-                received_ns,
-            )
-        )
+        """Begin to fdatasync the groups that are written and that no sync covers yet, if there are
+        any. What is added and written meanwhile waits for the next one."""
+        covered = end = sum(sync.blocks for sync in self._syncs)
+        groups: list[_Group] = []
+        for group in self._groups:
+            if not all(block.written for block in self._blocks[end : end + group.blocks]):
+                break
+            groups.append(group)
+            end += group.blocks
+        # A part tells of all that is written in it, and of half a group it must not.
+        if not groups or any(block.written for block in self._blocks[end:]):
+            return
+        slots = {id(block.slot): block.slot for block in self._blocks[covered:end]}.values()
+        parts = [(s, s.part.begin_sync(self._wake)) for s in slots if s.part is not None]
+        for _ in groups:
+            self._groups.popleft()
+        self._syncs.append(_Sync(groups, parts))
 
     def sync_is_over(self) -> bool:
         """Whether one is under way for which `end_sync` would not wait."""
@@ -386,23 +412,34 @@ class BlockStore:
             sync.under_way.is_over() for _, sync in self._syncs[0].parts
         )
 
-    def end_sync(self, low: int) -> int | None:
-        """Wait for the oldest sync under way, and tell the committer what it covered: how many
-        events that settles. Where it failed, all is written and synced anew; None where that cannot
-        be now."""
+    def end_sync(self) -> bool:
+        """Wait for the oldest sync under way, and tell the committer what it covered. Where it
+        failed, all is written and synced anew; False where that cannot be now."""
         failures = 0
-        while (failed := self._await_sync()) is not None:
+        while self._syncs and (failed := self._await_sync()) is not None:
             self._fault(*failed)
             failures += 1
             # A disk may take every new header and no block: each try would leave a file there.
             if failures > self._directories():
-                self._stall(STORAGE_FAILED, failed[1])
-                return None
+                return self._stall(STORAGE_FAILED, failed[1])
             if not self.store():
-                return None
+                return False
             self.begin_sync()
         self._tries = 0
-        return self._report(low)
+        if self._syncs:
+            self._report()
+        return True
+
+    def _sync_what_is_whole(self) -> bool:
+        """Sync every group that is written. False where a fault came in between."""
+        self.begin_sync()
+        while self._syncs:
+            failed = self._await_sync()
+            if failed is not None:
+                self._fault(*failed)
+                return False
+            self._report()
+        return True
 
     def _await_sync(self) -> tuple[Slot, StorageError] | None:
         for slot, sync in self._syncs[0].parts:
@@ -415,30 +452,33 @@ class BlockStore:
 
     def _forget_syncs(self) -> None:
         """What they cover is no longer all there; the parts that are left are synced once more."""
-        if self._syncs:
-            self.received_ns = self._syncs[0].received_ns
-            self._syncs.clear()
+        while self._syncs:
+            self._groups.extendleft(reversed(self._syncs.pop().groups))
 
-    def _report(self, low: int) -> int:
+    def _report(self) -> None:
         """What the oldest sync covered is durable: tell the committer."""
         sync = self._syncs.popleft()
+        last = sync.groups[-1]
         touched = {id(b.slot): b.slot for b in self._blocks[: sync.blocks]}.values()
         self.stream = msgspec.structs.replace(
-            self.stream, next_block=sync.next_block, highest_event=sync.highest, low=low
+            self.stream,
+            next_block=last.next_block,
+            highest_event=last.highest,
+            low=self._boundary(),
         )
-        settlements = self._take(sync.blocks, sync.settlements)
+        settlements = self._take(sync.blocks, sum(group.settlements for group in sync.groups))
         self._committer.progress(
             Progress(
                 self.stream,
                 tuple(slot.part.report() for slot in touched if slot.part is not None),
                 tuple(settlements),
                 self._first_unreported,
-                sync.next_block - 1,
-                sync.received_ns,
+                last.next_block - 1,
+                sync.groups[0].since_ns,
             )
         )
-        self._first_unreported = sync.next_block
-        return sum(s.events for s in settlements)
+        self._first_unreported = last.next_block
+        self.settled += sum(s.events for s in settlements)
 
     # --- the parts' states -------------------------------------------------------------------
 

@@ -336,7 +336,7 @@ class Part:
 
     def write(self, header: BlockHeader, data: memoryview, payload_bytes: int) -> None:
         """Write an encoded block at the write position; `data` stays as it is until `settle`,
-        `sync` or `let_go` returned. Raises `StorageError`, also of an earlier block."""
+        `end_sync` or `let_go` returned. Raises `StorageError`, also of an earlier block."""
         block = data[: header.block_bytes]
         if header.offset != self.end or self.end + len(block) > self._allocated:
             raise InvariantBroken(f"{self.record.path}: block at {header.offset}, end {self.end}")

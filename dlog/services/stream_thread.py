@@ -71,7 +71,7 @@ class StreamWriter:
         self.over = False
         self._seal_wanted = False
         self._offered = 0  # events; written by who offers
-        self._settled = 0  # events; written by this thread
+        self._refused = 0  # events; written by this thread
         self._offered_bytes = 0
         self._taken_bytes = 0  # of pieces that were made into blocks, or refused
         self._store = BlockStore(
@@ -82,6 +82,7 @@ class StreamWriter:
             run_started_ns=run_started_ns,
             streams=streams,
             wake=self._wake,
+            boundary=lambda: self._staging.boundary,
         )
         for part in parts:
             part.use(self._store.storage)
@@ -132,7 +133,7 @@ class StreamWriter:
     @property
     def pending(self) -> int:
         """Events in memory that are not handed to the committer yet; a moment's view."""
-        return max(0, self._offered - self._settled)
+        return max(0, self._offered - self._store.settled - self._refused)
 
     @property
     def held_bytes(self) -> int:
@@ -182,6 +183,7 @@ class StreamWriter:
         if self._store.sync_is_over() and not self._end_sync():
             return False
         if self._store.pending and not self._store.store():
+            self._store.begin_sync()  # what is whole does not wait for what finds no space
             return False
         if self.ending is Ending.ABORT and self._intake:
             # What was taken up goes first: a watermark says that all below it is settled.
@@ -282,10 +284,8 @@ class StreamWriter:
         return True
 
     def _end_sync(self) -> bool:
-        settled = self._store.end_sync(self._staging.boundary)
-        if settled is None:
+        if not self._store.end_sync():
             return False
-        self._settled += settled
         self._close_full()
         return True
 
@@ -329,8 +329,11 @@ class StreamWriter:
         """Ending while nothing can be written: what is not stored is refused, with its reason."""
         if self.ending is Ending.NOT:
             return
+        self._store.begin_sync()
         while self._store.syncs and self._end_sync():
             pass  # what is stored is not refused
+        if not self._store.stalled:
+            return  # what had to be written anew found space
         if self.ending is not Ending.SETTLE:
             self._fetch(block=False)  # all of it: nobody else would settle what is left there
             why = self._store.stalled
@@ -346,7 +349,7 @@ class StreamWriter:
             self._refuse(self._settlement(StagedPiece(self._intake.popleft())), reason)
 
     def _refuse(self, settlement: Settlement, reason: str) -> None:
-        self._settled += settlement.events
+        self._refused += settlement.events
         self._committer.settle(refused(settlement, reason))
 
     def _end(self) -> None:

@@ -398,7 +398,7 @@ class SimulatedFile:
         self._sync(self._file.changes)
 
     def sync_behind(self, over: Callable[[], None]) -> SimulatedSync:
-        self._refuse_if_dead()
+        self._steps.refuse_if_dead(self._life)
         earlier, behind, changes = self._sync_behind, list(self._behind), self._file.changes
 
         def sync() -> None:

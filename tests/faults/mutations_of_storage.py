@@ -57,16 +57,12 @@ def _what_is_written_meanwhile_counts(end: Any) -> Any:
 
 
 def _groups_written_meanwhile_count(report: Any) -> Any:
-    def all_of_them(self: BlockStore, low: int) -> Any:
-        covered = changed(
-            self._syncs[0],
-            blocks=len(self._blocks),
-            settlements=len(self._settlements),
-            next_block=self._next_block,
-        )
-        self._syncs.clear()
-        self._syncs.append(covered)
-        return report(self, low)
+    def all_of_them(self: BlockStore) -> Any:
+        sync = self._syncs[0]
+        self._forget_syncs()
+        self._syncs.append(changed(sync, groups=list(self._groups)))
+        self._groups.clear()
+        return report(self)
 
     return all_of_them
 
@@ -83,10 +79,12 @@ def _sync_failures_passed_over(end: Any) -> Any:
 
 def _only_the_first_part_is_synced(begin: Any) -> Any:
     def begin_one(self: BlockStore) -> None:
+        before = len(self._syncs)
         begin(self)
-        begun = self._syncs.pop()
-        rest = [(slot, changed(sync, under_way=_NoSync())) for slot, sync in begun.parts[1:]]
-        self._syncs.append(changed(begun, parts=(*begun.parts[:1], *rest)))
+        if len(self._syncs) > before:
+            begun = self._syncs.pop()
+            rest = [(slot, changed(sync, under_way=_NoSync())) for slot, sync in begun.parts[1:]]
+            self._syncs.append(changed(begun, parts=[*begun.parts[:1], *rest]))
 
     return begin_one
 
@@ -119,21 +117,26 @@ def _garbage_takes_no_number(encode: Any) -> Any:
 def _half_a_group_is_told(report: Any, *, with_its_pieces: bool) -> Any:
     """The blocks of a group are told of one by one; its pieces with the first or with the last."""
 
-    def by_halves(self: BlockStore, low: int) -> Any:
-        sync = self._syncs[0]
-        blocks = self._blocks[: sync.blocks]
+    def by_halves(self: BlockStore) -> Any:
+        blocks = self._blocks[: self._syncs[0].blocks]
         if len({id(block.slot) for block in blocks}) == len(blocks) > 1:
             first, part = self._first_unreported, blocks[0].slot.part
             assert part is not None
-            told = self._take(1, sync.settlements if with_its_pieces else 0)
+            self._forget_syncs()
+            group = self._groups.popleft()
+            pieces = group.settlements if with_its_pieces else 0
+            told = self._take(1, pieces)
             self.stream = msgspec.structs.replace(self.stream, next_block=first + 1)
             self._committer.progress(
                 Progress(self.stream, (part.report(),), tuple(told), first, first)
             )
             self._first_unreported += 1
-            self._syncs.clear()
-            return 0  # the rest is told of with the next sync
-        return report(self, low)
+            # The rest is told of with the next sync.
+            self._groups.appendleft(
+                changed(group, blocks=group.blocks - 1, settlements=group.settlements - pieces)
+            )
+            return None
+        return report(self)
 
     return by_halves
 

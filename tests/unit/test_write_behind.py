@@ -150,6 +150,30 @@ def test_memory_is_used_again_once_its_sync_is_over(file: EventDataFile) -> None
     assert (pool.dropped_in_use, pool.idle_bytes) == (0, 3 * MIB)
 
 
+def test_memory_is_used_again_after_a_write_that_failed(
+    file: EventDataFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = BufferPool()
+    gate(monkeypatch, fails=True).opened.set()
+    buffer = pool.take(MIB)
+    file.write_behind(Offset(MIB), buffer.view[:MIB])
+    sync = file.sync_behind(lambda: None)
+    with pytest.raises(StorageError):
+        sync.wait()
+    buffer.release()
+    assert pool.dropped_in_use == 0
+
+
+def test_memory_that_is_not_aligned_is_written_too(file: EventDataFile) -> None:
+    memory = memoryview(mmap.mmap(-1, 2 * MIB))
+    memory[:] = bytes(range(256)) * (2 * MIB // 256)
+    for i in range(1, 4):
+        file.write_behind(Offset(i * MIB), memory[i : i + MIB])
+    file.sync_behind(lambda: None).wait()
+    for i in range(1, 4):
+        assert file.read(Offset(i * MIB), MIB) == bytes(memory[i : i + MIB])
+
+
 def test_pieces_that_lie_behind_each_other_are_written_at_once(
     file: EventDataFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
