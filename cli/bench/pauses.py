@@ -38,7 +38,12 @@ def processor_pauses(seconds: float) -> Pauses:
         )
         for number in processors
     ]
-    said = [child.communicate()[0] for child in children]
+    try:
+        said = [child.communicate()[0] for child in children]
+    finally:
+        for child in children:
+            child.kill()  # nothing where it has ended
+            child.wait()
     if any(child.returncode for child in children):
         raise Error("the program that looks for pauses of the processors failed")
     pauses = [pause for line in said for pause in msgspec.json.decode(line, type=list[int])]

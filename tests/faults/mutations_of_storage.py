@@ -67,6 +67,25 @@ def _groups_written_meanwhile_count(report: Any) -> Any:
     return all_of_them
 
 
+def _half_a_group_is_synced(begin: Any) -> Any:
+    """A part tells of its block although another one of the group is to be written again."""
+
+    def begin_anyway(self: BlockStore) -> None:
+        end = sum(sync.blocks for sync in self._syncs)
+        for group in self._groups:
+            if not all(block.written for block in self._blocks[end : end + group.blocks]):
+                break
+            end += group.blocks
+        beyond = [block for block in self._blocks[end:] if block.written]
+        for block in beyond:
+            block.written = False
+        begin(self)
+        for block in beyond:
+            block.written = True
+
+    return begin_anyway
+
+
 def _sync_failures_passed_over(end: Any) -> Any:
     def carry_on(self: Part, sync: PartSync) -> None:
         try:
@@ -252,6 +271,10 @@ MUTATIONS = [
     Mutation(
         "added-under-a-sync-is-settled", "a sync covers what was written before it began",
         CRASHES, 20, replaced(BlockStore, "_report", _groups_written_meanwhile_count),
+    ),
+    Mutation(
+        "half-a-group-is-synced", "a sync covers whole groups, and nothing else is written by then",
+        SPACE, 20, replaced(BlockStore, "begin_sync", _half_a_group_is_synced),
     ),
     Mutation(
         "retried-fsync", "a failed fsync is never retried or passed over", CRASHES_AND_DISK, 20,
