@@ -230,6 +230,8 @@ class Restart:
             size = file.size()
             # Where only the directory failed after the rename, the footer is there and durable.
             sealed = record.state is FileState.ERROR and size == record.durable
+            if not sealed:
+                self._sealed = None  # it is whole: nothing goes on for it
             file_crc = _crc_on(file, record.crc32c, record.durable, size)
         finally:
             file.close()

@@ -144,6 +144,36 @@ def test_a_file_whose_directory_failed_behind_its_rename_is_closed_with_its_foot
     assert world.problems(complete=True) == []
 
 
+def test_nothing_goes_on_for_a_file_whose_directory_failed_behind_its_rename() -> None:
+    # It is whole and closed with its footer. A new part said that it was sealed and went on for it.
+    def one_part() -> World:
+        world = World(1)
+        world.power_cut = False
+        world.do("INIT")
+        world.do("CONFIGURE", streams={"photons": {"ranges": False, "part_events": 1}})
+        world.do("START RUN", run=RUN)
+        return world
+
+    rehearsal = one_part()
+    source = rehearsal.source("router-1")
+    source.send(RUN, (PHOTONS,), 1, b"x" * 100)
+    rehearsal.settle()
+    rehearsal.pump(100)
+    renamed = next(s.number for s in rehearsal.steps.history if s.path == "data/" + FILE)
+    world = one_part()
+    world.disk_failed = True
+    world.steps.inject(Fault(FaultKind.EIO, frozenset({Operation.SYNC_FOLDER}), number=renamed + 1))
+    source = world.source("router-1")
+    source.send(RUN, (PHOTONS,), 1, b"x" * 100)
+    world.run_until(lambda: record_of(world).state is FileState.ERROR, "the close does not fail")
+    world.kill()
+    world.pump(20)
+    assert not closed_of(world).sealed
+    source.send(RUN, (PHOTONS,), 2, b"x" * 100)
+    world.settle()
+    assert world.problems(complete=True) == []
+
+
 def test_a_foreign_file_under_the_final_name_is_left_alone() -> None:
     world = running()
     assert world.life is not None
