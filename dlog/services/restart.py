@@ -93,6 +93,7 @@ class Restart:
         self._storage = storage
         self._found = Settlement()
         self._sealed: FileRecord | None = None  # of the file at hand, where a fault ended it
+        self._whole = False  # it ends with its footer: nothing goes on for it
 
     def settle(self, records: Sequence[tuple[FileRecord, StreamConfig, bool]]) -> Settlement:
         """Settle the files; each with its frozen configuration and whether its run goes on."""
@@ -129,6 +130,7 @@ class Restart:
         action = decide(record.state, disk, record.durable)
         log.info("%s: %s, on disk %s: %s", record.path, record.state, disk.value, action.value)
         self._sealed = record if record.state is FileState.ERROR and record.sealed else None
+        self._whole = False
         try:
             self._do(action, record, config, live)
         except StorageError as error:
@@ -138,7 +140,7 @@ class Restart:
             self._alarm(record, f"could not be settled: {error}")
             if record.state in (FileState.OPEN, FileState.END, FileState.CLOSING):
                 self._seal(record, str(error))
-        if self._sealed is not None and self._sealed.durable:
+        if self._sealed is not None and self._sealed.durable and not self._whole:
             tell_sealed(self._storage, config, self._sealed)
             if live:
                 self._found.parts.append(SealedPart(self._storage, config, self._sealed))
@@ -230,8 +232,7 @@ class Restart:
             size = file.size()
             # Where only the directory failed after the rename, the footer is there and durable.
             sealed = record.state is FileState.ERROR and size == record.durable
-            if not sealed:
-                self._sealed = None  # it is whole: nothing goes on for it
+            self._whole = not sealed
             file_crc = _crc_on(file, record.crc32c, record.durable, size)
         finally:
             file.close()

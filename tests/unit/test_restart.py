@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from dlog.core import journal_records as records
 from dlog.core.journal_records import ClosedFileRecord, FileRecord, OperationRecord
 from dlog.core.states import FileState
 from dlog.limits import PAGE_BYTES
 from dlog.model.ids import StreamName
-from dlog.simulation.steps import Fault, FaultKind, Operation
+from dlog.simulation.steps import Fault, FaultKind, Operation, When
 from dlog.simulation.world import World
 
 RUN = 7
@@ -144,34 +148,42 @@ def test_a_file_whose_directory_failed_behind_its_rename_is_closed_with_its_foot
     assert world.problems(complete=True) == []
 
 
-def test_nothing_goes_on_for_a_file_whose_directory_failed_behind_its_rename() -> None:
+@pytest.mark.parametrize("fails", ["at its close", "at the restart"])
+def test_nothing_goes_on_for_a_file_whose_directory_failed_behind_its_rename(fails: str) -> None:
     # It is whole and closed with its footer. A new part said that it was sealed and went on for it.
-    def one_part() -> World:
-        world = World(1)
-        world.power_cut = False
-        world.do("INIT")
-        world.do("CONFIGURE", streams={"photons": {"ranges": False, "part_events": 1}})
-        world.do("START RUN", run=RUN)
-        return world
-
-    rehearsal = one_part()
-    source = rehearsal.source("router-1")
-    source.send(RUN, (PHOTONS,), 1, b"x" * 100)
+    rehearsal = with_a_full_part()
     rehearsal.settle()
     rehearsal.pump(100)
     renamed = next(s.number for s in rehearsal.steps.history if s.path == "data/" + FILE)
-    world = one_part()
-    world.disk_failed = True
-    world.steps.inject(Fault(FaultKind.EIO, frozenset({Operation.SYNC_FOLDER}), number=renamed + 1))
-    source = world.source("router-1")
-    source.send(RUN, (PHOTONS,), 1, b"x" * 100)
-    world.run_until(lambda: record_of(world).state is FileState.ERROR, "the close does not fail")
+    world = with_a_full_part()
+    fault = Fault(FaultKind.EIO, frozenset({Operation.SYNC_FOLDER}), "data/runs/7", times=1)
+    if fails == "at its close":
+        world.steps.inject(replace(fault, number=renamed + 1))
+        world.run_until(lambda: record_of(world).state is FileState.ERROR, "it does not fail")
+        world.kill()
+    else:
+        world.steps.crash_at(renamed, When.AFTER)
+        world.on_restart = lambda: world.steps.inject(fault)
+        world.run_until(lambda: world.reboots == 1, "it does not die")
+    world.pump(20)
+    (source,) = world.sources
+    source.send(RUN, (PHOTONS,), 2, b"x" * 100)
+    world.settle()
     world.kill()
     world.pump(20)
     assert not closed_of(world).sealed
-    source.send(RUN, (PHOTONS,), 2, b"x" * 100)
-    world.settle()
     assert world.problems(complete=True) == []
+
+
+def with_a_full_part() -> World:
+    world = World(1)
+    world.power_cut = False
+    world.disk_failed = True
+    world.do("INIT")
+    world.do("CONFIGURE", streams={"photons": {"ranges": False, "part_events": 1}})
+    world.do("START RUN", run=RUN)
+    world.source("router-1").send(RUN, (PHOTONS,), 1, b"x" * 100)
+    return world
 
 
 def test_a_foreign_file_under_the_final_name_is_left_alone() -> None:
