@@ -93,7 +93,6 @@ class Restart:
         self._storage = storage
         self._found = Settlement()
         self._sealed: FileRecord | None = None  # of the file at hand, where a fault ended it
-        self._whole = False  # it ends with its footer: nothing goes on for it
 
     def settle(self, records: Sequence[tuple[FileRecord, StreamConfig, bool]]) -> Settlement:
         """Settle the files; each with its frozen configuration and whether its run goes on."""
@@ -118,6 +117,21 @@ class Restart:
         for number in self._storage.operations.open_numbers():
             self._commit(self._storage.operations.done(number, "settled by the restart"))
 
+    def _is_whole(self, record: FileRecord) -> bool:
+        """Whether it has its final name and its footer, though something failed behind that:
+        nothing goes on for it."""
+        directory = self._storage.directories[record.directory]
+        try:
+            if directory.exists(record.path + OPEN_SUFFIX) or not directory.exists(record.path):
+                return False
+            file = directory.open(record.path, writable=False)
+            try:
+                return file.size() > record.durable
+            finally:
+                file.close()
+        except StorageError:
+            return False
+
     # --- one file ----------------------------------------------------------------------------
 
     def _settle(self, record: FileRecord, config: StreamConfig, live: bool) -> None:
@@ -130,7 +144,6 @@ class Restart:
         action = decide(record.state, disk, record.durable)
         log.info("%s: %s, on disk %s: %s", record.path, record.state, disk.value, action.value)
         self._sealed = record if record.state is FileState.ERROR and record.sealed else None
-        self._whole = False
         try:
             self._do(action, record, config, live)
         except StorageError as error:
@@ -140,7 +153,7 @@ class Restart:
             self._alarm(record, f"could not be settled: {error}")
             if record.state in (FileState.OPEN, FileState.END, FileState.CLOSING):
                 self._seal(record, str(error))
-        if self._sealed is not None and self._sealed.durable and not self._whole:
+        if self._sealed is not None and self._sealed.durable and not self._is_whole(self._sealed):
             tell_sealed(self._storage, config, self._sealed)
             if live:
                 self._found.parts.append(SealedPart(self._storage, config, self._sealed))
@@ -232,7 +245,6 @@ class Restart:
             size = file.size()
             # Where only the directory failed after the rename, the footer is there and durable.
             sealed = record.state is FileState.ERROR and size == record.durable
-            self._whole = not sealed
             file_crc = _crc_on(file, record.crc32c, record.durable, size)
         finally:
             file.close()

@@ -148,24 +148,25 @@ def test_a_file_whose_directory_failed_behind_its_rename_is_closed_with_its_foot
     assert world.problems(complete=True) == []
 
 
-@pytest.mark.parametrize("fails", ["at its close", "at the restart"])
+@pytest.mark.parametrize("fails", ["at its close", "at the restart", "where that closes it"])
 def test_nothing_goes_on_for_a_file_whose_directory_failed_behind_its_rename(fails: str) -> None:
     # It is whole and closed with its footer. A new part said that it was sealed and went on for it.
-    rehearsal = with_a_full_part()
-    rehearsal.settle()
-    rehearsal.pump(100)
-    renamed = next(s.number for s in rehearsal.steps.history if s.path == "data/" + FILE)
+    behind_rename = Fault(FaultKind.EIO, frozenset({Operation.SYNC_FOLDER}), "data/runs/7")
     world = with_a_full_part()
-    fault = Fault(FaultKind.EIO, frozenset({Operation.SYNC_FOLDER}), "data/runs/7", times=1)
     if fails == "at its close":
-        world.steps.inject(replace(fault, number=renamed + 1))
+        number = step_of_rename(with_a_full_part()) + 1
+        world.steps.inject(replace(behind_rename, number=number))
         world.run_until(lambda: record_of(world).state is FileState.ERROR, "it does not fail")
         world.kill()
+    elif fails == "at the restart":
+        world.steps.crash_at(step_of_rename(with_a_full_part()), When.AFTER)
+        world.on_restart = lambda: world.steps.inject(behind_rename)
     else:
-        world.steps.crash_at(renamed, When.AFTER)
-        world.on_restart = lambda: world.steps.inject(fault)
-        world.run_until(lambda: world.reboots == 1, "it does not die")
-    world.pump(20)
+        number = step_of_rename(killed_before_the_rename(with_a_full_part())) + 1
+        killed_before_the_rename(world)
+        world.steps.inject(replace(behind_rename, number=number))
+    world.pump(100)
+    assert world.reboots == 1
     (source,) = world.sources
     source.send(RUN, (PHOTONS,), 2, b"x" * 100)
     world.settle()
@@ -173,6 +174,20 @@ def test_nothing_goes_on_for_a_file_whose_directory_failed_behind_its_rename(fai
     world.pump(20)
     assert not closed_of(world).sealed
     assert world.problems(complete=True) == []
+
+
+def step_of_rename(world: World) -> int:
+    begin = world.steps.count
+    world.settle()
+    world.pump(100)
+    steps = world.steps.history
+    return next(s.number for s in steps if s.path == "data/" + FILE and s.number > begin)
+
+
+def killed_before_the_rename(world: World) -> World:
+    world.steps.crash_at(step_of_rename(with_a_full_part()), When.BEFORE)
+    world.run_until(lambda: world.reboots == 1, "it does not die")
+    return world
 
 
 def with_a_full_part() -> World:
