@@ -62,9 +62,13 @@ class Journal(Protocol):
 
 
 class SyncUnderWay(Protocol):
-    """A sync that was begun; asked by the thread that began it."""
+    """A sync that was begun."""
 
     def is_over(self) -> bool: ...
+
+    def has_failed(self) -> bool:
+        """Whether it is over, and `wait` would raise."""
+        ...
 
     def wait(self) -> None:
         """Until it is over. Raises `StorageError`, as `DataFile.sync` does."""
@@ -72,8 +76,9 @@ class SyncUnderWay(Protocol):
 
 
 class DataFile(Protocol):
-    """One open event file. Used by one thread. Every call is complete or raises `StorageError`
-    (`DiskFull` where space was short); short writes are retried or raised, never passed over."""
+    """One open event file. Used by one thread at a time. Every call is complete or raises
+    `StorageError` (`DiskFull` where space was short); short writes are retried or raised, never
+    passed over."""
 
     @property
     def path(self) -> str:

@@ -50,6 +50,10 @@ class WorkUnderWay:
     def is_over(self) -> bool:
         return self._is_over
 
+    def has_failed(self) -> bool:
+        """Whether it is over and was in vain."""
+        return self._is_over and self.error is not None
+
     def wait(self) -> None:
         """Until it is over. Raises why it failed."""
         error = self.outcome()

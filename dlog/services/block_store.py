@@ -95,12 +95,12 @@ class _Commits:
 
 
 class BlockStore:
-    """Used by the stream's thread. ending: commits may use the ballast, for the run must end.
+    """Used by one thread at a time. ending: commits may use the ballast, for the run must end.
     journal_full: it was when the ending began, so that no new part is begun any more.
 
     `stream` is the stream's record as it was last handed to the committer. stalled: why nothing can
-    be written now, "" where it can. settled: events that the committer was told of. `wake` is
-    called, by any thread, when a sync is over; `boundary` tells what the journal may be told of
+    be written now, "" where it can. settled: events that the committer was told of. `sync_over` is
+    called, by any thread, when one is; `boundary` tells what the journal may be told of
     the stream's ranges (`Staging.boundary`).
     """
 
@@ -113,10 +113,10 @@ class BlockStore:
         *,
         run_started_ns: int,
         streams: tuple[str, ...],
-        wake: Callable[[], None],
+        sync_over: Callable[[], None],
         boundary: Callable[[], int],
     ) -> None:
-        self._wake = wake
+        self._sync_over = sync_over
         self._boundary = boundary
         self._key = StreamKey(RunNumber(stream.run), StreamName(stream.stream))
         # For the stream's parts, too.
@@ -142,6 +142,7 @@ class BlockStore:
         self.settled = 0
         self._retry_ns = 0
         self._tries = 0
+        self._met: tuple[Slot, StorageError] | None = None  # by `try_store`
         compression = Compression[config.compression.upper()]
         self._packing = Packing(
             Filter[config.filter.upper()] if compression else Filter.NONE,
@@ -245,11 +246,38 @@ class BlockStore:
 
     # --- to the disk -------------------------------------------------------------------------
 
+    @property
+    def compresses(self) -> bool:
+        """Whether a block takes long to make."""
+        return self._packing.compressor is not None
+
+    def has_room(self, part: Part | None, fragments: int, content_bytes: int) -> bool:
+        """Whether a block of so much, tables and payloads, can be written to the part without any
+        waiting: nothing has to be made, reserved or written before it."""
+        if part is None or not all(block.written for block in self._blocks):
+            return False
+        return part.needs_reservation(block_bytes_max(fragments, 0, content_bytes)) is None
+
+    def try_store(self) -> bool:
+        """As `store`, where there is room for every block; a fault is left for that. False then."""
+        for block in self._blocks:
+            if not block.written:
+                try:
+                    self._write(block)
+                except StorageError as error:
+                    self._met = block.slot, error
+                    return False
+        return True
+
     def store(self) -> bool:
         """Write every block that is not written. False (and stalled) where that cannot be now."""
         if self.stalled and self._clock.monotonic_ns() < self._retry_ns:
             return False
         failures = 0
+        if self._met is not None:
+            met, self._met = self._met, None
+            self._fault(*met)
+            failures = 1
         while (block := next((b for b in self._blocks if not b.written), None)) is not None:
             try:
                 self._make_room(block.slot, block.header.block_bytes)
@@ -401,7 +429,7 @@ class BlockStore:
         if not groups or any(block.written for block in self._blocks[end:]):
             return
         slots = {id(block.slot): block.slot for block in self._blocks[covered:end]}.values()
-        parts = [(s, s.part.begin_sync(self._wake)) for s in slots if s.part is not None]
+        parts = [(s, s.part.begin_sync(self._sync_over)) for s in slots if s.part is not None]
         for _ in groups:
             self._groups.popleft()
         self._syncs.append(_Sync(groups, parts))
@@ -411,6 +439,10 @@ class BlockStore:
         return bool(self._syncs) and all(
             sync.under_way.is_over() for _, sync in self._syncs[0].parts
         )
+
+    def sync_has_failed(self) -> bool:
+        """Whether the oldest one, which is over, did."""
+        return any(sync.under_way.has_failed() for _, sync in self._syncs[0].parts)
 
     def end_sync(self) -> bool:
         """Wait for the oldest sync under way, and tell the committer what it covered. Where it

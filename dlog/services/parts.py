@@ -1,6 +1,7 @@
 """One part: an event file from its creation to its seal. Each step is journalled before it is done.
 
-What is on disk in each state stands at `FileState` in core/states.py. A part is used by one thread.
+What is on disk in each state stands at `FileState` in core/states.py. A part is used by one thread
+at a time.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ class StagedPiece:
 
 
 class Staging:
-    """Used by the stream's thread. `ended` is called for a part that is full and goes on taking
+    """Used by one thread at a time. `ended` is called for a part that is full and goes on taking
     late events; the caller tells the journal before anything follows from it."""
 
     def __init__(
@@ -185,6 +185,18 @@ class Staging:
         return min([self.low, *(slot.low for slot in self.ends if slot.part is None)])
 
     # --- taking pieces -----------------------------------------------------------------------
+
+    def is_plain(self, piece: Piece) -> bool:
+        """Whether all of it goes to the current part, as all that is staged does."""
+        now = self.now
+        if self.events != now.staged_events or self.is_full():
+            return False
+        if self._config.ranges and now.kind is not FileKind.ORPHAN:
+            lowest = piece.numbers[0] if piece.numbers else number_range(piece.table)[0]
+            if lowest <= self.low:
+                return False
+        fits = fitting(piece.table, len(piece.payload), self.fill(now), self._config)
+        return fits == len(piece.table)
 
     def has_room_for(self, piece: Piece) -> bool:
         """Whether the piece may go into the same group as what is staged."""

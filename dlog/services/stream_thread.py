@@ -1,6 +1,8 @@
 """One stream of one run: pieces in, groups of blocks out, by the clock and by what is waiting.
 
-One thread drives one `StreamWriter`. It answers nobody: acknowledgements come from the committer.
+A `StreamWriter` has a thread of its own for all that may wait. What does not is done by who brings
+it, where it is nobody's turn: a piece as far as a sync that is begun, and what follows from a sync
+that is over (docs/decisions/0014). It answers nobody: acknowledgements come from the committer.
 Which part an event goes to is services/staging.py, blocks and disk are services/block_store.py.
 """
 
@@ -9,6 +11,7 @@ from __future__ import annotations
 import enum
 import logging
 import queue
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -44,7 +47,10 @@ class Ending(enum.IntEnum):
 
 
 class StreamWriter:
-    """`offer`, `end`, `seal` and `nudge` are for any thread, `step` for the stream's own."""
+    """`offer`, `end`, `seal` and `nudge` are for any thread, `step` for the stream's own.
+
+    turn: held by who works on the stream now, whichever thread that is.
+    """
 
     def __init__(
         self,
@@ -65,13 +71,18 @@ class StreamWriter:
         self._config = config
         self._finished = finished
         self._ready = ready
+        self.turn = threading.Lock()
+        self._turn_wanted = False  # by its own thread
         self._inbox: queue.SimpleQueue[Piece | None] = queue.SimpleQueue()
         self._intake: deque[Piece] = deque()
+        self._queued = 0  # pieces that were put into the inbox; written by who offers
+        self._unqueued = 0  # of these, what left the intake
+        self._broken: Exception | None = None  # what another thread met in its turn
         self.ending = Ending.NOT
         self.over = False
         self._seal_wanted = False
         self._offered = 0  # events; written by who offers
-        self._refused = 0  # events; written by this thread
+        self._refused = 0  # events
         self._offered_bytes = 0
         self._taken_bytes = 0  # of pieces that were made into blocks, or refused
         self._store = BlockStore(
@@ -81,7 +92,7 @@ class StreamWriter:
             stream,
             run_started_ns=run_started_ns,
             streams=streams,
-            wake=self._wake,
+            sync_over=self._sync_over,
             boundary=lambda: self._staging.boundary,
         )
         for part in parts:
@@ -100,9 +111,17 @@ class StreamWriter:
     # --- from any thread ---------------------------------------------------------------------
 
     def offer(self, piece: Piece) -> None:
-        """Take a piece; bounded by the windows of the sources. From one thread alone."""
+        """Take a piece; bounded by the windows of the sources. From one thread alone, which does
+        at once what needs no waiting: to wake the stream's own would take longer."""
         self._offered += len(piece.table)
         self._offered_bytes += _bytes_of(piece)
+        if self._try_turn():
+            try:
+                if self._take_at_once(piece):
+                    return
+            finally:
+                self.turn.release()
+        self._queued += 1
         self._inbox.put(piece)
 
     def end(self, how: Ending) -> None:
@@ -127,8 +146,81 @@ class StreamWriter:
         self._seal_wanted = True
         self._inbox.put(None)
 
-    def _wake(self) -> None:
+    def _sync_over(self) -> None:
+        """A sync of the stream is over; called by the thread that synced."""
+        if self._try_turn():
+            try:
+                if self._follow_syncs():
+                    return
+            except Exception as error:  # noqa: BLE001 - its own thread raises it
+                self._broken = error
+            finally:
+                self.turn.release()
         self._inbox.put(None)
+
+    # --- in a turn that never waits ----------------------------------------------------------
+
+    def _try_turn(self) -> bool:
+        return not self._turn_wanted and self.turn.acquire(blocking=False)
+
+    def _take_at_once(self, piece: Piece) -> bool:
+        """Take the piece as far as that goes without waiting; False where its thread must do it."""
+        staging = self._staging
+        if self._queued != self._unqueued or not self._is_plain() or not staging.is_plain(piece):
+            return False
+        if not staging.has_room_for(piece) or not self._store.has_room(
+            staging.now.part, len(staging.pieces) + 1, staging.bytes + _bytes_of(piece)
+        ):
+            return False
+        staging.take(piece)
+        self._go_on()
+        if staging.pieces and not self._store.syncs:
+            self._inbox.put(None)  # its thread knows when its time has come
+        return True
+
+    def _follow_syncs(self) -> bool:
+        """Tell of the syncs that are over, and begin the next one; False where that is more."""
+        store, staging = self._store, self._staging
+        if not self._is_plain():
+            return False
+        while store.sync_is_over():
+            if store.sync_has_failed():
+                return False
+            store.end_sync()
+        if staging.closing or not store.has_room(
+            staging.now.part, len(staging.pieces), staging.bytes
+        ):
+            return False
+        self._go_on()
+        return not staging.pieces or store.syncs > 0
+
+    def _is_plain(self) -> bool:
+        """Whether nothing is going on but events that come and are stored as they are."""
+        return not (
+            self.ending
+            or self._seal_wanted
+            or self._broken
+            or self._store.stalled
+            or self._store.compresses
+        )
+
+    def _go_on(self) -> None:
+        """Make a group of what is staged, where it can be synced now or is a whole block; and begin
+        a sync. Where something is in the way, its thread meets it again."""
+        store, staging = self._store, self._staging
+        if self._group_is_full() or (not store.syncs and staging.bytes >= SMALL_BLOCK_BYTES):
+            self._make_group()
+            if not store.try_store():
+                self._inbox.put(None)
+                return
+        if not store.syncs or self._next_sync_is_due():
+            store.begin_sync()
+
+    def _next_sync_is_due(self) -> bool:
+        """Whether one more may write while the one before syncs."""
+        return self._store.syncs < SYNCS_MAX and self._store.unsynced_bytes >= SYNC_BYTES_MAX
+
+    # --- from any thread ---------------------------------------------------------------------
 
     @property
     def pending(self) -> int:
@@ -171,11 +263,17 @@ class StreamWriter:
 
     def step(self, *, block: bool = False) -> None:
         """Take what has come, write what is ready, report what is synced."""
-        self._fetch(block)
-        if not self._work():
-            self._give_up_if_ending()
-        elif self.ending and self._is_idle():
-            self._end()
+        fresh = self._fetch(block)
+        self._turn_wanted = True
+        with self.turn:
+            self._turn_wanted = False
+            self._intake += fresh
+            if self._broken is not None:
+                raise self._broken
+            if not self._work():
+                self._give_up_if_ending()
+            elif self.ending and self._is_idle():
+                self._end()
 
     def _work(self) -> bool:
         """False where nothing can be written now."""
@@ -193,7 +291,7 @@ class StreamWriter:
         while self._intake:
             if not self._staging.has_room_for(self._intake[0]) and not self._flush():
                 return False
-            self._staging.take(self._intake.popleft())
+            self._staging.take(self._next_piece())
             if self._group_is_full() and not self._flush():
                 return False
         self._look_at_time(now_ns)
@@ -208,26 +306,31 @@ class StreamWriter:
         waiting = self._intake or self._staging.pieces or self._store.pending
         return not waiting and self._inbox.empty()
 
-    def _fetch(self, block: bool) -> None:
+    def _next_piece(self) -> Piece:
+        self._unqueued += 1
+        return self._intake.popleft()
+
+    def _fetch(self, block: bool) -> list[Piece]:
         """Everything that has come; wait for it where there is nothing else to do."""
+        fresh: list[Piece] = []
         # While nothing can be written, what is taken in waits too: it must not keep us running.
         wait = block and (bool(self.stalled) or not (self._intake or self.ending))
         try:
             item = self._inbox.get(timeout=self._patience()) if wait else self._inbox.get_nowait()
         except queue.Empty:
-            return
+            return fresh
         size = 0
         while True:
             if item is not None:
-                self._intake.append(item)
+                fresh.append(item)
                 size += len(item.payload)
                 # A group at a time, so that a fast source does not keep us from writing.
                 if size >= self._config.block_bytes and not self.stalled:
-                    return
+                    return fresh
             try:
                 item = self._inbox.get_nowait()
             except queue.Empty:
-                return
+                return fresh
 
     def _patience(self) -> float:
         if self.stalled:
@@ -254,20 +357,23 @@ class StreamWriter:
 
     def _flush(self) -> bool:
         """Make a group of what is staged and write it. False where nothing can be written now."""
-        if self._staging.pieces:
-            since_ns = self._staging.since_ns
-            pieces, blocks = self._staging.group()
-            settlements = [self._settlement(piece) for piece in pieces]
-            self._store.add(blocks, settlements, since_ns, self._staging.highest)
+        self._make_group()
         if not self._store.store():
             return False
         if self._store.unsynced_bytes < SYNC_BYTES_MAX:
             return True
         # The next one writes while this one syncs.
-        if self._store.syncs == SYNCS_MAX and not self._end_sync():
+        if self._store.syncs >= SYNCS_MAX and not self._end_sync():
             return False
         self._store.begin_sync()
         return True
+
+    def _make_group(self) -> None:
+        if self._staging.pieces:
+            since_ns = self._staging.since_ns
+            pieces, blocks = self._staging.group()
+            settlements = [self._settlement(piece) for piece in pieces]
+            self._store.add(blocks, settlements, since_ns, self._staging.highest)
 
     def _sync(self) -> bool:
         """Have what is written synced: behind, or where the stream ends, now. False where that
@@ -335,7 +441,8 @@ class StreamWriter:
         if not self._store.stalled:
             return  # what had to be written anew found space
         if self.ending is not Ending.SETTLE:
-            self._fetch(block=False)  # all of it: nobody else would settle what is left there
+            # All of it: nobody else would settle what is left there.
+            self._intake += self._fetch(block=False)
             why = self._store.stalled
             staged = [self._settlement(piece) for piece in self._staging.pieces]
             for settlement in [*self._store.drop(), *staged]:
@@ -346,7 +453,7 @@ class StreamWriter:
 
     def _refuse_intake(self, reason: str) -> None:
         while self._intake:
-            self._refuse(self._settlement(StagedPiece(self._intake.popleft())), reason)
+            self._refuse(self._settlement(StagedPiece(self._next_piece())), reason)
 
     def _refuse(self, settlement: Settlement, reason: str) -> None:
         self._refused += settlement.events

@@ -23,6 +23,7 @@ from dlog.ports import Space
 from dlog.simulation.steps import FaultKind, OpenStep, Operation, StorageSteps
 
 SECTOR_BYTES: Final = 512
+OVER: Final = 0.2  # how probably a sync is over when somebody looks
 
 
 # --- what a disk holds ------------------------------------------------------------------------
@@ -168,12 +169,20 @@ class SimulatedDisk:
         self._seen: dict[str, _Named] = {}
         self._stored: dict[str, _Named] = {}
         self._unsynced: list[_NameChange] = []
+        self.syncs: list[SimulatedSync] = []  # begun in the present life of the program
 
     def directory(self, name: str) -> SimulatedDirectory:
         """A data directory on this disk, for the present life of the program."""
+        self.syncs.clear()
         self._seen.setdefault(name, _FOLDER)
         self._stored.setdefault(name, _FOLDER)
         return SimulatedDirectory(self, name)
+
+    def work(self) -> None:
+        """The thread that syncs has its turn."""
+        self.syncs = [sync for sync in self.syncs if not sync.done]
+        if self.syncs and self.steps.random.random() < OVER:
+            self.syncs[0].finish()
 
     def crash(self, random: Random) -> None:
         """A power cut: what was not synced is lost, kept or torn, each piece for itself."""
@@ -272,19 +281,24 @@ def _folders_above(path: str) -> list[str]:
 
 class SimulatedSync:
     """A sync under way. It is over when it is waited for, or, as the seed has it, one of the next
-    times that somebody looks: so others do something in between."""
+    times that somebody looks or the disk's own thread has its turn: so others do something in
+    between."""
 
     def __init__(self, sync: Callable[[], None], random: Random, over: Callable[[], None]) -> None:
         self._sync = sync
         self._random = random
         self._over = over
-        self._done = False
+        self.done = False
+        self._begun = False
         self._error: StorageError | None = None
 
     def is_over(self) -> bool:
-        if not self._done and self._random.random() < 0.5:
+        if not self._begun and self._random.random() < OVER:
             self.finish()
-        return self._done
+        return self.done
+
+    def has_failed(self) -> bool:
+        return self.done and self._error is not None
 
     def wait(self) -> None:
         self.finish()
@@ -292,12 +306,13 @@ class SimulatedSync:
             raise self._error
 
     def finish(self) -> None:
-        if not self._done:
-            self._done = True
+        if not self._begun:
+            self._begun = True
             try:
                 self._sync()
             except StorageError as error:
                 self._error = error
+            self.done = True
             self._over()
 
 
@@ -411,6 +426,7 @@ class SimulatedFile:
             self._sync(changes)
 
         self._sync_behind = SimulatedSync(sync, self._steps.random, over)
+        self._disk.syncs.append(self._sync_behind)
         return self._sync_behind
 
     def _sync(self, changes: int) -> None:

@@ -63,6 +63,7 @@ from dlog.simulation.witness import Findings
 ROOT: Final = "data"
 ORPHAN_CONFIG: Final = StreamConfig(ranges=False, reserve_bytes=MIB)
 TICK_NS: Final = 10_000_000
+BUSY: Final = 0.3  # how often a stream's thread has its turn when others would take it
 TIDY_NS: Final = int(INTERVAL_SECONDS * 1e9)
 ROUNDS_MAX: Final = 20_000
 REBOOTS_MAX: Final = 50
@@ -259,18 +260,35 @@ class Life:
 
     def threads(self) -> list[Callable[[], None]]:
         self.writers = [w for w in self.writers if not w.writer.over]
-        awake = [w for w in self.writers if str(w.writer.key.stream) not in self._world.asleep]
+        awake = [w for w in self.writers if not self._sleeps(w.writer)]
         found: list[Callable[[], None]] = [w.step for w in awake]
-        found += [self._commit, self.commander.step, self._tidy]
-        if self.events is not None:
-            found.append(self.events.step)
-        return found
+        found += [self._commit, self._tidy]
+        found += [partial(self._among_others, disk.work) for disk in self._world.disks]
+        return found + self.threads_that_never_wait()
 
     def threads_that_never_wait(self) -> list[Callable[[], None]]:
         found: list[Callable[[], None]] = [self.commander.step]
         if self.events is not None:
-            found.append(self.events.step)
+            found.append(partial(self._among_others, self.events.step))
         return found
+
+    def _among_others(self, act: Callable[[], None]) -> None:
+        """A step of a thread that may take a stream's turn: some of the streams' own threads have
+        theirs meanwhile."""
+        busy = [
+            w.writer.turn
+            for w in self.writers
+            if (self._sleeps(w.writer) or self._world.random.random() < BUSY)
+            and w.writer.turn.acquire(blocking=False)
+        ]
+        try:
+            act()
+        finally:
+            for turn in busy:
+                turn.release()
+
+    def _sleeps(self, writer: StreamWriter) -> bool:
+        return str(writer.key.stream) in self._world.asleep
 
     def _commit(self) -> None:
         self.committer.step()

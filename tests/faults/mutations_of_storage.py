@@ -17,6 +17,7 @@ from dlog.services.committer import Progress, Ticket
 from dlog.services.parts import Part, PartSync, Predecessor
 from dlog.services.restart import Restart
 from dlog.services.staging import Staging
+from dlog.services.stream_thread import StreamWriter
 from dlog.simulation.disk import SimulatedDirectory
 from tests.faults.mutation import (
     CALM,
@@ -37,6 +38,9 @@ class _NoSync:
 
     def is_over(self) -> bool:
         return True
+
+    def has_failed(self) -> bool:
+        return False
 
     def wait(self) -> None: ...
 
@@ -168,6 +172,17 @@ def _half_a_group_is_committed(report: Any) -> Any:
     return _half_a_group_is_told(report, with_its_pieces=False)
 
 
+def _what_was_handed_in_before_is_overtaken(take: Any) -> Any:
+    def take_anyway(self: StreamWriter, piece: Any) -> Any:
+        queued, self._queued = self._queued, self._unqueued
+        try:
+            return take(self, piece)
+        finally:
+            self._queued = queued
+
+    return take_anyway
+
+
 def _boot_is_always_the_first(place: Any) -> Any:
     def first(self: Part, number: Any) -> Place:
         return changed(place(self, number), boot=BootNumber(1))
@@ -295,6 +310,11 @@ MUTATIONS = [
     Mutation(
         "half-a-group-is-committed", "a commit never stops inside a piece", CRASHES, 20,
         replaced(BlockStore, "_report", _half_a_group_is_committed),
+    ),
+    Mutation(
+        "overtaken-in-its-stream", "a stream's pieces are stored in the order of their admission",
+        CRASHES, 20,
+        replaced(StreamWriter, "_take_at_once", _what_was_handed_in_before_is_overtaken),
     ),
     Mutation(
         "boot-always-the-first", "block headers carry the boot number", CRASHES, 20,

@@ -346,9 +346,10 @@ def test_watermarks_outlive_the_run_and_go_with_the_session() -> None:
 
 def test_a_second_live_session_of_a_name_waits_until_the_first_is_gone() -> None:
     world = running()
-    first, second = world.source("router-1"), world.source("router-1")
+    first = world.source("router-1")
     send(first, RUN, (PHOTONS,), 1)
     world.settle()
+    second = world.source("router-1")
     world.pump(100)
     assert "name-in-use" in second.machine.detail
     send(second, RUN, (PHOTONS,), 2)
@@ -365,7 +366,9 @@ def test_a_second_live_session_of_a_name_waits_until_the_first_is_gone() -> None
 
 def test_a_session_that_was_taken_over_is_told_so_while_the_new_one_lives() -> None:
     world = running()
-    first, second = world.source("router-1"), world.source("router-1")
+    first = world.source("router-1")
+    world.pump(20)
+    second = world.source("router-1")
     world.pump(20)
     first.silent = True
     send(second, RUN, (PHOTONS,), 2)

@@ -29,7 +29,7 @@ LARGE_BYTES = 70_000  # of an event that makes a block by itself
 
 @pytest.fixture(autouse=True)
 def slow_syncs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SimulatedSync, "is_over", lambda self: self._done)
+    monkeypatch.setattr(SimulatedSync, "is_over", lambda self: self.done)
 
 
 class Rig:
@@ -59,9 +59,14 @@ class Rig:
         return self.writer._store
 
     def send(self, number: int, size_bytes: int = LARGE_BYTES) -> None:
-        """An event that comes as far as the stream's inbox."""
+        """An event that comes as far as the stream's inbox, for its thread has its turn."""
         self.source.send(RUN, (PHOTONS,), number, b"x" * size_bytes)
-        self.others_work()
+        with self.writer.turn:
+            self.others_work()
+
+    def end_sync(self) -> None:
+        with self.writer.turn:
+            assert self.store.end_sync()
 
     def others_work(self, rounds: int = 10) -> None:
         for _ in range(rounds):
@@ -90,7 +95,7 @@ def test_what_is_written_meanwhile_waits_for_the_next_sync() -> None:
     rig.send(2)
     rig.writer.step()
     assert (rig.store.syncs, rig.store.settled) == (1, 0)
-    rig.store.end_sync()
+    rig.end_sync()
     assert rig.store.settled == 1
     assert rig.store.pending
 
@@ -107,7 +112,7 @@ def test_groups_that_are_whole_do_not_wait_for_one_that_finds_no_space() -> None
     assert rig.writer.stalled
     rig.writer.step()
     while rig.store.syncs:
-        assert rig.store.end_sync()
+        rig.end_sync()
     assert rig.store.settled == 2
     rig.writer.end(Ending.FINISH)
     rig.writer.step()
