@@ -30,6 +30,7 @@ class EventSocket:
     def __init__(self, address: str) -> None:
         self._lock = threading.Lock()  # of the wake descriptor alone
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._waits = self._woken = False
         self._context: _Context = zmq.Context()
         # Gigabytes a second go through here, and one I/O thread moves about two of them.
         socket = self._context.socket(zmq.ROUTER)
@@ -56,31 +57,39 @@ class EventSocket:
         return self._address
 
     def receive(self, timeout_ms: int) -> list[tuple[bytes, memoryview, str]]:
-        messages = self._drain()
-        if messages:
-            return messages
-        self._poller.poll(timeout_ms)
-        with contextlib.suppress(BlockingIOError):  # not woken, then
-            os.eventfd_read(self._wake)
-        return self._drain()
-
-    def _drain(self) -> list[tuple[bytes, memoryview, str]]:
         messages: list[tuple[bytes, memoryview, str]] = []
-        for _ in range(MESSAGES_PER_RECEIVE):
+        # Who wakes us says so before he looks whether we wait, and we wait before we look.
+        self._waits = True
+        ready = dict(self._poller.poll(0 if self._woken else timeout_ms))
+        self._waits = self._woken = False
+        if self._wake in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._wake)
+        # Asked, and not tried: an exception for each time that nothing is left costs more.
+        there = self._socket in ready
+        while there and len(messages) < MESSAGES_PER_RECEIVE:
             try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+                messages.append(self._next())
             except zmq.Again:
                 break
-            # The view keeps the frame, and so the memory, alive.
-            last = frames[-1]
-            if len(frames) == 2:
-                messages.append((frames[0].bytes, last.buffer, _address_of(last)))
-            else:
-                # Messages have one frame: what comes in several is told as one that is malformed.
-                messages.append((frames[0].bytes, memoryview(b""), _address_of(last)))
+            there = bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
         return messages
 
+    def _next(self) -> tuple[bytes, memoryview, str]:
+        peer = self._socket.recv(zmq.NOBLOCK)
+        frame = self._socket.recv(zmq.NOBLOCK, copy=False)
+        # The view keeps the frame, and so the memory, alive.
+        message = frame.buffer
+        while frame.more:
+            # Messages have one frame: what comes in several is told as one that is malformed.
+            frame = self._socket.recv(zmq.NOBLOCK, copy=False)
+            message = memoryview(b"")
+        return peer, message, _address_of(frame)
+
     def wake(self) -> None:
+        self._woken = True
+        if not self._waits:
+            return  # a system call would be for nothing
         with self._lock:
             if self._wake >= 0:
                 os.eventfd_write(self._wake, 1)

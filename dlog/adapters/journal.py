@@ -46,13 +46,16 @@ from dlog.errors import (
     JournalUnreadable,
     NameTaken,
 )
-from dlog.limits import JOURNAL_VALUE_BYTES_MAX, MIB
+from dlog.limits import JOURNAL_VALUE_BYTES_MAX, KIB, MIB
 from dlog.ports import Change
 
 KEY_BYTES_MAX: Final = 511
 # One read transaction copies at most so much; the first of the two ends the chunk.
 SCAN_PAIRS_MAX: Final = 16_384
 SCAN_BYTES_MAX: Final = 16 * MIB
+
+# Of the pages that a change copies, whatever its length.
+_CHANGE_BYTES: Final = 32 * KIB
 
 _UNFINISHED_SUFFIX: Final = ".new"
 _FREE_PAGES_BYTES: Final = MIB
@@ -79,6 +82,9 @@ class LmdbJournal:
         self._mapped = threading.Lock()
         self._failed: str | None = None
         self._closed = False
+        self._writing = 0  # number of the transaction that was begun, 0 for none yet
+        self._page_bytes: int = env.stat()["psize"]
+        self._not_looked_bytes = 0  # that may have been taken since the last look
 
     # --- opening ------------------------------------------------------------------------------
 
@@ -142,7 +148,7 @@ class LmdbJournal:
             raise
         env.reader_check()
         journal = cls(path, env, allocation)
-        journal._keep_ahead()
+        journal._keep_ahead(allocation.space.ahead_bytes)
         return journal
 
     @classmethod
@@ -224,7 +230,7 @@ class LmdbJournal:
         if allocation is None:
             raise InvariantBroken(f"{self._path}: opened read-only, and yet a commit")
         self._refuse_if_unusable()
-        _check(changes)
+        size_bytes = _checked_bytes(changes)
         self._fence(allocation.ordinary_end)
         while not self._try(changes):
             # Nothing was written: the map ended before the pages did.
@@ -236,23 +242,24 @@ class LmdbJournal:
                 self._fence(allocation.end)
             else:
                 raise JournalFull(f"{self._path}: no space for a commit of {len(changes)} changes")
-        self._keep_ahead()
+        self._keep_ahead(size_bytes)
 
     def _try(self, changes: Sequence[Change]) -> bool:
         """Commit; False where the map had no room, so that nothing was changed or written."""
-        transaction_before = self._env.info()["last_txnid"]
+        self._writing = 0
         try:
             self._transact(changes)
         except lmdb.MapFullError:
             return False
         except lmdb.Error as error:
-            if self._is_full(error) and self._stands_at(transaction_before):
+            if self._is_full(error) and self._stands_where_it_stood():
                 raise JournalFull(f"{self._path}: {error}") from error
             raise self._fail(error) from error
         return True
 
     def _transact(self, changes: Sequence[Change]) -> None:
         txn = self._env.begin(write=True)
+        self._writing = txn.id()
         try:
             for key, value in changes:
                 if value is None:
@@ -276,7 +283,7 @@ class LmdbJournal:
             return found.f_bavail * found.f_frsize < _FULL_BELOW_BYTES
         return False
 
-    def _stands_at(self, transaction: int) -> bool:
+    def _stands_where_it_stood(self) -> bool:
         """Whether the last commit is known not to have happened: the meta page was not reached.
 
         Once a meta page failed, LMDB refuses every later transaction, and the outcome is unknown.
@@ -285,7 +292,8 @@ class LmdbJournal:
             self._env.begin(write=True).abort()
         except lmdb.Error:
             return False
-        return self._env.info()["last_txnid"] == transaction
+        last: int = self._env.info()["last_txnid"]
+        return not self._writing or last == self._writing - 1
 
     def _fence(self, end: int) -> None:
         """Let the map end here, so that LMDB takes no page beyond it."""
@@ -298,10 +306,16 @@ class LmdbJournal:
             raise self._fail(error) from error
         self._map_bytes = end
 
-    def _keep_ahead(self) -> None:
+    def _keep_ahead(self, taken_bytes: int) -> None:
+        """Now and then: each call into LMDB waits for its turn at the interpreter, and where the
+        space ends meanwhile, the fence holds."""
         allocation = self._allocation
         assert allocation is not None
-        used_bytes = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+        self._not_looked_bytes += taken_bytes
+        if self._not_looked_bytes < allocation.space.ahead_bytes // 4:
+            return
+        self._not_looked_bytes = 0
+        used_bytes = (self._env.info()["last_pgno"] + 1) * self._page_bytes
         if allocation.keep_ahead(used_bytes):
             self._fence(allocation.ordinary_end)
 
@@ -361,7 +375,9 @@ def _copy_chunk(
     return pairs, True
 
 
-def _check(changes: Sequence[Change]) -> None:
+def _checked_bytes(changes: Sequence[Change]) -> int:
+    """About what they take at most."""
+    size_bytes = len(changes) * _CHANGE_BYTES
     for key, value in changes:
         if not 0 < len(key) <= KEY_BYTES_MAX:
             raise InvariantBroken(f"a journal key of {len(key)} bytes; 1 to {KEY_BYTES_MAX} can be")
@@ -369,6 +385,8 @@ def _check(changes: Sequence[Change]) -> None:
             raise InvariantBroken(
                 f"a journal value of {len(value)} bytes; {JOURNAL_VALUE_BYTES_MAX} can be"
             )
+        size_bytes += len(value or b"")
+    return size_bytes
 
 
 def _code(error: OSError | lmdb.Error) -> int:

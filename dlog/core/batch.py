@@ -156,6 +156,11 @@ def number_batch(message: bytearray, sequence: Sequence, position_bytes: int) ->
 def decode_batch(message: memoryview) -> Batch:
     """The batch in a message of kind EVENTS. Raises `MessageError`; allocates nothing before."""
     check_frame(message, MESSAGE_BYTES_MAX)
+    return decode_framed_batch(message)
+
+
+def decode_framed_batch(message: memoryview) -> Batch:
+    """As `decode_batch`, of a message that passed `check_frame`."""
     if len(message) < FRAME_BYTES + HEADER_BYTES:
         raise MessageError(
             "truncated", f"a batch of {len(message)} bytes has no room for its header"
@@ -190,8 +195,9 @@ def decode_batch(message: memoryview) -> Batch:
             raise MessageError("crc", f"batch {sequence}: checksum of the {what} does not hold")
     names = _decode_names(bytes(regions[0][1]))
     table = np.frombuffer(regions[1][1], EVENT_DTYPE)
+    words = np.frombuffer(regions[1][1], np.uint32)
     mixed_runs, numbers = _check_table(
-        table, len(names), payload_bytes, sequence, bool(flags & FLAG_SETTLED)
+        table, words, len(names), payload_bytes, sequence, bool(flags & FLAG_SETTLED)
     )
     return Batch(
         SessionId(session),
@@ -225,7 +231,12 @@ def _decode_names(region: bytes) -> tuple[StreamName, ...]:
 
 
 def _check_table(
-    table: EventTable, streams: int, payload_bytes: int, sequence: int, settled: bool
+    table: EventTable,
+    words: NDArray[np.uint32],
+    streams: int,
+    payload_bytes: int,
+    sequence: int,
+    settled: bool,
 ) -> tuple[bool, tuple[int, int] | None]:
     """Whether there are events of several runs in it; the lowest and the highest event number."""
     if sequence == 0:
@@ -238,8 +249,8 @@ def _check_table(
         raise MessageError("flags", f"batch {sequence} is marked settled and has events")
     # Two passes over all columns tell all that is asked of most of them. Every other pass would be
     # one that this thread, which no other can stand in for, waits after.
-    lowest = _of_columns(np.minimum, table)
-    highest = _of_columns(np.maximum, table)
+    lowest = _of_columns(np.minimum, words)
+    highest = _of_columns(np.maximum, words)
     _check_sizes(table["size"], int(lowest[_SIZE]), int(highest[_SIZE]), payload_bytes, sequence)
     if lowest[_STREAMS] == 0 or int(highest[_STREAMS]) >> streams:
         raise MessageError(
@@ -261,12 +272,11 @@ def _check_table(
     return mixed, numbers
 
 
-def _of_columns(operation: np.ufunc, table: EventTable) -> NDArray[np.uint32]:
-    """Shape (8,): each column of the table reduced to one word.
+def _of_columns(operation: np.ufunc, words: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Shape (8,): each column of the table, given as its words, reduced to one.
 
     Many rows at a time first: numpy's loop over rows of eight words takes eight times as long.
     """
-    words: NDArray[np.uint32] = table.view(np.uint32)
     whole = len(words) - len(words) % _WIDE_WORDS
     rest = words[whole:]
     if whole:

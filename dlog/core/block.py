@@ -293,7 +293,8 @@ def _gather(
         row_end = row_at + fragment.entry.events * EVENT_BYTES
         byte_end = byte_at + fragment.entry.payload_bytes
         # As bytes: numpy copies records field by field, which takes ten times as long.
-        _copy(np.ascontiguousarray(fragment.table).view(np.uint8), out, raw, row_at, row_end)
+        table = np.frombuffer(np.ascontiguousarray(fragment.table), np.uint8)
+        _copy(table, out, raw, row_at, row_end)
         _copy(fragment.payload, out, raw, byte_at, byte_end)
         row_at, byte_at = row_end, byte_end
 

@@ -18,7 +18,7 @@ _MASK: Final = 0xFFFF_FFFF
 def joined(crc: int, more_crc: int, more_bytes: int) -> int:
     """The checksum of A and B behind each other; that of A is `crc`, that of B, `more_bytes` long,
     is `more_crc`."""
-    return _product(crc, _power(more_bytes)) ^ more_crc
+    return _product(crc, _power(more_bytes)) ^ more_crc if crc else more_crc
 
 
 def with_zeros(crc: int, zeros: int) -> int:

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from dlog.core.admission import Admission, hello_problem
-from dlog.core.batch import Batch, decode_batch
+from dlog.core.batch import Batch, decode_framed_batch
 from dlog.core.block import Checksums, OrphanReason
 from dlog.core.fate import TOO_MANY_STREAMS, Verdict
 from dlog.core.frame import MessageKind, check_frame, control_body, encode_control
@@ -278,7 +278,7 @@ class EventServer:
     def _of_session(self, kind: int, session: Session, message: memoryview) -> None:
         """A message of a session that is open."""
         if kind == MessageKind.EVENTS:
-            self._batch(session, decode_batch(message))
+            self._batch(session, decode_framed_batch(message))
         elif kind == MessageKind.HEARTBEAT:
             self._heartbeat(session, decode_body(control_body(message), Heartbeat))
         elif kind == MessageKind.END_OF_RUN:

@@ -42,6 +42,11 @@ class Routes:
     closed: Mapping[RunNumber, RunState] = field(default_factory=lambda: MappingProxyType({}))
     orphans: PieceTaker | None = None
     waiting: str = ""
+    any_active: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        active = any(r.state is not RunState.STARTING for r in self.runs.values())
+        object.__setattr__(self, "any_active", active)  # asked with each piece
 
     @property
     def held_bytes(self) -> int:
@@ -50,10 +55,6 @@ class Routes:
         if self.orphans is not None:
             takers.append(self.orphans)
         return sum(taker.held_bytes for taker in takers)
-
-    @property
-    def any_active(self) -> bool:
-        return any(r.state is not RunState.STARTING for r in self.runs.values())
 
     def taker_of(
         self, mark: MarkKey, finished: Callable[[RunNumber], RunState | None]

@@ -233,6 +233,14 @@ class Staging:
             table, payload = select(table, payload, slice(count, None))
         self.pieces.append(staged)
 
+    def take_plain(self, piece: Piece) -> None:
+        """Stage a piece that `is_plain`, and nothing is looked at again."""
+        if not self.pieces:
+            self.since_ns = self._clock.monotonic_ns()
+        staged = StagedPiece(piece)
+        self.highest = max(self.highest, self._stage(staged, self.now, piece.table, piece.payload))
+        self.pieces.append(staged)
+
     def _sort(
         self, staged: StagedPiece, table: EventTable, payload: Payload
     ) -> tuple[EventTable, Payload]:

@@ -172,7 +172,7 @@ class StreamWriter:
             staging.now.part, len(staging.pieces) + 1, staging.bytes + _bytes_of(piece)
         ):
             return False
-        staging.take(piece)
+        staging.take_plain(piece)
         self._go_on()
         if staging.pieces and not self._store.syncs:
             self._inbox.put(None)  # its thread knows when its time has come
