@@ -50,7 +50,7 @@ SOURCE_QUEUE_BYTES_DEFAULT: Final = 128 * MIB
 
 # --- memory of the logger
 MEMORY_BYTES_DEFAULT: Final = 512 * MIB
-SYNC_BYTES_MAX: Final = 4 * MIB
+SYNC_BYTES_MAX: Final = 8 * MIB
 
 # --- journal
 JOURNAL_MAP_BYTES_INITIAL: Final = 256 * MIB
