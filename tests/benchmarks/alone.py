@@ -30,6 +30,7 @@ from recovery.verify import plan, verify
 from tests.benchmarks.rounds import CHECKOUT
 
 _READ_BYTES: Final = 4 * MIB
+_READINGS_MIN: Final = 11
 _RECORDS_PER_COMMIT: Final = 20_000
 _START_SECONDS_MAX: Final = 60.0
 
@@ -69,15 +70,21 @@ def written(folder: Path, *, seconds: float, bytes_max: int) -> Iterator[Path]:
 
 def verify_and_read(run: Path, rounds: int) -> tuple[float, float]:
     """`verify` of what is stored over reading the files alone, two threads; reading blocks of
-    events over reading alone, one thread. The files come from the disk, not from memory."""
+    events over reading alone, one thread. The files come from the disk, not from memory.
+
+    Medians of the times, and then their ratios: a disk that others share may give any one of these
+    readings at a third of its speed, and a ratio of two would be any number.
+    """
     files = sorted(run.glob("*.dlog"))
-    verifying, reading = [], []
-    for _ in range(rounds):
-        alone = _cold(files, lambda: _read_all(files, threads=2))
-        verifying.append(alone / _cold(files, lambda: _verify(files)))
-        alone = _cold(files, lambda: _read_all(files, threads=1))
-        reading.append(alone / _cold(files, lambda: _read_events(run)))
-    return median(verifying), median(reading)
+    works: list[Callable[[], None]] = [
+        lambda: _read_all(files, threads=2),
+        lambda: _verify(files),
+        lambda: _read_all(files, threads=1),
+        lambda: _read_events(run),
+    ]
+    taken = [[_cold(files, work) for work in works] for _ in range(max(rounds, _READINGS_MIN))]
+    alone_two, verifying, alone_one, reading = (median(seconds) for seconds in zip(*taken))
+    return alone_two / verifying, alone_one / reading
 
 
 def _cold(files: list[Path], work: Callable[[], None]) -> float:
