@@ -186,10 +186,15 @@ class Staging:
 
     # --- taking pieces -----------------------------------------------------------------------
 
+    @property
+    def is_all_for_now(self) -> bool:
+        """Whether all that is staged goes to the current part."""
+        return self.events == self.now.staged_events
+
     def is_plain(self, piece: Piece) -> bool:
         """Whether all of it goes to the current part, as all that is staged does."""
         now = self.now
-        if self.events != now.staged_events or self.is_full():
+        if not self.is_all_for_now or self.is_full():
             return False
         if self._config.ranges and now.kind is not FileKind.ORPHAN:
             lowest = piece.numbers[0] if piece.numbers else number_range(piece.table)[0]

@@ -187,9 +187,9 @@ class StreamWriter:
             if store.sync_has_failed():
                 return False
             store.end_sync()
-        if staging.closing or not store.has_room(
-            staging.now.part, len(staging.pieces), staging.bytes
-        ):
+        if staging.closing or not staging.is_all_for_now:
+            return False
+        if not store.has_room(staging.now.part, len(staging.pieces), staging.bytes):
             return False
         self._go_on()
         return not staging.pieces or store.syncs > 0

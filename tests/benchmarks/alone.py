@@ -83,7 +83,9 @@ def verify_and_read(run: Path, rounds: int) -> tuple[float, float]:
         lambda: _read_events(run),
     ]
     taken = [[_cold(files, work) for work in works] for _ in range(max(rounds, _READINGS_MIN))]
-    alone_two, verifying, alone_one, reading = (median(seconds) for seconds in zip(*taken))
+    alone_two, verifying, alone_one, reading = (
+        median(seconds) for seconds in zip(*taken, strict=True)
+    )
     return alone_two / verifying, alone_one / reading
 
 
