@@ -33,6 +33,7 @@ from dlog.adapters.freed_memory import keep_freed_memory
 from dlog.adapters.journal import LmdbJournal
 from dlog.adapters.logs import set_level, start_logging
 from dlog.adapters.notice_links import NoticeLinks
+from dlog.adapters.priority import run_before_others
 from dlog.adapters.thread_names import show_thread_name
 from dlog.adapters.whereabouts_file import WhereaboutsFile
 from dlog.core import journal_records as records
@@ -119,6 +120,8 @@ class Logger:
 
     def __init__(self, config: Configuration | None, data: Path) -> None:
         sys.setswitchinterval(THREAD_SWITCH_SECONDS)
+        niceness = run_before_others()
+        log.info("niceness %d", niceness)
         keep_freed_memory()
         _allow_many_files()
         self._config = config
