@@ -32,7 +32,7 @@ from dlog.errors import FormatError
 from dlog.limits import MIB, PAGE_BYTES
 from dlog.model.events import EVENT_BYTES
 
-WINDOW_BYTES: Final = MIB
+WINDOW_BYTES: Final = 2 * MIB
 _MAGIC_WORD: Final = int.from_bytes(MAGIC, "little")
 
 

@@ -278,7 +278,7 @@ class Seen:
 
 def test_the_observer_sees_every_byte_once_and_in_order(tmp_path: Path) -> None:
     path = tmp_path / "photons_0001.dlog"
-    built = build_file(path, events=make_events(900, size=3000), events_per_block=50)
+    built = build_file(path, events=make_events(1800, size=3000), events_per_block=50)
     content = bytearray(path.read_bytes())
     rng = np.random.default_rng(1)
     for at in rng.integers(PAGE_BYTES, len(content), 20):
