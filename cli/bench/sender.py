@@ -131,7 +131,7 @@ def main() -> int:
 
 
 def _send(order: Order) -> Sent:
-    made = chunks(order.streams, order.event_bytes, content=order.content, mixed=order.mixed)
+    made = made_for(order)
     more = {"queue_bytes": order.queue_bytes} if order.queue_bytes else {}
     target = order.address if "://" in order.address else Path(order.address)
     with dlog.Source(target, name=order.name, run=order.run, **more) as source:
@@ -175,6 +175,12 @@ def _sent(source: dlog.Source, order: Order, made: list[Chunk]) -> Sent:
     )  # fmt: skip
 
 
+def made_for(order: Order) -> list[Chunk]:
+    """A round of what is sent, before the clock runs."""
+    made = chunks(order.streams, order.event_bytes, content=order.content, mixed=order.mixed)
+    return [part for chunk in made for part in _parts(chunk, order.rate)] if order.rate else made
+
+
 def timetable(order: Order, made: list[Chunk], begin_ns: int) -> Iterator[tuple[Chunk, int]]:
     """What to send, and when it was due. By a rate, events come as they would from a readout: at
     their time, however the ones before fared."""
@@ -189,17 +195,15 @@ def timetable(order: Order, made: list[Chunk], begin_ns: int) -> Iterator[tuple[
             if time.monotonic_ns() >= end_ns:
                 return
             yield chunk, 0
-            left -= len(chunk.payload)
-            continue
-        for part in _parts(chunk, order.rate):
-            if due_ns >= end_ns or left <= 0:
+        else:
+            if due_ns >= end_ns:
                 return
             wait = due_ns - time.monotonic_ns()
             if wait > 0:
                 time.sleep(wait / 1e9)
-            yield part, int(due_ns)
-            due_ns += len(part.payload) / order.rate * 1e9
-            left -= len(part.payload)
+            yield chunk, int(due_ns)
+            due_ns += len(chunk.payload) / order.rate * 1e9
+        left -= len(chunk.payload)
 
 
 def _parts(chunk: Chunk, rate: float) -> Iterator[Chunk]:

@@ -17,7 +17,7 @@ import pytest
 
 from cli.bench.events import chunks
 from cli.bench.rig import Load, Measured, quantiles
-from cli.bench.sender import Order, timetable
+from cli.bench.sender import Order, made_for, timetable
 from cli.bench.svg import Axis, Line, chart, document
 from cli.bench.verdict import Limit, judge, limit_of
 
@@ -95,9 +95,9 @@ def order(**how: object) -> Order:
 
 
 def test_a_timetable_keeps_to_its_rate_and_its_bytes() -> None:
-    made = chunks(["s0", "s1"], 1000, content="random", mixed=False)
     begin_ns = time.monotonic_ns() - 10**12  # long ago, so that nothing is waited for
-    plan = list(timetable(order(seconds=10_000.0, rate=1e6), made, begin_ns))
+    given = order(seconds=10_000.0, rate=1e6)
+    plan = list(timetable(given, made_for(given), begin_ns))
     sent = sum(len(chunk.payload) for chunk, _ in plan)
     assert 1 << 20 <= sent < (1 << 20) + 2000
     last_due = plan[-1][1] - begin_ns
