@@ -158,6 +158,26 @@ class StreamWriter:
                 self.turn.release()
         self._inbox.put(None)
 
+    @property
+    def pending(self) -> int:
+        """Events in memory that are not handed to the committer yet; a moment's view."""
+        return max(0, self._offered - self._store.settled - self._refused)
+
+    @property
+    def held_bytes(self) -> int:
+        """What of the sources' messages is in memory here; a moment's view."""
+        return max(0, self._offered_bytes - self._taken_bytes) + self._store.bytes
+
+    def file_records(self) -> list[FileRecord]:
+        """The open parts, for status; a moment's view from another thread."""
+        parts = [slot.part for slot in self._staging.slots()]
+        return [part.record for part in parts if part is not None]
+
+    @property
+    def stalled(self) -> str:
+        """Why nothing can be written now, "" where it can."""
+        return self._store.stalled
+
     # --- in a turn that never waits ----------------------------------------------------------
 
     def _try_turn(self) -> bool:
@@ -219,28 +239,6 @@ class StreamWriter:
     def _next_sync_is_due(self) -> bool:
         """Whether one more may write while the one before syncs."""
         return self._store.syncs < SYNCS_MAX and self._store.unsynced_bytes >= SYNC_BYTES_MAX
-
-    # --- from any thread ---------------------------------------------------------------------
-
-    @property
-    def pending(self) -> int:
-        """Events in memory that are not handed to the committer yet; a moment's view."""
-        return max(0, self._offered - self._store.settled - self._refused)
-
-    @property
-    def held_bytes(self) -> int:
-        """What of the sources' messages is in memory here; a moment's view."""
-        return max(0, self._offered_bytes - self._taken_bytes) + self._store.bytes
-
-    def file_records(self) -> list[FileRecord]:
-        """The open parts, for status; a moment's view from another thread."""
-        parts = [slot.part for slot in self._staging.slots()]
-        return [part.record for part in parts if part is not None]
-
-    @property
-    def stalled(self) -> str:
-        """Why nothing can be written now, "" where it can."""
-        return self._store.stalled
 
     # --- the stream's thread -----------------------------------------------------------------
 
