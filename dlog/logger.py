@@ -101,7 +101,9 @@ def run_logger(
     config None: go on from the journal alone; raises `NothingToResume` where nothing was running.
     data: the first data directory, where the journal is.
     """
+    niceness = run_before_others()  # the log has a thread
     output = start_logging("info", as_json=log_json)
+    log.info("niceness %d", niceness)
     try:
         if config is None and not LmdbJournal.exists(data / JOURNAL_FOLDER):
             raise NothingToResume(f"{data}: there is no journal to resume from")
@@ -120,8 +122,6 @@ class Logger:
 
     def __init__(self, config: Configuration | None, data: Path) -> None:
         sys.setswitchinterval(THREAD_SWITCH_SECONDS)
-        niceness = run_before_others()
-        log.info("niceness %d", niceness)
         keep_freed_memory()
         _allow_many_files()
         self._config = config

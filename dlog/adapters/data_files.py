@@ -158,8 +158,8 @@ class EventDataFile:
                     before.wait()
             self._sync()
 
-        self._queued = []
         self._under_way = self._workers.begin(sync, over)
+        self._queued = []  # not before: what no sync will write must not be forgotten
         return self._under_way
 
     def _sync(self) -> None:

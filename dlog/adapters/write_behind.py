@@ -90,13 +90,22 @@ class WorkThreads:
     def begin(self, do: Callable[[], None], over: Callable[[], None] | None = None) -> WorkUnderWay:
         under_way = WorkUnderWay(do, over)
         with self._lock:
+            if self._under_way >= self._threads < THREADS_MAX:
+                self._start_thread()
             self._under_way += 1
-            if self._under_way > self._threads < THREADS_MAX:
-                self._threads += 1
-                # A write that hangs must not keep the process from ending.
-                threading.Thread(target=self._run, name="dlog write", daemon=True).start()
         self._begun.put(under_way)
         return under_way
+
+    def _start_thread(self) -> None:
+        # A write that hangs must not keep the process from ending.
+        thread = threading.Thread(target=self._run, name="dlog write", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the system has none left
+            if not self._threads:
+                raise
+        else:
+            self._threads += 1
 
     def _run(self) -> None:
         show_thread_name()

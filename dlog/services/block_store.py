@@ -142,7 +142,7 @@ class BlockStore:
         self.settled = 0
         self._retry_ns = 0
         self._tries = 0
-        self._met: tuple[Slot, StorageError] | None = None  # by `try_store`
+        self._met: tuple[Slot, Part, StorageError] | None = None  # by `try_store`
         compression = Compression[config.compression.upper()]
         self._packing = Packing(
             Filter[config.filter.upper()] if compression else Filter.NONE,
@@ -265,7 +265,8 @@ class BlockStore:
                 try:
                     self._write(block)
                 except StorageError as error:
-                    self._met = block.slot, error
+                    assert block.slot.part is not None
+                    self._met = block.slot, block.slot.part, error
                     return False
         return True
 
@@ -275,9 +276,10 @@ class BlockStore:
             return False
         failures = 0
         if self._met is not None:
-            met, self._met = self._met, None
-            self._fault(*met)
-            failures = 1
+            (slot, part, error), self._met = self._met, None
+            if slot.part is part:  # else that is sealed already, for what its sync met
+                self._fault(slot, error)
+                failures = 1
         while (block := next((b for b in self._blocks if not b.written), None)) is not None:
             try:
                 self._make_room(block.slot, block.header.block_bytes)

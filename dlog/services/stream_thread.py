@@ -77,7 +77,9 @@ class StreamWriter:
         self._intake: deque[Piece] = deque()
         self._queued = 0  # pieces that were put into the inbox; written by who offers
         self._unqueued = 0  # of these, what left the intake
-        self._broken: Exception | None = None  # what another thread met in its turn
+        # What somebody met in his turn and nobody foresaw: the stream stands somewhere in between,
+        # and nobody may go on with it, while the logger ends.
+        self._broken: BaseException | None = None
         self.ending = Ending.NOT
         self.over = False
         self._seal_wanted = False
@@ -119,6 +121,9 @@ class StreamWriter:
             try:
                 if self._take_at_once(piece):
                     return
+            except BaseException as error:
+                self._broken = error
+                raise
             finally:
                 self.turn.release()
         self._queued += 1
@@ -254,7 +259,8 @@ class StreamWriter:
         now = self._staging.now
         if now.part is None and now.kind is FileKind.EVENTS:
             try:
-                self._store.open(now)
+                with self.turn:
+                    self._store.open(now)
             except StorageError as error:
                 problem = str(error)
         self._ready(self.key, problem)
@@ -268,10 +274,14 @@ class StreamWriter:
             self._intake += fresh
             if self._broken is not None:
                 raise self._broken
-            if not self._work():
-                self._give_up_if_ending()
-            elif self.ending and self._is_idle():
-                self._end()
+            try:
+                if not self._work():
+                    self._give_up_if_ending()
+                elif self.ending and self._is_idle():
+                    self._end()
+            except BaseException as error:
+                self._broken = error
+                raise
 
     def _work(self) -> bool:
         """False where nothing can be written now."""

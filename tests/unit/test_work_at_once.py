@@ -29,8 +29,8 @@ def nobody_else_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
 class Rig:
     """A stream whose own thread does nothing unless it is told to."""
 
-    def __init__(self, **stream: object) -> None:
-        self.world = World(seed=1)
+    def __init__(self, *, directories: int = 1, **stream: object) -> None:
+        self.world = World(seed=1, directories=directories)
         self.world.do("INIT")
         self.world.do("CONFIGURE", streams={"photons": {"ranges": False, **stream}})
         self.world.do("START RUN", run=RUN)
@@ -68,10 +68,14 @@ class Rig:
 
     def sync(self) -> None:
         """The disk is through with the oldest sync."""
-        (disk,) = self.world.disks
-        for sync in [sync for sync in disk.syncs if not sync.done][:1]:
-            sync.finish()
+        for disk in self.world.disks:
+            for sync in [sync for sync in disk.syncs if not sync.done][:1]:
+                sync.finish()
         self.others_work()
+
+    def woken(self) -> bool:
+        """Whether the stream's own thread would find something now."""
+        return not self.writer._inbox.empty()
 
     def own_thread(self, steps: int = 4) -> None:
         for _ in range(steps):
@@ -104,12 +108,27 @@ def test_what_comes_during_a_sync_goes_with_the_next_one() -> None:
 
 def test_what_is_small_waits_for_its_time_with_the_streams_own_thread() -> None:
     rig = Rig()
+    assert not rig.woken()
     rig.send(1, 100)
+    assert rig.woken()
     rig.sync()
     assert rig.acknowledged == 1
     rig.own_thread()
     rig.sync()
     assert rig.acknowledged == 2
+
+
+def test_its_own_thread_is_woken_for_what_a_sync_leaves() -> None:
+    rig = Rig()
+    rig.send(1)
+    rig.send(2, 100)
+    assert not rig.woken()
+    rig.sync()
+    assert rig.woken()
+    assert rig.acknowledged == 2
+    rig.own_thread()
+    rig.sync()
+    assert rig.acknowledged == 3
 
 
 def test_nothing_overtakes_what_its_own_thread_was_handed() -> None:
@@ -191,3 +210,60 @@ def test_what_goes_wrong_when_a_sync_is_over_ends_the_streams_own_thread(
     rig.sync()
     with pytest.raises(InvariantBroken, match="no consecutive number"):
         rig.writer.step()
+
+
+def no_more_threads(self: BlockStore) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_nobody_goes_on_with_a_stream_whose_thread_met_what_nobody_foresaw(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The logger ends for it, but not at once. What came meanwhile was synced, and told of with a
+    # block that was never written.
+    rig = Rig()
+    with rig.writer.turn:
+        rig.send(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(BlockStore, "begin_sync", no_more_threads)
+        with pytest.raises(RuntimeError):
+            rig.writer.step()
+    rig.send(2)
+    rig.sync()
+    assert rig.store.syncs == 0
+    assert rig.acknowledged == 1
+    with pytest.raises(RuntimeError):
+        rig.writer.step()
+
+
+def test_nobody_goes_on_with_a_stream_in_which_the_event_server_met_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rig = Rig()
+    with monkeypatch.context() as patch:
+        patch.setattr(BlockStore, "begin_sync", no_more_threads)
+        with pytest.raises(RuntimeError):
+            rig.send(1)
+    with pytest.raises(RuntimeError):
+        rig.writer.step()
+    assert rig.store.syncs == 0
+
+
+def test_a_sync_that_failed_is_one_fault_though_a_write_met_it_too() -> None:
+    rig = Rig(directories=2)
+    rig.world.disk_failed = True
+    rig.send(1)
+    rig.world.steps.inject(Fault(FaultKind.EIO, frozenset({Operation.SYNC_FILE}), DATA, times=1))
+    with rig.writer.turn:
+        rig.sync()
+    number = 1
+    while rig.store._met is None:
+        number += 1
+        assert number < 8
+        rig.send(number)
+    for _ in range(4):
+        rig.own_thread()
+        rig.sync()
+    assert rig.acknowledged == 1 + number
+    assert rig.store.stream.directory == 1
+    assert rig.world.problems(complete=True) == []

@@ -235,3 +235,33 @@ def test_many_writes_share_a_few_threads() -> None:
     opened.set()
     assert [each.outcome() for each in under_way] == [None] * len(under_way)
     assert len(seen) <= THREADS_MAX
+
+
+def no_thread(self: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_what_is_queued_stays_so_where_no_thread_can_be_started(
+    file: EventDataFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_behind(Offset(MIB), memoryview(mmap.mmap(-1, MIB)))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(RuntimeError):
+            file.sync_behind(lambda: None)
+    size = file.size()
+    file.sync_behind(lambda: None).wait()
+    assert file.size() == max(size, 2 * MIB)
+
+
+def test_the_threads_that_there_are_do_the_work_where_no_other_can_be_started(
+    file: EventDataFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = gate(monkeypatch)
+    file.write_behind(Offset(MIB), memoryview(mmap.mmap(-1, MIB)))
+    first = file.sync_behind(lambda: None)
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    second = file.sync_behind(lambda: None)
+    held.opened.set()
+    first.wait()
+    second.wait()
