@@ -249,9 +249,13 @@ class StreamWriter:
 
     def run(self) -> None:
         """Open the first part, then until the end. Raises what makes the logger fail."""
-        self.start()
-        while not self.over:
-            self.step(block=True)
+        try:
+            self.start()
+            while not self.over:
+                self.step(block=True)
+        except BaseException as error:
+            self._broken = error
+            raise
 
     def start(self) -> None:
         """Make the first part, so that a stream that cannot be written is known at START RUN."""
