@@ -19,7 +19,7 @@ from dlog.simulation.campaign import Menu, Outcome, play
 from tests.faults.mutation import Mutation
 from tests.faults.mutations import MUTATIONS
 
-SEEDS = 50
+SEEDS = 40
 # A mutated logger may never come to an end: not much is waited for.
 ROUNDS_OF_A_MUTANT = 1500
 
