@@ -294,15 +294,10 @@ def test_a_batch_outside_the_window_is_dropped_and_told(
 ) -> None:
     with RawSource(logger.event_address, "greedy").open() as greedy:
         assert greedy.ack is not None
-        limit = greedy.ack.limit_bytes
-        while greedy.position <= limit:
-            message = greedy.batch(7, "a", [bytes(MIB)])
-            end = greedy.position + len(message)
-            if end > limit:
-                greedy.send(message)
-                break
-            greedy.send_next(message)
-            # Not heard: the limit that is meant is the first one.
+        # One message, so that nothing is settled and granted anew before the limit is reached.
+        events = greedy.ack.limit_bytes // MIB + 1
+        greedy.send(greedy.batch(7, "a", [bytes(MIB)] * events))
+        message = greedy.batch(7, "a", [bytes(MIB)])
         until(lambda: logger.source_status("greedy").skipped.get("window"), "it is counted", 10)
         assert "window greedy" in logger.alarms()
         goes_on(good)
