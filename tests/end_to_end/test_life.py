@@ -140,9 +140,15 @@ class Life:
 
     def _pause_or_resume(self) -> None:
         run = self._chance.choice(list(self._runs))
-        paused = self._runs[run] == "PAUSED"
-        self._do("RESUME RUN" if paused else "PAUSE RUN", run)
-        self._runs[run] = "ACTIVE" if paused else "PAUSED"
+        if self._runs[run] == "PAUSED":
+            self._resume_run(run)
+        else:
+            self._do("PAUSE RUN", run)
+            self._runs[run] = "PAUSED"
+
+    def _resume_run(self, run: int) -> None:
+        self._do("RESUME RUN", run)
+        self._runs[run] = "ACTIVE"
 
     def _configure(self) -> None:
         streams = {"a": {"part_events": self._chance.choice([100, 1000])}, "b": {}, "c": {}}
@@ -180,7 +186,7 @@ class Life:
             speaker.halt()
         for run in list(self._runs):
             if self._runs[run] == "PAUSED":
-                self._pause_or_resume()
+                self._resume_run(run)
         if not self._runs:
             self._start_run()  # or what is left would wait for one
         for speaker in self._speakers:
