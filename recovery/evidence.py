@@ -164,7 +164,7 @@ def hear(
         if opened.salt is not None:
             for span in scan(
                 source, salt=opened.salt, path=str(place.path), end=end, chain=opened.chain,
-                depth=Depth.FULL, observe=file_crc,
+                depth=Depth.FULL, observe=file_crc, memory=source.memory,
             ):  # fmt: skip
                 gathered.take(span)
     sidecar = None

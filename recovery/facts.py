@@ -4,6 +4,7 @@ read of the journal says of them. It opens everything read-only, judges nothing 
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import errno
 import fcntl
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from dlog.adapters.buffers import HUGE_PAGE_BYTES, map_memory
 from dlog.core.event_file import (
     FileHeader,
     Sidecar,
@@ -42,22 +44,29 @@ SIDECAR_BYTES_MAX: Final = 4 * MIB
 PART_SUFFIX: Final = ".part"
 # Stands for bytes that the disk did not give: no zeros, no block.
 UNREAD_BYTE: Final = 0xEE
+# Without O_NONBLOCK the open of a pipe would wait for its other end.
+_READ_ONLY: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 # --- bytes of one file ------------------------------------------------------------------------
 
 
 class FileSource:
-    """A regular file, opened read-only. A `ByteSource`; used by one thread."""
+    """A regular file, opened read-only. A `ByteSource`; used by one thread.
+
+    What is read into `memory` comes from the disk itself where the filesystem allows it (O_DIRECT),
+    past what the system keeps of the file: that is what is to be judged, and nothing that others
+    need is driven out of memory for it.
+    """
 
     def __init__(self, path: Path) -> None:
         """Raises `OSError`, and `StorageError` where it is no regular file."""
         self.path = path
-        # Without O_NONBLOCK the open of a pipe would wait for its other end.
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        self._fd = os.open(path, _READ_ONLY)
         if not stat.S_ISREG(os.fstat(self._fd).st_mode):
             os.close(self._fd)
             raise StorageError("is not a regular file", path=str(path))
+        self._direct: int | None = None
         self.unread: list[tuple[int, int]] = []
 
     def __enter__(self) -> FileSource:
@@ -65,16 +74,31 @@ class FileSource:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._fd)
+        if self._direct is not None:
+            os.close(self._direct)
+
+    def memory(self, size: int) -> memoryview:
+        """So many bytes of memory to read into, aligned and in huge pages if there are so many."""
+        if size < HUGE_PAGE_BYTES:
+            return memoryview(bytearray(size))
+        if self._direct is None:
+            with contextlib.suppress(OSError, AttributeError):  # it reads as any file then
+                self._direct = os.open(f"/proc/self/fd/{self._fd}", _READ_ONLY | os.O_DIRECT)
+        return memoryview(map_memory(size))[:size]
 
     def size(self) -> int:
         return os.fstat(self._fd).st_size
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
         done = 0
+        fd = self._fd if self._direct is None else self._direct
         while done < len(buffer):
             try:
-                got = os.preadv(self._fd, [buffer[done:]], offset + done)
+                got = os.preadv(fd, [buffer[done:]], offset + done)
             except OSError as error:
+                if error.errno == errno.EINVAL and fd != self._fd:
+                    fd = self._fd  # not aligned, or this filesystem cannot
+                    continue
                 if error.errno != errno.EIO:
                     raise
                 got = self._page_by_page(offset + done, buffer[done : done + PAGE_BYTES])

@@ -275,7 +275,7 @@ class _Judge:
         spans = scan(
             self._source, salt=opened.salt, path=self._path, begin=begin, end=end,
             chain=opened.chain if begin == PAGE_BYTES else None, depth=self._depth,
-            observe=self._crc,
+            observe=self._crc, memory=self._source.memory,
         )  # fmt: skip
         walked = walk(spans, begin=begin, end=end, path=self._path)
         report, totals = self._report, walked.totals

@@ -458,7 +458,7 @@ def _recover_open(
     assert opened.salt is not None
     spans = scan(
         source, salt=opened.salt, path=str(place.path), begin=begin, end=end, depth=Depth.FULL,
-        chain=opened.chain if begin == PAGE_BYTES else None,
+        chain=opened.chain if begin == PAGE_BYTES else None, memory=source.memory,
     )  # fmt: skip
     kept = _Kept(_first_number(opened, place))
     chosen = _select(spans, mode, kept, durable)

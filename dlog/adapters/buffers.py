@@ -22,7 +22,7 @@ _SMALLEST_BYTES: Final = 16 * PAGE_BYTES
 # Of about so many bytes, for the classes from which on it matters.
 _SLAB_BYTES: Final = 8 * MIB
 _SLICED_BYTES_MIN: Final = 512 * KIB
-_HUGE_PAGE_BYTES: Final = 2 * MIB
+HUGE_PAGE_BYTES: Final = 2 * MIB
 
 
 class PooledBuffer:
@@ -81,6 +81,17 @@ class PooledBuffer:
         return sys.getrefcount(self._owner) == self._references
 
 
+def map_memory(size: int) -> mmap.mmap:
+    """So many bytes of new memory or more, page-aligned, in huge pages where it is that large."""
+    if size >= _SLICED_BYTES_MIN:
+        # Else the system may put it where no huge page begins.
+        size += -size % HUGE_PAGE_BYTES
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a system without huge pages
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
+
+
 def size_class(size: int) -> int:
     """The capacity of the buffer that so many bytes get: an eighth is wasted at most."""
     if size <= _SMALLEST_BYTES:
@@ -133,14 +144,10 @@ class BufferPool:
         return empty.pop()
 
     def _slab(self, capacity: int) -> list[PooledBuffer]:
-        count, size = 1, capacity
+        count = 1
         if capacity >= _SLICED_BYTES_MIN:
             count = max(1, _SLAB_BYTES // capacity)
-            # Else the system may put it where no huge page begins.
-            size = -(-count * capacity // _HUGE_PAGE_BYTES) * _HUGE_PAGE_BYTES
-        slab = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        with contextlib.suppress(OSError):  # a system without huge pages
-            slab.madvise(mmap.MADV_HUGEPAGE)
+        slab = map_memory(count * capacity)
         return [PooledBuffer(self, slab, i * capacity, capacity) for i in range(count)]
 
     def _look_again(self) -> None:

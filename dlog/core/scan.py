@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -107,18 +107,33 @@ class Observer(Protocol):
     def zeros(self, count: int) -> None: ...
 
 
+Memory = Callable[[int], memoryview]
+
+
+def _any_memory(size: int) -> memoryview:
+    return memoryview(bytearray(size))
+
+
 class _Window:
     """A sliding view of the source, so that small blocks do not cost a read each."""
 
-    def __init__(self, source: ByteSource, begin: int, end: int, observe: Observer | None) -> None:
+    def __init__(
+        self,
+        source: ByteSource,
+        begin: int,
+        end: int,
+        observe: Observer | None = None,
+        memory: Memory = _any_memory,
+    ) -> None:
         self._source = source
+        self._memory = memory
         self._end = end
         self._observe = observe
         self._observed = begin
         self._begin = begin
         self._filled = 0
         # No larger than what there is to read.
-        self._buffer = memoryview(bytearray(min(2 * WINDOW_BYTES, max(0, end - begin))))
+        self._buffer = memory(min(2 * WINDOW_BYTES, max(0, end - begin)))
 
     def view(self, offset: int, size: int) -> memoryview:
         """Bytes from `offset` on: `size` of them, fewer only at the end."""
@@ -154,12 +169,13 @@ class _Window:
         keep = self._buffer[offset - self._begin : self._filled] if (
             self._begin <= offset < have_end
         ) else self._buffer[:0]  # fmt: skip
-        # Whole windows ahead, so that a walk over small blocks reads rarely.
-        wanted = min(max(size, len(keep)) + WINDOW_BYTES, self._end - offset)
+        # Whole windows ahead, so that a walk over small blocks reads rarely; and whole pages.
+        wanted = max(size, len(keep)) + WINDOW_BYTES
+        wanted = min(wanted + -wanted % PAGE_BYTES, self._end - offset)
         kept = len(keep)
         if wanted > len(self._buffer):
             # A new one: somebody may still hold views of the old one.
-            buffer = memoryview(bytearray(wanted))
+            buffer = self._memory(wanted)
             buffer[:kept] = keep
             self._buffer = buffer
         else:
@@ -185,14 +201,16 @@ def scan(
     chain: int | None = None,
     depth: Depth = Depth.FULL,
     observe: Observer | None = None,
+    memory: Memory = _any_memory,
 ) -> Iterator[Span]:
     """The spans of [begin, end), in order and without gaps between them.
 
     chain: crc of the header before `begin` (of the file header, for the first block), None where it
-    is not known. observe: sees every byte of [begin, end), once and in order.
+    is not known. observe: sees every byte of [begin, end), once and in order. memory: gives so many
+    writable bytes for the source to read into.
     """
     limit = source.size() if end is None else min(end, source.size())
-    window = _Window(source, begin, limit, observe)
+    window = _Window(source, begin, limit, observe, memory)
     walk = _Walk(window, salt, path, limit, chain, depth)
     yield from walk.spans(begin)
     window.finish()
@@ -397,7 +415,7 @@ def guess_salt(
     have put here, do not count as long as there is one of the right stream.
     """
     votes: Counter[tuple[bool, bytes]] = Counter()
-    window = _Window(source, 0, source.size(), None)
+    window = _Window(source, 0, source.size())
     position = PAGE_BYTES
     while (header := _any_header(window, position, source.size(), path)) is not None:
         data = window.view(header.offset, header.block_bytes)

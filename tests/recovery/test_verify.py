@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
+import mmap
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 import pytest
@@ -22,7 +25,7 @@ from dlog.core.journal_records import (
 )
 from dlog.core.scan import Depth
 from dlog.core.states import FileState
-from dlog.limits import PAGE_BYTES
+from dlog.limits import MIB, PAGE_BYTES
 from recovery.facts import DataDirectory, look_at, place_of
 from recovery.journal import rebuild
 from recovery.judge import verify_file
@@ -152,6 +155,66 @@ def test_a_read_error_costs_its_block_and_is_named(
         bad, bad + PAGE_BYTES,
     )  # fmt: skip
     assert found[FindingKind.DAMAGE].blocks == (2, 2)
+
+
+def large_file(folder: Path) -> BuiltFile:
+    """Larger than what is read through the system's memory in any case."""
+    events = make_events(96, size=100_000)
+    return build_file(folder / "photons_0001.dlog", events=events, events_per_block=7)
+
+
+def test_a_large_file_is_read_from_its_disk_and_not_kept_in_memory(tmp_path: Path) -> None:
+    built = large_file(tmp_path)
+    with built.path.open("rb+") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        if pages_in_memory(file) > 16:
+            pytest.skip(f"the filesystem of {tmp_path} keeps all of a file in memory")
+        assert judged(built.path).verdict is Verdict.GOOD
+        assert pages_in_memory(file) <= 64  # what was read ahead behind the header page
+
+
+def pages_in_memory(file: BinaryIO) -> int:
+    """How many pages of the file the system keeps."""
+    pages = (ctypes.c_ubyte * (os.fstat(file.fileno()).st_size // PAGE_BYTES))()
+    with mmap.mmap(file.fileno(), 0) as mapped:
+        begin = ctypes.c_char.from_buffer(mapped)
+        address = ctypes.c_void_p(ctypes.addressof(begin))
+        assert ctypes.CDLL(None).mincore(address, ctypes.c_size_t(len(mapped)), pages) == 0
+        del begin
+    return sum(page & 1 for page in pages)
+
+
+@pytest.mark.parametrize("cut_bytes", [0, 1, PAGE_BYTES, 3 * MIB + 17])
+@pytest.mark.parametrize("refused_by", ["nobody", "its opening", "its reading"])
+def test_a_large_file_is_judged_alike_whoever_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut_bytes: int, refused_by: str
+) -> None:
+    built = large_file(tmp_path)
+    damaged = built.blocks[2].offset + 3 * PAGE_BYTES
+    overwrite(built.path, damaged, b"?" * 100)
+    os.truncate(built.path, built.path.stat().st_size - cut_bytes)
+    expected = judged(built.path)
+    assert [f.blocks for f in expected.findings if f.kind is FindingKind.DAMAGE][0] == (3, 3)
+    direct: set[int] = set()
+    opened, read = os.open, os.preadv
+
+    def opening(path: str | Path, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_DIRECT and refused_by == "its opening":
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fd = opened(path, flags, mode)
+        if flags & os.O_DIRECT:
+            direct.add(fd)
+        return fd
+
+    def reading(fd: int, buffers: list[memoryview], offset: int) -> int:
+        if fd in direct and refused_by == "its reading":
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return read(fd, buffers, offset)
+
+    monkeypatch.setattr(os, "open", opening)
+    monkeypatch.setattr(os, "preadv", reading)
+    assert judged(built.path) == expected
 
 
 def test_quick_finds_what_is_stored_wrong_and_decompresses_nothing(tmp_path: Path) -> None:
