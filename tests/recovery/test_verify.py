@@ -195,7 +195,8 @@ def test_a_large_file_is_judged_alike_whoever_reads_it(
     overwrite(built.path, damaged, b"?" * 100)
     os.truncate(built.path, built.path.stat().st_size - cut_bytes)
     expected = judged(built.path)
-    assert [f.blocks for f in expected.findings if f.kind is FindingKind.DAMAGE][0] == (3, 3)
+    damaged_blocks = next(f.blocks for f in expected.findings if f.kind is FindingKind.DAMAGE)
+    assert damaged_blocks == (3, 3)
     direct: set[int] = set()
     opened, read = os.open, os.preadv
 
