@@ -87,6 +87,8 @@ class StreamWriter:
         self._refused = 0  # events
         self._offered_bytes = 0
         self._taken_bytes = 0  # of pieces that were made into blocks, or refused
+        self._interval_ns = config.flush_interval_ms * 1_000_000
+        self._small_ns = self._clock.monotonic_ns() - self._interval_ns  # the last small block
         self._store = BlockStore(
             storage,
             committer,
@@ -233,7 +235,9 @@ class StreamWriter:
         """Make a group of what is staged, where it can be synced now or is a whole block; and begin
         a sync. Where something is in the way, its thread meets it again."""
         store, staging = self._store, self._staging
-        if self._group_is_full() or (not store.syncs and staging.bytes >= SMALL_BLOCK_BYTES):
+        if self._group_is_full() or (
+            staging.pieces and not store.syncs and self._group_is_due(self._clock.monotonic_ns())
+        ):
             self._make_group()
             if not store.try_store():
                 self._inbox.put(None)
@@ -348,21 +352,25 @@ class StreamWriter:
         if self.stalled:
             return IDLE_SECONDS
         if self._staging.pieces:
-            due_ns = self._staging.since_ns + self._config.flush_interval_ms * 1_000_000
-            return max(0.0, min(IDLE_SECONDS, (due_ns - self._clock.monotonic_ns()) / 1e9))
+            wait_ns = self._group_due_ns() - self._clock.monotonic_ns()
+            return max(0.0, min(IDLE_SECONDS, wait_ns / 1e9))
         return IDLE_SECONDS
 
     def _group_is_full(self) -> bool:
         return self._staging.bytes >= self._config.block_bytes
 
     def _group_is_due(self, now_ns: int) -> bool:
-        if self._staging.bytes >= SMALL_BLOCK_BYTES:
-            return True
-        return now_ns - self._staging.since_ns >= self._config.flush_interval_ms * 1_000_000
+        return self._staging.bytes >= SMALL_BLOCK_BYTES or now_ns >= self._group_due_ns()
+
+    def _group_due_ns(self) -> int:
+        """Small blocks come one flush interval after the other, or sooner by as much as they are
+        larger: so the first one of a quiet time waits for nothing."""
+        missing = max(0, SMALL_BLOCK_BYTES - self._staging.bytes)
+        return self._small_ns + self._interval_ns * missing // SMALL_BLOCK_BYTES
 
     def _sync_is_due(self, now_ns: int) -> bool:
         """What is written waits for more no longer than it waited to be written."""
-        patience_ns = max(SYNC_PATIENCE_NS, self._config.flush_interval_ms * 1_000_000)
+        patience_ns = max(SYNC_PATIENCE_NS, self._interval_ns)
         return self._store.received_ns > 0 and now_ns - self._store.received_ns > patience_ns
 
     # --- groups ------------------------------------------------------------------------------
@@ -383,6 +391,8 @@ class StreamWriter:
     def _make_group(self) -> None:
         if self._staging.pieces:
             since_ns = self._staging.since_ns
+            if self._staging.bytes < SMALL_BLOCK_BYTES:
+                self._small_ns = self._clock.monotonic_ns()
             pieces, blocks = self._staging.group()
             settlements = [self._settlement(piece) for piece in pieces]
             self._store.add(blocks, settlements, since_ns, self._staging.highest)

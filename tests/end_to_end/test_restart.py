@@ -199,10 +199,12 @@ def test_what_was_taken_before_sigterm_is_stored_before_the_end(new_logger: NewL
     logger.start_run(7)
     sender = Sender(logger.data, "source", (7,), ("plain",))
     sender.send(7)
+    sender.source.flush(10)
+    sender.send(7)  # so soon after the first one it waits for more
     until(lambda: logger.stream_status(7, "plain").counts.pending == 1, "the event is in memory")
     logger.signal(signal.SIGTERM)
     assert logger.ended(10) == 0
-    until(lambda: sender.source.acknowledged == 1, "the acknowledgement came before the end", 2)
+    until(lambda: sender.source.acknowledged == 2, "the acknowledgement came before the end", 2)
     logger.start(auto=False)
     finish(logger, sender)
 

@@ -73,11 +73,13 @@ def test_boundary_with_its_part() -> None:
     the commit before told of the stream must not call its events late."""
     world = running(part_events=1, block_bytes=64 * KIB, flush_interval_ms=10_000)
     source = world.source("router-1")
-    assert source.send(RUN, (PHOTONS,), 1, bytes(64 * KIB))  # a group of its own
-    send(source, 2, 3, 4)
+    send(source, 1)  # the next small one will wait for more
+    world.run_until(lambda: source.idle, "the first event is not stored")
+    assert source.send(RUN, (PHOTONS,), 2, bytes(64 * KIB))  # a group of its own
+    send(source, 3, 4, 5)
     turn(world, with_writers=False)
     turn(world, with_writers=True)
-    assert source.machine.batches.acknowledged == 1
+    assert source.machine.batches.acknowledged == 2
     world.kill()
     world.settle()
     assert world.problems(complete=True) == []

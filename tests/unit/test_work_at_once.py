@@ -106,26 +106,47 @@ def test_what_comes_during_a_sync_goes_with_the_next_one() -> None:
     assert rig.world.problems(complete=True) == []
 
 
-def test_what_is_small_waits_for_its_time_with_the_streams_own_thread() -> None:
-    rig = Rig()
-    assert not rig.woken()
+def test_the_first_small_block_of_a_quiet_time_waits_for_nothing() -> None:
+    rig = Rig(flush_interval_ms=100)
+    rig.world.clock.advance(100_000_000)
     rig.send(1, 100)
-    assert rig.woken()
+    assert not rig.woken()
+    assert rig.store.syncs == 1
     rig.sync()
-    assert rig.acknowledged == 1
-    rig.own_thread()
+    assert rig.acknowledged == 2
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "waits_ms"), [(100, 10_000), (SMALL_BLOCK_BYTES // 2, 5_000)]
+)
+def test_the_next_small_block_waits_the_longer_the_smaller_it_is(
+    size_bytes: int, waits_ms: int
+) -> None:
+    rig = Rig(flush_interval_ms=10_000)
+    begin_ns = rig.writer._small_ns
+    rig.send(1, size_bytes)
+    assert rig.woken()  # its own thread: nobody else comes when it is time
+    assert rig.store.syncs == 0
+    now_ns = rig.world.clock.monotonic_ns()
+    rig.world.clock.advance(int((waits_ms * 0.9) * 1_000_000) - (now_ns - begin_ns))
+    rig.writer.step()
+    assert rig.store.syncs == 0
+    rig.world.clock.advance(waits_ms * 100_000)
+    rig.writer.step()
+    assert rig.store.syncs == 1
     rig.sync()
     assert rig.acknowledged == 2
 
 
 def test_its_own_thread_is_woken_for_what_a_sync_leaves() -> None:
-    rig = Rig()
+    rig = Rig(flush_interval_ms=10_000)
     rig.send(1)
     rig.send(2, 100)
     assert not rig.woken()
     rig.sync()
     assert rig.woken()
     assert rig.acknowledged == 2
+    rig.world.clock.advance(10_000_000_000)
     rig.own_thread()
     rig.sync()
     assert rig.acknowledged == 3
