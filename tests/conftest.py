@@ -1,9 +1,10 @@
-"""What every test may ask for. It owns the recorded data's place and the Hypothesis profiles, and
-never starts anything itself."""
+"""What every test may ask for. It owns the recorded data's place, the Hypothesis profiles and
+Ctrl-C, and never starts anything itself."""
 
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,11 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("dlog")
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and with them every
+# process that they start and send one.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 

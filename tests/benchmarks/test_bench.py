@@ -155,7 +155,7 @@ def descendants_in(folder: Path) -> list[str]:
 
 def test_ctrl_c_ends_everything_and_leaves_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "disk"
-    process = start(folder, "--seconds", "5", "--bytes", "64 MiB")
+    process = start(folder, "--seconds", "1", "--bytes", "64 MiB")
     assert process.stderr is not None
     assert b"MB/s" in process.stderr.readline()  # it is in the middle, with a logger and sources
     process.send_signal(signal.SIGINT)
@@ -175,7 +175,7 @@ def test_what_a_killed_one_left_is_removed_by_the_next(tmp_path: Path) -> None:
     for each in (left, kept, alive):
         each.mkdir()
         (each / "file").write_bytes(b"x")
-    process = start(folder, "--seconds", "5", "--bytes", "64 MiB")
+    process = start(folder, "--seconds", "1", "--bytes", "64 MiB")
     assert process.stderr is not None
     process.stderr.readline()
     process.terminate()

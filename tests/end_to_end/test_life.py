@@ -24,7 +24,9 @@ from tests.end_to_end.filesystems import Hog, small_disk
 from tests.end_to_end.network import Relay
 from tests.end_to_end.processes import LoggerProcess
 
-SEED = int(os.environ.get("DLOG_LIFE_SEED", "0")) or random.SystemRandom().randrange(1, 2**31)
+# The same life each time, so that one that failed fails again; the soak looks for new ones.
+SEED = int(os.environ.get("DLOG_LIFE_SEED", "3"))
+SOAK_SEED = int(os.environ.get("DLOG_LIFE_SEED", random.SystemRandom().randrange(1, 2**31)))
 STEPS = int(os.environ.get("DLOG_LIFE_STEPS", "12"))
 SOAK_STEPS = int(os.environ.get("DLOG_SOAK_STEPS", "1000"))
 DISK_BYTES = 768 * MIB
@@ -61,7 +63,7 @@ def test_a_life_at_random_ends_with_accounts_that_agree(
 def test_a_long_life_at_random_ends_with_accounts_that_agree(
     new_logger: NewLogger, tmp_path: Path
 ) -> None:
-    live(new_logger, tmp_path, SEED, SOAK_STEPS)
+    live(new_logger, tmp_path, SOAK_SEED, SOAK_STEPS)
 
 
 def live(new_logger: NewLogger, folder: Path, seed: int, steps: int) -> None:
