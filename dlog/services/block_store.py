@@ -173,6 +173,11 @@ class BlockStore:
         return sum(group.bytes for group in self._groups)
 
     @property
+    def syncing_bytes(self) -> int:
+        """Length of the blocks that the syncs under way cover."""
+        return sum(group.bytes for sync in self._syncs for group in sync.groups)
+
+    @property
     def received_ns(self) -> int:
         """When the oldest piece was staged that no sync covers; 0 for none."""
         return self._groups[0].since_ns if self._groups else 0

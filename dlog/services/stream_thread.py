@@ -22,7 +22,7 @@ from dlog.core.fate import RUN_ABORTED
 from dlog.core.journal_records import FileRecord, StreamRecord
 from dlog.core.pieces import Piece
 from dlog.errors import StorageError
-from dlog.limits import SMALL_BLOCK_BYTES, SYNC_BYTES_MAX
+from dlog.limits import MIB, SMALL_BLOCK_BYTES, SYNC_BYTES_MAX
 from dlog.model.config import StreamConfig
 from dlog.model.ids import NO_RUN, FileKind, RunNumber, StreamKey, StreamName
 from dlog.services.block_store import BlockStore
@@ -34,6 +34,7 @@ log = logging.getLogger("dlog.stream")
 
 SYNC_PATIENCE_NS: Final = 20_000_000
 SYNCS_MAX: Final = 2  # under way at once
+SMALL_SYNC_BYTES: Final = 2 * MIB
 IDLE_SECONDS: Final = 0.2  # how often the time limits of the parts are looked at
 
 
@@ -236,18 +237,24 @@ class StreamWriter:
         a sync. Where something is in the way, its thread meets it again."""
         store, staging = self._store, self._staging
         if self._group_is_full() or (
-            staging.pieces and not store.syncs and self._group_is_due(self._clock.monotonic_ns())
+            staging.pieces
+            and self._next_sync_is_due()
+            and self._group_is_due(self._clock.monotonic_ns())
         ):
             self._make_group()
             if not store.try_store():
                 self._inbox.put(None)
                 return
-        if not store.syncs or self._next_sync_is_due():
+        if self._next_sync_is_due():
             store.begin_sync()
 
     def _next_sync_is_due(self) -> bool:
-        """Whether one more may write while the one before syncs."""
-        return self._store.syncs < SYNCS_MAX and self._store.unsynced_bytes >= SYNC_BYTES_MAX
+        """Whether one more may begin: also while another one is under way, if that is small, and
+        the disk has time, or if there is much for this one."""
+        store = self._store
+        return store.syncs < SYNCS_MAX and (
+            store.syncing_bytes <= SMALL_SYNC_BYTES or store.unsynced_bytes >= SYNC_BYTES_MAX
+        )
 
     # --- the stream's thread -----------------------------------------------------------------
 

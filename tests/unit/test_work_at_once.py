@@ -8,7 +8,7 @@ from dlog.errors import InvariantBroken
 from dlog.limits import MIB, SMALL_BLOCK_BYTES
 from dlog.model.ids import RunNumber, StreamName
 from dlog.services.block_store import BlockStore
-from dlog.services.stream_thread import StreamWriter
+from dlog.services.stream_thread import SMALL_SYNC_BYTES, StreamWriter
 from dlog.simulation.disk import SimulatedSync
 from dlog.simulation.sources import SimulatedSource
 from dlog.simulation.steps import Fault, FaultKind, Operation
@@ -94,9 +94,24 @@ def test_an_event_is_stored_and_acknowledged_without_the_streams_own_thread() ->
     assert rig.world.problems(complete=True) == []
 
 
-def test_what_comes_during_a_sync_goes_with_the_next_one() -> None:
+def test_what_comes_during_a_small_sync_is_synced_beside_it_and_the_rest_together() -> None:
     rig = Rig()
-    for number in range(1, 4):
+    for number in range(1, 5):
+        rig.send(number)
+    assert rig.store.syncs == 2
+    rig.sync()
+    assert (rig.acknowledged, rig.store.syncs) == (2, 2)
+    rig.sync()
+    assert (rig.acknowledged, rig.store.syncs) == (3, 1)
+    rig.sync()
+    assert rig.acknowledged == 5
+    assert rig.world.problems(complete=True) == []
+
+
+def test_what_comes_during_a_large_sync_goes_with_the_next_one() -> None:
+    rig = Rig(reserve_bytes=64 * MIB)
+    rig.send(1, SMALL_SYNC_BYTES)
+    for number in range(2, 4):
         rig.send(number)
     assert rig.store.syncs == 1
     rig.sync()
