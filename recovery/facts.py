@@ -96,8 +96,10 @@ class FileSource:
             try:
                 got = os.preadv(fd, [buffer[done:]], offset + done)
             except OSError as error:
-                if error.errno == errno.EINVAL and fd != self._fd:
-                    fd = self._fd  # not aligned, or this filesystem cannot
+                if fd != self._fd:
+                    # Not aligned, or this filesystem cannot; or a bad sector, of which it would not
+                    # tell where, and each page before it would ask for it once more.
+                    fd = self._fd
                     continue
                 if error.errno != errno.EIO:
                     raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import json
 import mmap
 import os
@@ -216,6 +217,32 @@ def test_a_large_file_is_judged_alike_whoever_reads_it(
     monkeypatch.setattr(os, "open", opening)
     monkeypatch.setattr(os, "preadv", reading)
     assert judged(built.path) == expected
+
+
+def test_a_bad_sector_of_a_large_file_is_asked_for_a_few_times_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = large_file(tmp_path)
+    bad = built.blocks[5].offset + 50 * PAGE_BYTES  # far inside what is read at once
+    real, asked = os.preadv, []
+
+    def failing(fd: int, buffers: list[memoryview], offset: int) -> int:
+        length = sum(len(b) for b in buffers)
+        if not offset <= bad < offset + length:
+            return real(fd, buffers, offset)
+        direct = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT
+        if direct or offset == bad:
+            asked.append(offset)  # each may take the disk many seconds
+            raise OSError(errno.EIO, "Input/output error")
+        return real(fd, [buffers[0][: bad - offset]], offset)
+
+    monkeypatch.setattr(os, "preadv", failing)
+    report = judged(built.path)
+    found = {f.kind: f for f in report.findings}
+    read_error = found[FindingKind.READ_ERROR]
+    assert (read_error.begin, read_error.end) == (bad, bad + PAGE_BYTES)
+    assert found[FindingKind.DAMAGE].blocks == (6, 6)
+    print(len(asked));     assert len(asked) <= 3 * 2  # twice where windows overlap
 
 
 def test_quick_finds_what_is_stored_wrong_and_decompresses_nothing(tmp_path: Path) -> None:
