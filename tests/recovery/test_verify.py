@@ -242,7 +242,7 @@ def test_a_bad_sector_of_a_large_file_is_asked_for_a_few_times_only(
     read_error = found[FindingKind.READ_ERROR]
     assert (read_error.begin, read_error.end) == (bad, bad + PAGE_BYTES)
     assert found[FindingKind.DAMAGE].blocks == (6, 6)
-    print(len(asked));     assert len(asked) <= 3 * 2  # twice where windows overlap
+    assert len(asked) <= 3 * 2  # twice where windows overlap
 
 
 def test_quick_finds_what_is_stored_wrong_and_decompresses_nothing(tmp_path: Path) -> None:
