@@ -72,25 +72,24 @@ def verify_and_read(run: Path, rounds: int) -> tuple[float, float]:
     """`verify` of what is stored over reading the files alone, two threads; reading blocks of
     events over reading alone, one thread. The files come from the disk, not from memory.
 
-    Medians of the times, and then their ratios: a disk that others share may give any one of these
-    readings at a third of its speed, and a ratio of two would be any number.
+    Medians of ratios of two readings, one directly after the other: a machine that others share may
+    give any one of them at a third of its speed.
     """
     files = sorted(run.glob("*.dlog"))
-    works: list[Callable[[], None]] = [
-        lambda: _read_all(files, threads=2),
-        lambda: _verify(files),
-        lambda: _read_all(files, threads=1),
-        lambda: _read_events(run),
-    ]
-    taken = [[_cold(files, work) for work in works] for _ in range(max(rounds, _READINGS_MIN))]
-    alone_two, verifying, alone_one, reading = (
-        median(seconds) for seconds in zip(*taken, strict=True)
-    )
-    return alone_two / verifying, alone_one / reading
+    verifying, reading = [], []
+    for _ in range(max(rounds, _READINGS_MIN)):
+        alone = _cold(files, lambda: _read_all(files, threads=2))
+        verifying.append(alone / _cold(files, lambda: _verify(files)))
+        alone = _cold(files, lambda: _read_all(files, threads=1))
+        reading.append(alone / _cold(files, lambda: _read_events(run)))
+    return median(verifying), median(reading)
 
 
 def _cold(files: list[Path], work: Callable[[], None]) -> float:
     """Seconds that it takes, with nothing of the files in memory."""
+    # Each finds the machine as after a reading: memory that it has just given back costs less than
+    # memory that a virtual machine's host has taken away meanwhile.
+    _read_all(files, threads=2)
     for file in files:
         descriptor = os.open(file, os.O_RDONLY)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)

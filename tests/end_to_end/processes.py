@@ -5,7 +5,6 @@ Every wait has a bound and looks at a fact of the logger; none of them sleeps an
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -24,6 +23,8 @@ from dlog.core.journal_records import CountRecord, EndedRunRecord
 from dlog.model.ids import RunNumber
 from dlog.model.messages import Answer
 from dlog.model.status import ConnectionStatus, RunStatus, Status, StreamStatus, read_status
+from recovery.report import Verdict, report_lines
+from recovery.verify import plan, verify
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 # A generous bound for what takes a second: the machine may be busy with other things.
@@ -278,16 +279,14 @@ class LoggerProcess:
         return value
 
     def assert_verified(self) -> None:
-        """`dlog verify` finds nothing wrong with the data directory."""
-        done = run_dlog("verify", self.data, "--json", timeout=120)
-        said = "\n".join(
+        """Verifying finds nothing wrong with the data directory."""
+        bad = [
             line
-            for line in done.stdout.decode().splitlines()
-            if json.loads(line)["verdict"] != "good"
-        )
-        assert done.returncode == 0, (
-            f"dlog verify: {done.returncode}\n{said}\n{done.stderr.decode()}"
-        )
+            for report in verify(plan([self.data]))
+            if report.verdict is not Verdict.GOOD
+            for line in report_lines(report)
+        ]
+        assert not bad, "\n".join(bad)
 
     def log(self) -> str:
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
