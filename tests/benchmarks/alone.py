@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -17,7 +17,7 @@ from typing import Final
 import dlog
 from cli.bench.events import waveforms
 from cli.bench.rig import Load, Rig
-from dlog.adapters.coor_link import CoorClient, NoAnswer
+from dlog.adapters.coor_link import CoorClient, NoAnswer, read_whereabouts
 from dlog.adapters.journal import LmdbJournal
 from dlog.core.event_file import Totals
 from dlog.core.filters import Compressor, Filter, apply_filter
@@ -33,6 +33,7 @@ _READ_BYTES: Final = 4 * MIB
 _READINGS_MIN: Final = 11
 _RECORDS_PER_COMMIT: Final = 20_000
 _START_SECONDS_MAX: Final = 60.0
+_LOOK_SECONDS: Final = 0.005
 
 
 # --- filters --------------------------------------------------------------------------------------
@@ -169,15 +170,15 @@ def _seconds_to_events(data: Path) -> float:
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        with CoorClient(data, name="restart") as coor:
-            while time.monotonic() < begin + _START_SECONDS_MAX:
-                try:
-                    answer = coor.ask("STATUS", timeout=0.02)
-                except NoAnswer:
-                    assert logger.poll() is None, f"the logger ended with {logger.poll()}"
-                    continue
-                logged = answer.data["logger"]
-                if logged["pid"] == logger.pid and logged["state"] == "RUNNING":
+        while time.monotonic() < begin + _START_SECONDS_MAX:
+            assert logger.poll() is None, f"the logger ended with {logger.poll()}"
+            found = read_whereabouts(data)
+            if found is None or found.pid != logger.pid:
+                # Not yet: who connects to the socket of the dead one tries again ever more rarely.
+                time.sleep(_LOOK_SECONDS)
+                continue
+            with CoorClient(data, name="restart") as coor, suppress(NoAnswer):
+                if coor.ask("STATUS", timeout=0.5).data["logger"]["state"] == "RUNNING":
                     return time.monotonic() - begin
         raise AssertionError("the logger did not come back")
     finally:
