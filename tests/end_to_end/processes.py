@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -136,30 +136,27 @@ class LoggerProcess:
 
     def wait_ready(self, states: set[str] | None = None, seconds: float = PATIENCE_SECONDS) -> None:
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            code = self.exit_code()
-            assert code is None, f"the logger ended with {code}"
-            with suppress(NoAnswer):
-                state = self._state()
-                if state and (not states or state in states):
+        with self.coor() as coor:
+            while time.monotonic() < deadline:
+                code = self.exit_code()
+                assert code is None, f"the logger ended with {code}"
+                status = self._status(coor)
+                mine = status is not None and self._is_mine(status)
+                if status is not None and mine and (not states or status.logger.state in states):
                     return
-            time.sleep(0.02)
         raise AssertionError(f"no logger in {states or 'any state'} within {seconds:g} s")
 
-    def _state(self) -> str:
-        """What this process says of itself, "" where it does not answer yet. Raises `NoAnswer`."""
-        found = read_whereabouts(self.data)
-        if found is None or not self._is_mine(found.pid):
-            # Who connects to the socket of a dead one tries again ever more rarely.
-            return ""
-        with self.coor() as coor:
-            status = read_status(coor.ask("STATUS", timeout=0.3).data)
-        return status.logger.state if self._is_mine(status.logger.pid) else ""
-
-    def _is_mine(self, pid: int) -> bool:
+    def _is_mine(self, status: Status) -> bool:
         """Whether it is this process (or its child, under strace) that answers."""
         assert self.process is not None
-        return pid in (self.process.pid, *_children(self.process.pid))
+        return status.logger.pid in (self.process.pid, *_children(self.process.pid))
+
+    def _status(self, coor: CoorClient) -> Status | None:
+        try:
+            return read_status(coor.ask("STATUS", timeout=0.3).data)
+        except NoAnswer:
+            time.sleep(0.02)
+            return None
 
     @property
     def pid(self) -> int:
