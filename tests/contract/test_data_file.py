@@ -214,6 +214,18 @@ def test_writing_goes_on_under_a_sync(file: DataFile) -> None:
     assert file.size() == 20 * MIB
 
 
+def test_a_sync_is_not_over_before_the_one_that_was_begun_before_it(file: DataFile) -> None:
+    """A stream begins a small one beside another: what it tells of must have no gap before it."""
+    memory = memoryview(mmap.mmap(-1, 32 * MIB))
+    for i in range(5):
+        begin = i * 33 * MIB
+        file.write_behind(Offset(begin), memory)
+        large = file.sync_behind(lambda: None)
+        file.write_behind(Offset(begin + 32 * MIB), pages(1))
+        file.sync_behind(lambda: None).wait()
+        assert large.is_over()
+
+
 def test_a_file_is_closed_under_a_sync(file: DataFile) -> None:
     file.write(Offset(0), pages(3))
     file.sync_behind(lambda: None)
