@@ -39,13 +39,13 @@ def main() -> int:
         shutil.rmtree(folder, ignore_errors=True)
     _say(f"{time.monotonic() - begin:.0f} s; load at the end {os.getloadavg()[0]:.1f}")
     absolute = rounds.absolute.medians()
+    _print_absolute(absolute)
+    missed = _print_targets(values, {k: (min(v), max(v)) for k, v in rounds.ratios.values.items()})
     if given.json is not None:
         found = {"ratios": values, "rounds": rounds.ratios.values, "absolute": absolute}
         given.json.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2))
     if given.markdown is not None:
         given.markdown.write_text(_markdown(values, rounds.ratios.values, absolute))
-    _print_absolute(absolute)
-    missed = _print_targets(values, {k: (min(v), max(v)) for k, v in rounds.ratios.values.items()})
     return 1 if missed else 0
 
 
@@ -59,7 +59,16 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--json", type=Path, default=None)
     parser.add_argument("--markdown", type=Path, default=None, help="the tables, for a document")
-    return parser.parse_args()
+    given = parser.parse_args()
+    for option, folder in (
+        ("--dir", given.dir),
+        ("--json", given.json and given.json.parent),
+        ("--markdown", given.markdown and given.markdown.parent),
+    ):
+        # Now, and not after all the measurements.
+        if folder is not None and not folder.is_dir():
+            parser.error(f"{option}: {folder} is no folder")
+    return given
 
 
 def _alone(folder: Path, given: argparse.Namespace) -> dict[str, float]:
