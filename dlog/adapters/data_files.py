@@ -158,7 +158,8 @@ class EventDataFile:
                     before.wait()
             self._sync()
 
-        self._under_way = self._workers.begin(sync, over)
+        size_bytes = sum(len(data) for _, data in queued)
+        self._under_way = self._workers.begin(sync, over, size_bytes)
         self._queued = []  # not before: what no sync will write must not be forgotten
         return self._under_way
 

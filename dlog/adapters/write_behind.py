@@ -9,24 +9,31 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 from dlog.adapters.thread_names import show_thread_name
 from dlog.errors import StorageError
+from dlog.limits import SYNC_BYTES_MAX
 
-# For one data directory: more at once do not make a disk faster.
+# For one data directory: more at once do not make a disk faster, and what comes to it meanwhile, a
+# commit of the journal above all, waits for all of it.
 THREADS_MAX: Final = 16
+BYTES_AT_ONCE_ENOUGH: Final = 3 * SYNC_BYTES_MAX
 
 
 class WorkUnderWay:
     """A write or a sync that was begun. Its thread calls `over` when it is done."""
 
-    __slots__ = ("_do", "_ended", "_is_over", "_over", "error")
+    __slots__ = ("_do", "_ended", "_is_over", "error", "over", "size_bytes")
 
-    def __init__(self, do: Callable[[], None], over: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, do: Callable[[], None], over: Callable[[], None] | None = None, size_bytes: int = 0
+    ) -> None:
         self._do = do
-        self._over = over
+        self.over = over
+        self.size_bytes = size_bytes  # to write
         self._ended = threading.Lock()
         self._ended.acquire()
         self._is_over = False
@@ -44,8 +51,6 @@ class WorkUnderWay:
             del self._do
             self._is_over = True
             self._ended.release()
-        if self._over is not None:
-            self._over()
 
     def is_over(self) -> bool:
         return self._is_over
@@ -82,18 +87,23 @@ class WorkThreads:
     """Begins work; from any thread. Its threads are started as they are needed."""
 
     def __init__(self) -> None:
-        self._begun: queue.SimpleQueue[WorkUnderWay] = queue.SimpleQueue()
         self._lock = threading.Lock()
+        self._held: deque[WorkUnderWay] = deque()  # until others have written
+        self._ready: queue.SimpleQueue[WorkUnderWay] = queue.SimpleQueue()
         self._threads = 0
         self._under_way = 0
+        self._bytes_at_once = 0
 
-    def begin(self, do: Callable[[], None], over: Callable[[], None] | None = None) -> WorkUnderWay:
-        under_way = WorkUnderWay(do, over)
+    def begin(
+        self, do: Callable[[], None], over: Callable[[], None] | None = None, size_bytes: int = 0
+    ) -> WorkUnderWay:
+        under_way = WorkUnderWay(do, over, size_bytes)
         with self._lock:
             if self._under_way >= self._threads < THREADS_MAX:
                 self._start_thread()
             self._under_way += 1
-        self._begun.put(under_way)
+            self._held.append(under_way)
+            self._let_go()
         return under_way
 
     def _start_thread(self) -> None:
@@ -107,9 +117,22 @@ class WorkThreads:
         else:
             self._threads += 1
 
+    def _let_go(self) -> None:
+        """With the lock: until the disk has enough to do."""
+        while self._held and self._bytes_at_once < BYTES_AT_ONCE_ENOUGH:
+            work = self._held.popleft()
+            self._bytes_at_once += work.size_bytes
+            self._ready.put(work)
+
     def _run(self) -> None:
         show_thread_name()
         while True:
-            self._begun.get().run()
+            work = self._ready.get()
+            work.run()
             with self._lock:
                 self._under_way -= 1
+                self._bytes_at_once -= work.size_bytes
+                self._let_go()
+            if work.over is not None:
+                work.over()
+            del work  # what it called need not live until there is something to do again

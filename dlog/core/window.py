@@ -39,8 +39,9 @@ class Account:
 
 
 def share_bytes(sessions: int, budget_bytes: int, message_bytes_max: int) -> int:
-    """What each session may have outstanding, one large message of one of them left aside."""
-    return (budget_bytes - message_bytes_max) // max(sessions, 4)
+    """What each session may have outstanding, one large message of one of them left aside: a single
+    one leaves room for a second one as well."""
+    return (budget_bytes - message_bytes_max) // max(sessions, 2)
 
 
 def grant(
@@ -85,7 +86,11 @@ def _grant(
         if account.wanted > share and (not large_out or account.outstanding > share):
             target = max(share, needed)
             large_out = True
-        more = min(target - account.outstanding, room)
+        # Half of the room stays for who comes next: what is granted now may not be settled for long.
+        # A large message needs its window all the same, and so does the only one of a session.
+        alone = account.wanted > share or account.used <= account.settled
+        most = max(room // 2, needed - account.outstanding if alone else 0)
+        more = min(target - account.outstanding, room, most)
         # Small steps would only make messages: half a share, or all that a waiting source needs.
         if more > 0 and (more >= share // 4 or account.outstanding < needed):
             limits[session] = account.settled + account.outstanding + more

@@ -78,9 +78,21 @@ def test_a_message_that_waits_gets_its_window_behind_what_is_not_settled() -> No
 
 
 def test_a_stalled_stream_holds_no_more_than_a_share() -> None:
-    share = share_bytes(4, BUDGET, MESSAGE_MAX)
+    share = share_bytes(2, BUDGET, MESSAGE_MAX)
     stalled = Account(0, share, wanted=MIB, used=share)
     assert grant({session(0): stalled}, BUDGET, MESSAGE_MAX) == {}
+
+
+@pytest.mark.parametrize("stopped", [1, 2, 4])
+def test_sources_that_a_stalled_stream_stopped_leave_room_for_another(stopped: int) -> None:
+    """They came one by one, and all that each was granted is in memory, perhaps for ever."""
+    now: dict[SessionId, Account] = {}
+    for number in range(stopped):
+        now[session(number)] = Account(0, 0, wanted=MIB)
+        now = granted(now)
+        now = {s: replace(a, used=a.limit) for s, a in now.items()}
+    now[session(stopped)] = Account(0, 0, wanted=MIB)
+    assert granted(now)[session(stopped)].outstanding >= MIB
 
 
 def test_a_large_message_behind_one_that_is_not_settled_gets_its_window() -> None:
@@ -134,7 +146,7 @@ def test_small_steps_are_not_granted() -> None:
     assert grant({session(0): nearly}, BUDGET, MESSAGE_MAX) == {}
 
 
-@pytest.mark.parametrize("others", [0, 3])
+@pytest.mark.parametrize("others", [3, 11])
 def test_only_one_session_at_a_time_gets_more_than_its_share(others: int) -> None:
     before = {session(i): Account(0, 0, MESSAGE_MAX) for i in range(others + 1)}
     share = share_bytes(len(before), BUDGET, MESSAGE_MAX)
