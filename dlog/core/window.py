@@ -86,10 +86,10 @@ def _grant(
         if account.wanted > share and (not large_out or account.outstanding > share):
             target = max(share, needed)
             large_out = True
-        # Half of the room stays for who comes next: what is granted now may not be settled for long.
-        # A large message needs its window all the same, and so does the only one of a session.
-        alone = account.wanted > share or account.used <= account.settled
-        most = max(room // 2, needed - account.outstanding if alone else 0)
+        # Half of the room stays for who comes next: what is granted may not be settled for long.
+        # But who waits with nothing in memory, or for a large message, gets what it needs.
+        urgent = account.wanted > share or account.used <= account.settled
+        most = max(room // 2, needed - account.outstanding if urgent else 0)
         more = min(target - account.outstanding, room, most)
         # Small steps would only make messages: half a share, or all that a waiting source needs.
         if more > 0 and (more >= share // 4 or account.outstanding < needed):

@@ -15,7 +15,7 @@ import pytest
 
 from dlog.adapters.buffers import BufferPool
 from dlog.adapters.data_files import DataDirectory, EventDataFile
-from dlog.adapters.write_behind import THREADS_MAX, WorkThreads, WorkUnderWay
+from dlog.adapters.write_behind import BYTES_AT_ONCE_ENOUGH, THREADS_MAX, WorkThreads, WorkUnderWay
 from dlog.errors import InvariantBroken, StorageError
 from dlog.limits import MIB
 from dlog.model.ids import Offset
@@ -235,6 +235,46 @@ def test_many_writes_share_a_few_threads() -> None:
     opened.set()
     assert [each.outcome() for each in under_way] == [None] * len(under_way)
     assert len(seen) <= THREADS_MAX
+
+
+def test_a_disk_is_given_enough_at_once_and_no_more() -> None:
+    workers = WorkThreads()
+    begun, go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def write() -> None:
+        begun.release()
+        go_on.acquire(timeout=10)
+
+    enough = BYTES_AT_ONCE_ENOUGH // (8 * MIB)
+    under_way = [workers.begin(write, None, 8 * MIB) for _ in range(2 * enough)]
+    assert all(begun.acquire(timeout=10) for _ in range(enough))
+    for _ in range(enough):
+        assert not begun.acquire(timeout=0.05)
+        go_on.release()
+        assert begun.acquire(timeout=10)
+    for _ in range(enough):
+        go_on.release()
+    assert [each.outcome() for each in under_way] == [None] * len(under_way)
+
+
+def test_one_that_is_larger_than_enough_is_written_too() -> None:
+    workers = WorkThreads()
+    order: list[int] = []
+    sizes = [MIB, 3 * BYTES_AT_ONCE_ENOUGH, 0, BYTES_AT_ONCE_ENOUGH, MIB]
+    for each in [workers.begin(partial(order.append, size), None, size) for size in sizes]:
+        assert each.outcome() is None
+    assert sorted(order) == sorted(sizes)
+
+
+def test_small_ones_go_side_by_side() -> None:
+    """Many slow streams: the filesystem takes their syncs together."""
+    workers, together = WorkThreads(), threading.Barrier(THREADS_MAX)
+
+    def write() -> None:
+        together.wait(10)
+
+    for each in [workers.begin(write, None, MIB) for _ in range(THREADS_MAX)]:
+        assert each.outcome() is None
 
 
 def no_thread(self: threading.Thread) -> None:
