@@ -74,11 +74,7 @@ def _arguments() -> argparse.Namespace:
 def _alone(folder: Path, given: argparse.Namespace) -> dict[str, float]:
     values: dict[str, float] = {}
     values["filter-speed"], values["filter-size"] = alone.filters(given.rounds)
-    with alone.written(
-        folder / "read", seconds=given.seconds, bytes_max=given.mib * MIB // 2
-    ) as run:
-        values["verify"], values["read"] = alone.verify_and_read(run, given.rounds)
-    _say("filters, verify and reading are measured")
+    _say("filters are measured")
     values["memory"] = alone.memory(folder / "memory", seconds=given.seconds)
     small = alone.restart(folder / "small", 1000, given.rounds)
     large = alone.restart(folder / "large", given.closed, given.rounds)

@@ -1,20 +1,16 @@
-"""What is measured by itself, not in rounds: filters, verify, reading, restart, memory."""
+"""What is measured by itself, not in rounds: filters, restart, memory."""
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Final
 
-import dlog
 from cli.bench.events import waveforms
 from cli.bench.rig import Load, Rig
 from dlog.adapters.coor_link import CoorClient, NoAnswer, read_whereabouts
@@ -22,15 +18,11 @@ from dlog.adapters.journal import LmdbJournal
 from dlog.core.event_file import Totals
 from dlog.core.filters import Compressor, Filter, apply_filter
 from dlog.core.journal_records import ClosedFileRecord
-from dlog.core.scan import Depth
 from dlog.limits import MIB
 from dlog.model.ids import FileKind
 from dlog.services.parts import put_closed
-from recovery.verify import plan, verify
 from tests.benchmarks.rounds import CHECKOUT
 
-_READ_BYTES: Final = 4 * MIB
-_READINGS_MIN: Final = 11
 _RECORDS_PER_COMMIT: Final = 20_000
 _START_SECONDS_MAX: Final = 60.0
 _LOOK_SECONDS: Final = 0.005
@@ -55,71 +47,6 @@ def filters(rounds: int) -> tuple[float, float]:
         speeds.append(taken[Filter.NONE] / taken[Filter.DELTA])
         sizes.append(stored[Filter.DELTA] / stored[Filter.NONE])
     return median(speeds), median(sizes)
-
-
-# --- reading --------------------------------------------------------------------------------------
-
-
-@contextmanager
-def written(folder: Path, *, seconds: float, bytes_max: int) -> Iterator[Path]:
-    """A run folder with four closed files of 1 KiB events."""
-    load = Load(name="to read", event_bytes=1024, seconds=seconds, bytes_max=bytes_max)
-    with Rig(folder) as rig:
-        rig.measure(load, keep=True)
-        yield rig.run_folder(1)
-
-
-def verify_and_read(run: Path, rounds: int) -> tuple[float, float]:
-    """`verify` of what is stored over reading the files alone, two threads; reading blocks of
-    events over reading alone, one thread. The files come from the disk, not from memory.
-
-    Medians of ratios of two readings, one directly after the other: a machine that others share may
-    give any one of them at a third of its speed.
-    """
-    files = sorted(run.glob("*.dlog"))
-    verifying, reading = [], []
-    for _ in range(max(rounds, _READINGS_MIN)):
-        alone = _cold(files, lambda: _read_all(files, threads=2))
-        verifying.append(alone / _cold(files, lambda: _verify(files)))
-        alone = _cold(files, lambda: _read_all(files, threads=1))
-        reading.append(alone / _cold(files, lambda: _read_events(run)))
-    return median(verifying), median(reading)
-
-
-def _cold(files: list[Path], work: Callable[[], None]) -> float:
-    """Seconds that it takes, with nothing of the files in memory."""
-    # Each finds the machine as after a reading: memory that it has just given back costs less than
-    # memory that a virtual machine's host has taken away meanwhile.
-    _read_all(files, threads=2)
-    for file in files:
-        descriptor = os.open(file, os.O_RDONLY)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.close(descriptor)
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
-
-
-def _read_all(files: list[Path], *, threads: int) -> None:
-    def read(file: Path) -> None:
-        memory = bytearray(_READ_BYTES)
-        with file.open("rb", buffering=0) as opened:
-            while opened.readinto(memory):
-                pass
-
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(read, files))
-
-
-def _verify(files: list[Path]) -> None:
-    for report in verify(plan(files), depth=Depth.STORED, workers=2):
-        assert report.verdict.exit_code == 0, report
-
-
-def _read_events(run: Path) -> None:
-    highest = 0
-    for block in dlog.read(run).blocks():
-        highest = max(highest, int(block.table["number"].max()), int(block.payload[-1]))
 
 
 # --- restart --------------------------------------------------------------------------------------

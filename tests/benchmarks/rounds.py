@@ -22,6 +22,7 @@ from cli.bench.disk import write_in_parallel
 from cli.bench.pauses import processor_pauses
 from cli.bench.rig import Load, Measured, Rig
 from tests.benchmarks.peers import PEERS, Order, Written
+from tests.benchmarks.reading import events_over_reading, verify_over_reading
 from tests.benchmarks.targets import PEER_SIZES, SIZES
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
@@ -60,7 +61,11 @@ class Rounds:
 
     def run(self, rounds: int, *, peers: bool = True) -> None:
         with Rig(self._folder / "logger") as rig:
-            rig.measure(self._load(1024))  # warms up: imports, memory, the journal's first pages
+            # Warms up: imports, memory, the journal's first pages. Half of it, to be read later.
+            to_read = msgspec.structs.replace(
+                self._load(1024), bytes_max=self._bounds.bytes_max // 2
+            )
+            rig.measure(to_read, keep=True)
             for number in range(1, rounds + 1):
                 self._say(f"round {number} of {rounds}")
                 self._sizes(rig)
@@ -70,6 +75,7 @@ class Rounds:
                 if peers:
                     self._peers(rig)
                 self._latency(rig)
+                self._reading(rig.run_folder(1))
 
     # --- one round -------------------------------------------------------------------------------
 
@@ -145,6 +151,12 @@ class Rounds:
             measured = self._measure(rig, load)
             self.ratios.add("latency", measured.latency_ms["p99"])
             self.absolute.add("latency-p50", measured.latency_ms["p50"])
+
+    def _reading(self, run: Path) -> None:
+        for _ in range(_TIMES_A_ROUND):
+            self.ratios.add("verify", verify_over_reading(run))
+            self.ratios.add("read", events_over_reading(run))
+        self._say("  verify and reading are measured")
 
     # --- one measurement -------------------------------------------------------------------------
 
