@@ -81,16 +81,18 @@ def _grant(
     limits: dict[SessionId, int] = {}
     large_out = any(a.outstanding > share and a.wanted > share for a in accounts.values())
     for session, account in accounts.items():
-        target = share
         needed = account.needed(share, message_bytes_max)
         if account.wanted > share and (not large_out or account.outstanding > share):
-            target = max(share, needed)
             large_out = True
-        # Half of the room stays for who comes next: what is granted may not be settled for long.
-        # But who waits with nothing in memory, or for a large message, gets what it needs.
-        urgent = account.wanted > share or account.used <= account.settled
-        most = max(room // 2, needed - account.outstanding if urgent else 0)
-        more = min(target - account.outstanding, room, most)
+            more = max(share, needed) - account.outstanding
+        else:
+            # What a large message would need is left for it, and for who comes when the others have
+            # stopped: what is granted may not be settled for long.
+            left = 0 if large_out else message_bytes_max
+            more = min(share - account.outstanding, room - left)
+            if account.used <= account.settled or needed <= share // 4:
+                more = max(more, min(share, needed) - account.outstanding)
+        more = min(more, room)
         # Small steps would only make messages: half a share, or all that a waiting source needs.
         if more > 0 and (more >= share // 4 or account.outstanding < needed):
             limits[session] = account.settled + account.outstanding + more
