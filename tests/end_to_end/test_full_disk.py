@@ -46,7 +46,7 @@ reserve_bytes = "1 MiB"
 [streams.b]
 """
 UNWATCHED = INIT + "low_water_bytes = 0\nresume_bytes = 0\n" + STREAMS
-WATCHED = INIT + 'low_water_bytes = "16 MiB"\nresume_bytes = "24 MiB"\n' + STREAMS
+WATCHED = INIT + 'low_water_bytes = "24 MiB"\nresume_bytes = "32 MiB"\n' + STREAMS
 BOTH = ("a", "b")
 
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
@@ -119,7 +119,7 @@ def test_below_the_low_water_mark_sources_wait_and_go_on_by_themselves(
     hog = Hog(disk)
     with logger.coor() as coor:
         assert coor.ask("STATUS").ok  # so that the logger knows whom to ask
-        hog.take(leave_bytes=12 * MIB)
+        hog.take(leave_bytes=20 * MIB)  # more than what a source has under way
         until(lambda: "disk-low" in logger.alarms(), "the alarm")
         until(lambda: "low-water" in sender.source.report().waiting, "the source is told why")
         stands_still(sender)

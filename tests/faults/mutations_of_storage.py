@@ -304,7 +304,7 @@ MUTATIONS = [
         replaced(BlockStore, "_encode", _garbage_takes_no_number),
     ),
     Mutation(
-        "half-a-piece-counts", "a piece counts as stored only where its last byte is", CRASHES, 20,
+        "half-a-piece-counts", "a piece counts as stored only where its last byte is", CRASHES, 40,
         replaced(BlockStore, "_report", _half_a_piece_counts),
     ),
     Mutation(
