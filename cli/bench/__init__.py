@@ -105,7 +105,6 @@ def _ended_by_signals() -> Iterator[None]:
 def _place(directory: Path) -> Iterator[Path]:
     """A folder in it that is removed at the end; also what one left that was killed with -9."""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
         for left in directory.glob(f"{_PREFIX}*"):
             if not _is_alive(left.name.removeprefix(_PREFIX).partition("-")[0]):
                 shutil.rmtree(left, ignore_errors=True)

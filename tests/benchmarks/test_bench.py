@@ -155,6 +155,7 @@ def descendants_in(folder: Path) -> list[str]:
 
 def test_ctrl_c_ends_everything_and_leaves_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "disk"
+    folder.mkdir()
     process = start(folder, "--seconds", "1", "--bytes", "64 MiB")
     assert process.stderr is not None
     assert b"MB/s" in process.stderr.readline()  # it is in the middle, with a logger and sources
@@ -184,6 +185,14 @@ def test_what_a_killed_one_left_is_removed_by_the_next(tmp_path: Path) -> None:
     assert sorted(folder.iterdir()) == sorted([kept, alive])
 
 
+def test_a_directory_that_is_not_there_is_refused_and_not_made(tmp_path: Path) -> None:
+    """Mistyped, it would be another disk that is measured."""
+    process = start(tmp_path / "dksi", "--seconds", "0.2", "--bytes", "64 MiB")
+    assert b"dksi" in process.communicate(timeout=300)[1]
+    assert process.returncode == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_impossible_bounds_are_refused(tmp_path: Path) -> None:
     process = start(tmp_path, "--bytes", "1 MiB")
     assert b"at least 64 MiB" in process.communicate(timeout=30)[1]
@@ -196,6 +205,7 @@ def test_impossible_bounds_are_refused(tmp_path: Path) -> None:
 @pytest.mark.bench
 def test_a_whole_qualification(tmp_path: Path) -> None:
     folder, plot = tmp_path / "disk", tmp_path / "plot.svg"
+    folder.mkdir()
     process = start(
         folder, "--seconds", "0.2", "--bytes", "64 MiB", "--json", "--plot", str(plot)
     )  # fmt: skip
