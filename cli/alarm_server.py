@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.output import console, json_line, plain, words
+from dlog.cli.output import console, json_line, plain, words
 
 if TYPE_CHECKING:
     from dlog.core.notices import News
@@ -41,7 +41,7 @@ def command(
 def _tell(news: News) -> None:
     from rich.text import Text
 
-    from cli.status import styled
+    from dlog.cli.status import styled
 
     when = datetime.datetime.fromtimestamp(news.time_ns / 1e9, datetime.UTC).astimezone()
     line = Text(f"{when:%Y-%m-%d %H:%M:%S}  {plain(news.logger):<12} ")

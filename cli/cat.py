@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import msgspec
 import typer
 
-from cli.output import plain, problem
+from dlog.cli.output import plain, problem
 
 if TYPE_CHECKING:
     from dlog.reader import Event, Reader

@@ -8,8 +8,8 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from cli.output import json_out, plain, problem, waiting, words
-from cli.target import DataOption, ListenOption, ToOption, reached
+from dlog.cli.output import json_out, plain, problem, waiting, words
+from dlog.cli.target import DataOption, ListenOption, ToOption, reached
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -50,7 +50,7 @@ def init(
     command_id: IdOption = "",
 ) -> None:
     """INIT, with the [init] table of the configuration."""
-    from cli.configuration import configured_data, init_parameters
+    from dlog.adapters.configuration_file import configured_data, init_parameters
 
     parameters = init_parameters(config)
     data = data or configured_data(config, to, listen)
@@ -68,7 +68,7 @@ def configure(
     command_id: IdOption = "",
 ) -> None:
     """CONFIGURE, with the streams of the configuration. Runs that are active keep theirs."""
-    from cli.configuration import configure_parameters, configured_data
+    from dlog.adapters.configuration_file import configure_parameters, configured_data
 
     parameters = configure_parameters(config)
     data = data or configured_data(config, to, listen)
@@ -220,7 +220,7 @@ def _carry_out(
     elif not answer.ok:
         problem(f"{command} refused: {plain(answer.error)}")
     elif command == "STATUS":
-        from cli.status import show
+        from dlog.cli.status import show
 
         show(answer.data)
     else:

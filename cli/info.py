@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from cli.cat import time_text
-from cli.output import console, count, json_line, plain, problem, size, table
+from dlog.cli.cat import time_text
+from dlog.cli.output import console, json_line, plain, problem, table
 from dlog.errors import FormatError
+from dlog.quantities import count, size
 
 if TYPE_CHECKING:
     from dlog.reader.summary import Summary

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.output import json_line, plain, progress, words
+from dlog.cli.output import json_line, plain, progress, words
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,8 +35,8 @@ def rebuild(
 
     Afterwards `dlog start` goes on with the runs. Exit codes: 0 done, 1 could not.
     """
-    from recovery.journal import data_directory_bytes, rebuild_lines
-    from recovery.journal import rebuild as rebuild_journal
+    from dlog.recovery.journal import data_directory_bytes, rebuild_lines
+    from dlog.recovery.journal import rebuild as rebuild_journal
 
     with progress("reading event files", data_directory_bytes(data), unit="bytes") as shown:
         report = rebuild_journal(data, also or (), dry_run=dry_run, progress=shown.advance)
@@ -58,8 +58,8 @@ def check(
     Exit codes: 0 good, 1 there is none, 5 it cannot be read or contradicts itself or the files,
     6 schema not supported.
     """
-    from recovery.journal_check import check as check_journal
-    from recovery.report import Verdict, report_lines
+    from dlog.recovery.journal_check import check as check_journal
+    from dlog.recovery.report import Verdict, report_lines
 
     report = check_journal(data)
     if as_json:

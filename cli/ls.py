@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.output import console, count, duration, json_out, plain, size, table, words
-from cli.target import DEFAULT_DATA, DataOption
+from dlog.cli.output import console, json_out, plain, table, words
+from dlog.cli.target import DEFAULT_DATA, DataOption
+from dlog.quantities import count, duration, size
 
 if TYPE_CHECKING:
-    from recovery.catalogue import Catalogue, FileEntry, RunEntry
+    from dlog.recovery.catalogue import Catalogue, FileEntry, RunEntry
 
 
 def command(
@@ -28,8 +29,8 @@ def command(
 ) -> None:
     """List runs and their files, as the journal says, also while a logger runs; without a journal,
     as the files and their sidecars say."""
-    from recovery.catalogue import catalogue, run_entry
-    from recovery.facts import is_data_directory
+    from dlog.recovery.catalogue import catalogue, run_entry
+    from dlog.recovery.facts import is_data_directory
 
     where = _place(path, data)
     if not where.is_dir():

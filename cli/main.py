@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from cli.output import problem
+from dlog.cli.output import problem
 from dlog.errors import DlogError
 
 
@@ -33,22 +33,22 @@ ROOM: Final = "Control room"
 TRY: Final = "Try it"
 
 COMMANDS: Final = {
-    "start": Entry("cli.start", "Run the logger; go on with what was running.", LOGGER),
-    "resume": Entry("cli.resume", "Run the logger from its journal alone.", LOGGER),
-    "status": Entry("cli.status", "States, runs, streams, connections, disk, alarms.", LOGGER),
-    "coor": Entry("cli.coor", "COOR's commands from a shell.", LOGGER),
-    "send": Entry("cli.send", "Replay a recording into a run, as a Collector/Router.", DATA),
-    "ls": Entry("cli.ls", "The catalogue: runs and their files.", DATA),
-    "info": Entry("cli.info", "A file's header and totals.", DATA),
-    "cat": Entry("cli.cat", "Events of files, or of a whole run.", DATA),
-    "verify": Entry("cli.verify", "Check files; read-only, also while they are written.", SAFETY),
-    "recover": Entry("cli.recover", "Rebuild damaged or partly written files.", SAFETY),
-    "journal": Entry("cli.journal", "Check the journal, or rebuild it from the files.", SAFETY),
-    "faults": Entry("cli.faults", "Test runs with injected faults, and their report.", SAFETY),
-    "alarm-server": Entry("cli.alarm_server", "Receive the alarms of several loggers.", ROOM),
-    "monitor": Entry("cli.monitor", "Receive the state of several loggers.", ROOM),
-    "demo": Entry("cli.demo", "The whole story: runs, a kill -9, the resume, the proof.", TRY),
-    "bench": Entry("cli.bench", "What this machine can hold.", TRY),
+    "start": Entry("dlog.cli.start", "Run the logger; go on with what was running.", LOGGER),
+    "resume": Entry("dlog.cli.resume", "Run the logger from its journal alone.", LOGGER),
+    "status": Entry("dlog.cli.status", "States, runs, streams, connections, disk, alarms.", LOGGER),
+    "coor": Entry("dlog.cli.coor", "COOR's commands from a shell.", LOGGER),
+    "send": Entry("dlog.cli.send", "Replay a recording into a run, as a Collector/Router.", DATA),
+    "ls": Entry("dlog.cli.ls", "The catalogue: runs and their files.", DATA),
+    "info": Entry("dlog.cli.info", "A file's header and totals.", DATA),
+    "cat": Entry("dlog.cli.cat", "Events of files, or of a whole run.", DATA),
+    "verify": Entry("dlog.cli.verify", "Check files, also while they are written.", SAFETY),
+    "recover": Entry("dlog.cli.recover", "Rebuild damaged or partly written files.", SAFETY),
+    "journal": Entry("dlog.cli.journal", "Check the journal, or rebuild it from files.", SAFETY),
+    "faults": Entry("dlog.cli.faults", "Test runs with injected faults, and their report.", SAFETY),
+    "alarm-server": Entry("dlog.cli.alarm_server", "Receive the alarms of several loggers.", ROOM),
+    "monitor": Entry("dlog.cli.monitor", "Receive the state of several loggers.", ROOM),
+    "demo": Entry("dlog.cli.demo", "The whole story: runs, a kill -9, the resume, the proof.", TRY),
+    "bench": Entry("dlog.cli.bench", "What this machine can hold.", TRY),
 }
 
 
@@ -112,7 +112,7 @@ def _show_version(value: bool) -> None:
     if value:
         from importlib.metadata import version
 
-        print(f"dlog {version('dlog')}")
+        print(f"dlog {version('dlog-daq')}")
         raise typer.Exit
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from cli.output import console, count, json_line, plain, rate, size, table, words
+from dlog.cli.output import console, json_line, plain, table, words
+from dlog.quantities import count, rate, size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -100,7 +101,7 @@ def _overview(desk: Desk) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    from cli.status import styled, view
+    from dlog.cli.status import styled, view
 
     lines = desk.lines()
     if not lines:

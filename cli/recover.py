@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cli.output import json_line, plain, progress, words
+from dlog.cli.output import json_line, plain, progress, words
 
 
 def command(
@@ -33,7 +33,7 @@ def command(
     Of a directory, every unfinished or damaged file. Exit codes: the verdict on SRC as `dlog
     verify` gives it, also when the output is good; 1 where an output could not be written.
     """
-    from recovery.rebuild import (
+    from dlog.recovery.rebuild import (
         Mode,
         destinations,
         recover,
@@ -41,8 +41,8 @@ def command(
         recovery_summary_line,
         summarise_recoveries,
     )
-    from recovery.report import report_lines
-    from recovery.verify import plan
+    from dlog.recovery.report import report_lines
+    from dlog.recovery.verify import plan
 
     made = plan(sources)
     jobs = destinations(sources, made, output)

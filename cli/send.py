@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from cli.output import by_reason, count, duration, json_out, progress, rate, size, words
-from cli.target import DEFAULT_DATA, DataOption, ToOption
+from dlog.cli.output import json_out, progress, words
+from dlog.cli.target import DEFAULT_DATA, DataOption, ToOption
+from dlog.quantities import by_reason, count, duration, rate, size
 
 if TYPE_CHECKING:
-    from cli.inputs import InputItem
-    from cli.send_replay import Item, Outcome
-    from cli.send_state import SendState, StateFile
+    from dlog.inputs import InputItem
+    from dlog.replay.replay import Item, Outcome
+    from dlog.replay.saved_state import SendState, StateFile
 
 _RUN_MAX: Final = 2**32 - 1
 
@@ -98,9 +99,10 @@ def command(
 
     Exit codes: 0 all is stored, 1 not all of it (or it could not run), 2 usage.
     """
-    from cli.inputs import installed, parsed_options, stream_rule
-    from cli.send_replay import Outcome, Replay, packing_of
-    from cli.send_state import (
+    from dlog.inputs import installed, parsed_options, stream_rule
+    from dlog.model.ids import valid_source_name
+    from dlog.replay.replay import Outcome, Replay, packing_of
+    from dlog.replay.saved_state import (
         ACKNOWLEDGED,
         DONE,
         SENDING,
@@ -112,7 +114,6 @@ def command(
         identity,
         replay_key,
     )
-    from dlog.model.ids import valid_source_name
 
     if name and not valid_source_name(name):
         raise typer.BadParameter(f"--name {name}: letters, digits, _ . : @ -, 64 at most")
@@ -146,7 +147,7 @@ def command(
     )
 
     def events() -> Iterator[Item]:
-        from cli.inputs import assigned
+        from dlog.inputs import assigned
 
         items: Iterator[InputItem] = chain.from_iterable(
             catalogue.events(path, parsed, format_name=of)
@@ -190,7 +191,7 @@ def _target(data: Path | None, to: str) -> str:
 
 def _begun(file: StateFile, asked: SendState, *, restart: bool, again: bool) -> SendState:
     """The state to go on with: an earlier one of the same replay, or a new one."""
-    from cli.send_state import DONE, SendRefused, differences
+    from dlog.replay.saved_state import DONE, SendRefused, differences
 
     before = None if restart else file.read()
     if before is None or (again and before.phase == DONE):

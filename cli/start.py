@@ -29,7 +29,7 @@ def command(
 
     Exit codes: 0 done, 70 failure, 75 locked by another logger, 78 bad configuration.
     """
-    from cli.configuration import read_configuration
+    from dlog.adapters.configuration_file import read_configuration
 
     configuration = read_configuration(config)
     from dlog.logger import run_logger

@@ -11,21 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import typer
 
-from cli.output import (
-    by_reason,
-    console,
-    count,
-    json_line,
-    json_out,
-    plain,
-    rate,
-    since,
-    size,
-    table,
-)
-from cli.target import DataOption, ListenOption, ToOption, reached
+from dlog.cli.output import console, json_line, json_out, plain, table
+from dlog.cli.target import DataOption, ListenOption, ToOption, reached
 from dlog.errors import Error
 from dlog.model.status import ConnectionStatus, Counts, FileStatus, RunStatus, Status, read_status
+from dlog.quantities import by_reason, count, rate, since, size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

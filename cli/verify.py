@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.output import json_line, plain, progress, words
+from dlog.cli.output import json_line, plain, progress, words
 
 
 def command(
@@ -31,8 +31,8 @@ def command(
     torn, 5 journal and files disagree, 6 format not supported; several files give the worst.
     """
     from dlog.core.scan import Depth
-    from recovery.report import report_lines, summarise, summary_line
-    from recovery.verify import plan, verify
+    from dlog.recovery.report import report_lines, summarise, summary_line
+    from dlog.recovery.verify import plan, verify
 
     made = plan(paths)
     depth = Depth.STORED if quick else Depth.FULL

@@ -638,6 +638,6 @@ def _allow_many_files() -> None:
 
 def _version() -> str:
     try:
-        return version("dlog")
+        return version("dlog-daq")
     except PackageNotFoundError:
         return "0"

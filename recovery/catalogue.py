@@ -14,8 +14,15 @@ from dlog.core.journal_records import ClosedFileRecord, FileRecord
 from dlog.core.states import FileState
 from dlog.errors import DlogError
 from dlog.model.ids import FileKey, FileKind, RunNumber
-from recovery.facts import PART_SUFFIX, DataDirectory, look_at, place_of, read_header, read_sidecar
-from recovery.snapshot import Snapshot
+from dlog.recovery.facts import (
+    PART_SUFFIX,
+    DataDirectory,
+    look_at,
+    place_of,
+    read_header,
+    read_sidecar,
+)
+from dlog.recovery.snapshot import Snapshot
 
 
 class FileEntry(msgspec.Struct, frozen=True, kw_only=True):

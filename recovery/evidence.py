@@ -24,7 +24,7 @@ from dlog.core.scan import Depth, Span, SpanKind, payload_bytes, scan
 from dlog.errors import DlogError, FormatError
 from dlog.limits import PAGE_BYTES
 from dlog.model.ids import BlockNumber, FileKey, FileKind, MarkKey, PartNumber, SessionId
-from recovery.facts import (
+from dlog.recovery.facts import (
     DataDirectory,
     FileSource,
     FileStage,
@@ -32,8 +32,8 @@ from recovery.facts import (
     known_of,
     read_sidecar,
 )
-from recovery.judge import Progress, no_progress, open_header
-from recovery.walk import FileChecksum
+from dlog.recovery.judge import Progress, no_progress, open_header
+from dlog.recovery.walk import FileChecksum
 
 ROW_DTYPE: Final = np.dtype(
     [

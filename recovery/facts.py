@@ -38,7 +38,7 @@ from dlog.model.ids import (
     RunNumber,
     StreamName,
 )
-from recovery.snapshot import Snapshot, read_journal
+from dlog.recovery.snapshot import Snapshot, read_journal
 
 SIDECAR_BYTES_MAX: Final = 4 * MIB
 PART_SUFFIX: Final = ".part"

@@ -68,7 +68,7 @@ from dlog.model.ids import (
 )
 from dlog.model.status import Whereabouts
 from dlog.ports import Change
-from recovery.evidence import (
+from dlog.recovery.evidence import (
     Range,
     Testimony,
     crc_of,
@@ -77,10 +77,10 @@ from recovery.evidence import (
     ranges,
     trust,
 )
-from recovery.facts import DataDirectory, FileSource, Place, look_at, place_of
-from recovery.judge import Progress, no_progress, open_header
-from recovery.report import shown
-from recovery.snapshot import Snapshot, read_journal
+from dlog.recovery.facts import DataDirectory, FileSource, Place, look_at, place_of
+from dlog.recovery.judge import Progress, no_progress, open_header
+from dlog.recovery.report import shown
+from dlog.recovery.snapshot import Snapshot, read_journal
 
 Now = Callable[[], int]
 

@@ -27,9 +27,9 @@ from dlog.core.states import RUN_LIVE, FileState, LoggerState
 from dlog.errors import JournalUnreadable
 from dlog.limits import PAGE_BYTES
 from dlog.model.ids import FileKey, FileKind, PartNumber, StreamKey, file_path
-from recovery.facts import DataDirectory, look_at
-from recovery.report import FileReport, Finding, FindingKind, Verdict, shown
-from recovery.snapshot import Snapshot
+from dlog.recovery.facts import DataDirectory, look_at
+from dlog.recovery.report import FileReport, Finding, FindingKind, Verdict, shown
+from dlog.recovery.snapshot import Snapshot
 
 READS_OF_A_RUNNING_LOGGER: Final = 3
 

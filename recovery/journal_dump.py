@@ -1,5 +1,6 @@
-"""The child's side of `snapshot.read_journal`, a program: `python -m recovery.journal_dump FOLDER
-PREFIX…` writes what the journal holds below each prefix, in this order, to stdout.
+"""The child's side of `snapshot.read_journal`, a program:
+`python -m dlog.recovery.journal_dump FOLDER PREFIX…` writes what the journal holds below each
+prefix, in this order, to stdout.
 
 It knows nothing of what keys and values mean, and imports little: whoever verifies a file waits for
 it to start.

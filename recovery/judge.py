@@ -22,7 +22,7 @@ from dlog.core.states import FileState
 from dlog.errors import FormatError, FormatVersionError, StorageError
 from dlog.limits import PAGE_BYTES
 from dlog.model.ids import file_name
-from recovery.facts import (
+from dlog.recovery.facts import (
     DataDirectory,
     FileSource,
     FileStage,
@@ -32,8 +32,8 @@ from recovery.facts import (
     place_of,
     read_sidecar,
 )
-from recovery.report import Acknowledged, FileReport, Finding, FindingKind, Verdict, shown
-from recovery.walk import Damage, FileChecksum, Walked, walk
+from dlog.recovery.report import Acknowledged, FileReport, Finding, FindingKind, Verdict, shown
+from dlog.recovery.walk import Damage, FileChecksum, Walked, walk
 
 Progress = Callable[[int], None]
 

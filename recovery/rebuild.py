@@ -48,7 +48,7 @@ from dlog.model.ids import (
     valid_stream_name,
 )
 from dlog.ports import DataFile
-from recovery.facts import (
+from dlog.recovery.facts import (
     DataDirectory,
     FileSource,
     FileStage,
@@ -58,8 +58,8 @@ from recovery.facts import (
     read_header,
     read_sidecar,
 )
-from recovery.judge import Opened, Progress, no_progress, open_header, verify_file
-from recovery.report import (
+from dlog.recovery.judge import Opened, Progress, no_progress, open_header, verify_file
+from dlog.recovery.report import (
     FileReport,
     Finding,
     FindingKind,
@@ -71,8 +71,8 @@ from recovery.report import (
     verdict_words,
     worst,
 )
-from recovery.verify import Plan, Task
-from recovery.walk import index_row
+from dlog.recovery.verify import Plan, Task
+from dlog.recovery.walk import index_row
 
 Now = Callable[[], int]
 

@@ -6,7 +6,6 @@ journal grow: so this process never opens it. The child's program is journal_dum
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
 
+from dlog.adapters.child_processes import environment
 from dlog.core.journal_records import (
     BOOT,
     CLOSED_FILES,
@@ -150,11 +150,11 @@ def read_journal(folder: Path) -> Snapshot:
         raise JournalUnreadable(f"{folder} holds no journal{remedy}")
     child = subprocess.Popen(
         [
-            sys.executable, "-m", "recovery.journal_dump", str(folder),
+            sys.executable, "-P", "-m", "dlog.recovery.journal_dump", str(folder),
             *(prefix.decode() for prefix in _READ_ORDER),
         ],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)},
+        env=environment(),
     )  # fmt: skip
     assert child.stdout is not None
     assert child.stderr is not None

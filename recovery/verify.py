@@ -16,7 +16,7 @@ from dlog.core.journal_records import ClosedFileRecord, FileRecord
 from dlog.core.scan import Depth
 from dlog.core.states import FileState
 from dlog.model.ids import FileKind
-from recovery.facts import (
+from dlog.recovery.facts import (
     DataDirectory,
     Place,
     is_data_directory,
@@ -24,8 +24,8 @@ from recovery.facts import (
     look_at,
     place_of,
 )
-from recovery.judge import Progress, could_not, no_progress, verify_file
-from recovery.report import Acknowledged, FileReport, Finding, FindingKind, Verdict, shown
+from dlog.recovery.judge import Progress, could_not, no_progress, verify_file
+from dlog.recovery.report import Acknowledged, FileReport, Finding, FindingKind, Verdict, shown
 
 # --- many files -------------------------------------------------------------------------------
 

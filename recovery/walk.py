@@ -25,7 +25,7 @@ from dlog.core.scan import WHOLE, Span, SpanKind, payload_bytes
 from dlog.errors import FormatError
 from dlog.limits import PAGE_BYTES
 from dlog.model.ids import MarkKey
-from recovery.report import FindingKind
+from dlog.recovery.report import FindingKind
 
 NO_ROWS: Final = np.empty(0, INDEX_DTYPE)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from cli.output import console, table
+from dlog.cli.output import console, table
 from dlog.limits import MIB
 from tests.benchmarks import alone
 from tests.benchmarks.rounds import Bounds, Rounds

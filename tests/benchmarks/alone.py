@@ -11,10 +11,10 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from cli.bench.events import waveforms
-from cli.bench.rig import Load, Rig
 from dlog.adapters.coor_link import CoorClient, NoAnswer, read_whereabouts
 from dlog.adapters.journal import LmdbJournal
+from dlog.bench.events import waveforms
+from dlog.bench.rig import Load, Rig
 from dlog.core.event_file import Totals
 from dlog.core.filters import Compressor, Filter, apply_filter
 from dlog.core.journal_records import ClosedFileRecord
@@ -93,7 +93,7 @@ def _closed(i: int) -> ClosedFileRecord:
 def _seconds_to_events(data: Path) -> float:
     begin = time.monotonic()
     logger = subprocess.Popen(
-        [sys.executable, "-m", "cli.main", "resume", "-d", str(data)], cwd=CHECKOUT,
+        [sys.executable, "-m", "dlog.cli.main", "resume", "-d", str(data)], cwd=CHECKOUT,
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:

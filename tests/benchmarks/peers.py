@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from cli.bench.events import random_bytes
+from dlog.bench.events import random_bytes
 from dlog.limits import MIB, SYNC_BYTES_MAX
 
 GROUP_BYTES: Final = SYNC_BYTES_MAX

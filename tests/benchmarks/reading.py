@@ -16,7 +16,7 @@ from typing import Final
 import dlog
 from dlog.core.scan import Depth
 from dlog.limits import MIB
-from recovery.verify import plan, verify
+from dlog.recovery.verify import plan, verify
 
 _READ_BYTES: Final = 4 * MIB
 

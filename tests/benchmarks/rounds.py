@@ -18,9 +18,9 @@ from typing import Final
 
 import msgspec
 
-from cli.bench.disk import write_in_parallel
-from cli.bench.pauses import processor_pauses
-from cli.bench.rig import Load, Measured, Rig
+from dlog.bench.disk import write_in_parallel
+from dlog.bench.pauses import processor_pauses
+from dlog.bench.rig import Load, Measured, Rig
 from tests.benchmarks.peers import PEERS, Order, Written
 from tests.benchmarks.reading import events_over_reading, verify_over_reading
 from tests.benchmarks.targets import PEER_SIZES, SIZES

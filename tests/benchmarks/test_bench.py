@@ -15,11 +15,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from cli.bench.events import chunks
-from cli.bench.rig import Load, Measured, quantiles
-from cli.bench.sender import Order, made_for, timetable
-from cli.bench.svg import Axis, Line, chart, document
-from cli.bench.verdict import Limit, judge, limit_of
+from dlog.bench.events import chunks
+from dlog.bench.rig import Load, Measured, quantiles
+from dlog.bench.sender import Order, made_for, timetable
+from dlog.bench.svg import Axis, Line, chart, document
+from dlog.bench.verdict import Limit, judge, limit_of
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -134,7 +134,7 @@ def test_a_chart_is_whole_svg_inside_its_bounds(
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "cli.main", "bench", "--dir", str(folder), *arguments],
+        [sys.executable, "-m", "dlog.cli.main", "bench", "--dir", str(folder), *arguments],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
     )  # fmt: skip

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from crc32c import crc32c
 
-from cli.bench.events import random_bytes, waveforms
-from cli.bench.rig import Load, Measured, Rig
+from dlog.bench.events import random_bytes, waveforms
+from dlog.bench.rig import Load, Measured, Rig
 from dlog.core.batch import Batch, decode_batch, encode_batch
 from dlog.core.block import (
     BlockHeader,

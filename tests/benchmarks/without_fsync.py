@@ -10,7 +10,7 @@ from typing import Any
 
 import lmdb
 
-from cli.main import main
+from dlog.cli.main import main
 
 
 def _nothing(descriptor: int) -> None:

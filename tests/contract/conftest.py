@@ -18,11 +18,11 @@ import pytest
 from dlog.adapters.data_files import DataDirectory
 from dlog.adapters.journal import LmdbJournal
 from dlog.adapters.journal_files import JournalSpace
+from dlog.faults.simulation.disk import SimulatedDisk
+from dlog.faults.simulation.journal import JournalStore, SimulatedJournal
+from dlog.faults.simulation.steps import StorageSteps
 from dlog.limits import KIB, MIB
 from dlog.ports import Directory, Journal
-from dlog.simulation.disk import SimulatedDisk
-from dlog.simulation.journal import JournalStore, SimulatedJournal
-from dlog.simulation.steps import StorageSteps
 
 SMALL_SPACE = JournalSpace(ballast_bytes=MIB, ahead_bytes=2 * MIB)
 

@@ -12,9 +12,9 @@ import pytest
 from dlog.adapters.buffers import BufferPool
 from dlog.adapters.clock import SystemClock
 from dlog.errors import InvariantBroken
+from dlog.faults.simulation.clock import SimulatedClock
 from dlog.limits import BLOCK_BYTES_MAX, KIB, MIB, PAGE_BYTES
 from dlog.ports import Buffers, Clock
-from dlog.simulation.clock import SimulatedClock
 
 
 @pytest.fixture(params=["system", "simulated"])

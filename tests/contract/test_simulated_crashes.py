@@ -15,12 +15,10 @@ from dlog.errors import (
     NameTaken,
     StorageError,
 )
-from dlog.limits import PAGE_BYTES
-from dlog.model.ids import Offset
-from dlog.simulation.clock import SimulatedClock
-from dlog.simulation.disk import SECTOR_BYTES, SimulatedDirectory, SimulatedDisk
-from dlog.simulation.journal import JournalStore, SimulatedJournal
-from dlog.simulation.steps import (
+from dlog.faults.simulation.clock import SimulatedClock
+from dlog.faults.simulation.disk import SECTOR_BYTES, SimulatedDirectory, SimulatedDisk
+from dlog.faults.simulation.journal import JournalStore, SimulatedJournal
+from dlog.faults.simulation.steps import (
     LOOKING,
     Fault,
     FaultKind,
@@ -29,6 +27,8 @@ from dlog.simulation.steps import (
     StorageSteps,
     When,
 )
+from dlog.limits import PAGE_BYTES
+from dlog.model.ids import Offset
 
 Scenario = Callable[[SimulatedDirectory], None]
 

@@ -15,16 +15,16 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from cli.faults.system_calls import Decide, Interposed
 from dlog.adapters.coor_link import CoorClient, NoAnswer, read_whereabouts
 from dlog.adapters.journal import LmdbJournal
 from dlog.core import journal_records as records
 from dlog.core.journal_records import CountRecord, EndedRunRecord
+from dlog.faults.system_calls import Decide, Interposed
 from dlog.model.ids import RunNumber
 from dlog.model.messages import Answer
 from dlog.model.status import ConnectionStatus, RunStatus, Status, StreamStatus, read_status
-from recovery.report import Verdict, report_lines
-from recovery.verify import plan, verify
+from dlog.recovery.report import Verdict, report_lines
+from dlog.recovery.verify import plan, verify
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 # A generous bound for what takes a second: the machine may be busy with other things.
@@ -54,7 +54,7 @@ def until(
 
 
 def dlog_command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "cli.main", *map(str, arguments)]
+    return [sys.executable, "-m", "dlog.cli.main", *map(str, arguments)]
 
 
 def environment() -> dict[str, str]:

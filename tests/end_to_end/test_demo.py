@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from cli.demo.detectors import (
+from dlog.demo.detectors import (
     DETECTORS,
     RUNS,
     SOURCES,
@@ -27,7 +27,7 @@ from cli.demo.detectors import (
     schedule,
     streams_of,
 )
-from cli.demo.proof import compare
+from dlog.demo.proof import compare
 from tests.end_to_end.processes import dlog_command, environment, run_dlog
 from tests.end_to_end.test_readme import README, blocks, plain
 from tests.event_files import FileBuilder, Piece, SentEvent, make_key

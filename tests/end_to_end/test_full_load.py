@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
-from cli.faults import system_calls
-from cli.faults.call_table import SYNCS, WRITES
-from cli.faults.system_calls import PASS, Call, Deed, Fate
+from dlog.faults import system_calls
+from dlog.faults.call_table import SYNCS, WRITES
+from dlog.faults.system_calls import PASS, Call, Deed, Fate
 from dlog.limits import MIB
 from tests.end_to_end.conftest import NewLogger
 from tests.end_to_end.floods import EVENT_BYTES, Flood, assert_floods_stand_once

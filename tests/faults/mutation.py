@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import msgspec
 
-from dlog.simulation.campaign import Menu
+from dlog.faults.simulation.campaign import Menu
 
 CALM = Menu(crashes=False, network=False, disk=False, space=False, journal=False)
 CRASHES = Menu(network=False, disk=False, space=False, journal=False)

@@ -11,10 +11,10 @@ from dlog.core import journal_records as records
 from dlog.core.admission import SessionState
 from dlog.core.journal_records import MarkRecord, SessionRecord
 from dlog.errors import JournalFailed, JournalFull
+from dlog.faults.simulation.journal import SimulatedJournal
 from dlog.model.ids import NO_RUN, ORPHAN_STREAM, MarkKey, SessionId
 from dlog.services import committer
 from dlog.services.committer import Committer
-from dlog.simulation.journal import SimulatedJournal
 from tests.faults.mutation import (
     CALM,
     CRASHES,

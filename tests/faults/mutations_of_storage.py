@@ -10,6 +10,7 @@ import msgspec
 from dlog.core.block import Place
 from dlog.core.replay import Action
 from dlog.errors import StorageError
+from dlog.faults.simulation.disk import SimulatedDirectory
 from dlog.model.ids import BootNumber, FileKind, Offset
 from dlog.services import restart, staging
 from dlog.services.block_store import BlockStore
@@ -18,7 +19,6 @@ from dlog.services.parts import Part, PartSync, Predecessor
 from dlog.services.restart import Restart
 from dlog.services.staging import Staging
 from dlog.services.stream_thread import StreamWriter
-from dlog.simulation.disk import SimulatedDirectory
 from tests.faults.mutation import (
     CALM,
     CRASHES,

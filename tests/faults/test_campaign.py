@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from dlog.simulation.campaign import Menu, Outcome, play
+from dlog.faults.simulation.campaign import Menu, Outcome, play
 from tests.faults.mutation import Mutation
 from tests.faults.mutations import MUTATIONS
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli.faults import app, campaign, judge, real_disk, system_calls
+from dlog.cli.faults import app
 from dlog.errors import Error
-from dlog.simulation.campaign import SCENARIOS
-from dlog.simulation.witness import Findings
+from dlog.faults import campaign, judge, real_disk, system_calls
+from dlog.faults.simulation.campaign import SCENARIOS
+from dlog.faults.simulation.witness import Findings
 
 runner = CliRunner()
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.faults import campaign, real_disk, system_calls
-from dlog.simulation.campaign import Outcome
+from dlog.faults import campaign, real_disk, system_calls
+from dlog.faults.simulation.campaign import Outcome
 
 # So many plays of each scenario in the default run; `make soak` tries every storage call.
 PLAYS = int(os.environ.get("DLOG_FAULT_PLAYS", "2"))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dlog.simulation.campaign import play
-from dlog.simulation.shrink import kind, shortest, shrink
+from dlog.faults.simulation.campaign import play
+from dlog.faults.simulation.shrink import kind, shortest, shrink
 from tests.faults.mutations import MUTATIONS
 
 NEVER_ENOUGH = lambda: False  # noqa: E731

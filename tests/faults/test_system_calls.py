@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from cli.faults import system_calls
-from cli.faults.call_table import LISTEN
-from cli.faults.plan import Fault, Lasting, Plan
-from cli.faults.system_calls import PASS, Call, Deed, Fate, Interposed
+from dlog.faults import system_calls
+from dlog.faults.call_table import LISTEN
+from dlog.faults.plan import Fault, Lasting, Plan
+from dlog.faults.system_calls import PASS, Call, Deed, Fate, Interposed
 
 # Each does one storage call in the working directory, whose trace shows whether it was done.
 CALLS = {

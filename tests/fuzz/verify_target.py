@@ -16,11 +16,11 @@ from crc32c import crc32c
 from dlog.core.block import HEADER_BYTES
 from dlog.limits import PAGE_BYTES
 from dlog.model.config import StreamConfig
-from recovery.facts import place_of
-from recovery.judge import verify_file
-from recovery.rebuild import Job, Mode, Outcome, recover_file
-from recovery.report import Verdict
-from recovery.verify import Task
+from dlog.recovery.facts import place_of
+from dlog.recovery.judge import verify_file
+from dlog.recovery.rebuild import Job, Mode, Outcome, recover_file
+from dlog.recovery.report import Verdict
+from dlog.recovery.verify import Task
 from tests.event_files import BuiltFile, build_file, make_events
 from tests.recovery.damage import readable_events, sent_events
 

@@ -4,10 +4,10 @@ rule that the model needed stands in its name."""
 from __future__ import annotations
 
 from dlog.core.source_session import Phase
+from dlog.faults.simulation.sources import SimulatedSource
+from dlog.faults.simulation.world import Life, World
 from dlog.limits import KIB
 from dlog.model.ids import RunNumber, StreamName
-from dlog.simulation.sources import SimulatedSource
-from dlog.simulation.world import Life, World
 
 RUN = RunNumber(7)
 PHOTONS = StreamName("photons")

@@ -18,15 +18,15 @@ from dlog.core.journal_records import (
 from dlog.core.scan import SpanKind, scan
 from dlog.core.states import FileState
 from dlog.errors import InvariantBroken, JournalFailed
+from dlog.faults.simulation.network import CALM, Weather
+from dlog.faults.simulation.sources import SimulatedSource
+from dlog.faults.simulation.steps import Fault, FaultKind, Operation, SimulatedCrash, When
+from dlog.faults.simulation.witness import BytesOf
+from dlog.faults.simulation.world import Life, Stuck, World
 from dlog.limits import MIB, PAGE_BYTES
 from dlog.model.ids import FileKind, RunNumber, StreamKey, StreamName
 from dlog.model.messages import Acknowledgement, Hello, Refused, decode_body, encode_body
 from dlog.services.committer import Committer, Progress
-from dlog.simulation.network import CALM, Weather
-from dlog.simulation.sources import SimulatedSource
-from dlog.simulation.steps import Fault, FaultKind, Operation, SimulatedCrash, When
-from dlog.simulation.witness import BytesOf
-from dlog.simulation.world import Life, Stuck, World
 
 RUN, OTHER_RUN = RunNumber(7), RunNumber(8)
 PHOTONS, RAW = StreamName("photons"), StreamName("raw")

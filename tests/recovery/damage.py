@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dlog.core.event_file import decode_file_header
 from dlog.core.scan import scan
 from dlog.limits import PAGE_BYTES
-from recovery.facts import FileSource
+from dlog.recovery.facts import FileSource
 from tests.event_files import BuiltFile
 
 

@@ -13,12 +13,12 @@ from crc32c import crc32c
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from recovery.facts import place_of
-from recovery.judge import verify_file
-from recovery.rebuild import Job, Mode, Outcome, recover_file
-from recovery.report import Verdict
-from recovery.verify import Task
-from recovery.walk import FileChecksum
+from dlog.recovery.facts import place_of
+from dlog.recovery.judge import verify_file
+from dlog.recovery.rebuild import Job, Mode, Outcome, recover_file
+from dlog.recovery.report import Verdict
+from dlog.recovery.verify import Task
+from dlog.recovery.walk import FileChecksum
 from tests.event_files import BuiltFile, build_file, make_events, make_key
 from tests.recovery.damage import (
     DAMAGES,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cli.main import app
+from dlog.cli.main import app
 from fixtures import make_damaged
 
 CASES = sorted(path.name for path in make_damaged.GOLDEN.iterdir())

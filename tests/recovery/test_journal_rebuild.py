@@ -11,12 +11,12 @@ from dlog.core.states import FileState, LoggerState, RunState
 from dlog.errors import Error, JournalUnreadable
 from dlog.limits import PAGE_BYTES
 from dlog.model.ids import FileKind, MarkKey, RunNumber, StreamKey, StreamName
-from recovery.facts import look_at
-from recovery.journal import REBUILT_SOURCE, rebuild
-from recovery.journal_check import check
-from recovery.report import Verdict, worst
-from recovery.snapshot import Snapshot, read_journal
-from recovery.verify import plan, verify
+from dlog.recovery.facts import look_at
+from dlog.recovery.journal import REBUILT_SOURCE, rebuild
+from dlog.recovery.journal_check import check
+from dlog.recovery.report import Verdict, worst
+from dlog.recovery.snapshot import Snapshot, read_journal
+from dlog.recovery.verify import plan, verify
 from tests.event_files import (
     LOGGER_UUID,
     SESSION_A,

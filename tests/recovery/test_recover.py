@@ -12,18 +12,18 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli.main import app
 from dlog.adapters import data_files
+from dlog.cli.main import app
 from dlog.core.event_file import decode_file_header, decode_sidecar
 from dlog.core.scan import SpanKind, scan
 from dlog.errors import DiskFull
 from dlog.limits import PAGE_BYTES
-from recovery.facts import FileSource, look_at, place_of
-from recovery.journal import rebuild
-from recovery.judge import verify_file
-from recovery.rebuild import Job, Mode, Outcome, Recovery, recover_file
-from recovery.report import Verdict
-from recovery.verify import Task
+from dlog.recovery.facts import FileSource, look_at, place_of
+from dlog.recovery.journal import rebuild
+from dlog.recovery.judge import verify_file
+from dlog.recovery.rebuild import Job, Mode, Outcome, Recovery, recover_file
+from dlog.recovery.report import Verdict
+from dlog.recovery.verify import Task
 from tests.event_files import (
     BuiltFile,
     FileBuilder,

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import pytest
 
 from dlog.limits import PAGE_BYTES
-from recovery.journal import rebuild
+from dlog.recovery.journal import rebuild
 from tests.end_to_end.processes import dlog_command, environment, run_dlog, until
 from tests.event_files import build_run, make_events, make_pieces, overwrite
 
@@ -120,8 +120,8 @@ def test_every_command_of_the_page_is_run_by_a_test() -> None:
 
 
 def test_every_verdict_and_outcome_is_explained_on_the_page() -> None:
-    from recovery.rebuild import Outcome
-    from recovery.report import Verdict
+    from dlog.recovery.rebuild import Outcome
+    from dlog.recovery.report import Verdict
 
     text = PAGE.read_text()
     for verdict in Verdict:

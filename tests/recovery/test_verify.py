@@ -15,8 +15,8 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from cli.main import app
 from dlog.adapters.journal import LmdbJournal
+from dlog.cli.main import app
 from dlog.core.event_file import decode_sidecar, encode_sidecar
 from dlog.core.journal_records import (
     FileRecord,
@@ -27,10 +27,10 @@ from dlog.core.journal_records import (
 from dlog.core.scan import Depth
 from dlog.core.states import FileState
 from dlog.limits import MIB, PAGE_BYTES
-from recovery.facts import DataDirectory, look_at, place_of
-from recovery.journal import rebuild
-from recovery.judge import verify_file
-from recovery.report import (
+from dlog.recovery.facts import DataDirectory, look_at, place_of
+from dlog.recovery.journal import rebuild
+from dlog.recovery.judge import verify_file
+from dlog.recovery.report import (
     Acknowledged,
     FileReport,
     FindingKind,
@@ -39,7 +39,7 @@ from recovery.report import (
     report_lines,
     worst,
 )
-from recovery.verify import plan, verify
+from dlog.recovery.verify import plan, verify
 from tests.event_files import (
     BuiltFile,
     build_file,

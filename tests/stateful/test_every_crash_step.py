@@ -10,9 +10,9 @@ from multiprocessing import get_context
 
 import pytest
 
-from dlog.simulation.scenario import length, play
-from dlog.simulation.steps import Operation, When
-from dlog.simulation.world import World
+from dlog.faults.simulation.scenario import length, play
+from dlog.faults.simulation.steps import Operation, When
+from dlog.faults.simulation.world import World
 
 STEPS = length()
 

@@ -19,11 +19,11 @@ from hypothesis.stateful import (
 )
 
 from dlog.errors import JournalFailed
+from dlog.faults.simulation.network import CALM, Weather
+from dlog.faults.simulation.sources import SimulatedSource
+from dlog.faults.simulation.steps import Fault, FaultKind, Operation, When
+from dlog.faults.simulation.world import FREE, World
 from dlog.model.ids import StreamName
-from dlog.simulation.network import CALM, Weather
-from dlog.simulation.sources import SimulatedSource
-from dlog.simulation.steps import Fault, FaultKind, Operation, When
-from dlog.simulation.world import FREE, World
 
 STREAMS = ("photons", "raw")
 LAST_RUN = 1000

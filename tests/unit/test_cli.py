@@ -18,14 +18,15 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-import cli.main
-import cli.monitor
-import cli.status
-from cli import output
-from cli.main import COMMANDS, Entry, app
+import dlog.cli.main as command_line
+import dlog.cli.monitor as monitor_command
+import dlog.cli.status as status_command
+from dlog import quantities
 from dlog.adapters.clock import SystemClock
 from dlog.adapters.coor_link import CoorSockets, control_address
 from dlog.adapters.notice_links import NoticeLinks
+from dlog.cli import output
+from dlog.cli.main import COMMANDS, Entry, app
 from dlog.core.notices import Desk
 from dlog.errors import ConfigurationError, Failure
 from dlog.model.messages import (
@@ -53,7 +54,7 @@ from dlog.ports import Severity
 from dlog.services.alarms import AlarmBoard
 
 LONG = 20.0
-PRESENT = [name for name, entry in COMMANDS.items() if cli.main._is_there(entry.module)]
+PRESENT = [name for name, entry in COMMANDS.items() if command_line._is_there(entry.module)]
 COOR = [
     "init", "configure", "start-run", "pause-run", "resume-run", "stop-run", "abort-run", "status",
     "set-debug", "stop",
@@ -68,7 +69,7 @@ def run(*arguments: str) -> Result:
 def dlog(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     """The real command, as a process."""
     with subprocess.Popen(
-        [sys.executable, "-m", "cli.main", *arguments],
+        [sys.executable, "-m", "dlog.cli.main", *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         try:
@@ -228,8 +229,8 @@ def test_no_logger_named_and_none_here_is_a_usage_error(
 
 def test_the_help_waits_for_no_heavy_module() -> None:
     code = (
-        "import sys, cli.main\n"
-        "try: cli.main.app(['--help'])\n"
+        "import sys, dlog.cli.main\n"
+        "try: dlog.cli.main.app(['--help'])\n"
         "except SystemExit: pass\n"
         "print([m for m in ('numpy', 'zmq', 'lmdb', 'asyncio') if m in sys.modules])\n"
     )
@@ -252,9 +253,9 @@ def ending(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> Result:
         """Fails."""
         raise error
 
-    monkeypatch.setitem(COMMANDS, "start", Entry("cli.fake", "", ""))
-    monkeypatch.setattr(cli.main, "_is_there", lambda module: True)
-    monkeypatch.setattr(cli.main.importlib, "import_module", lambda name: Fake(command))
+    monkeypatch.setitem(COMMANDS, "start", Entry("dlog.cli.fake", "", ""))
+    monkeypatch.setattr(command_line, "_is_there", lambda module: True)
+    monkeypatch.setattr(command_line.importlib, "import_module", lambda name: Fake(command))
     return run("start")
 
 
@@ -342,7 +343,7 @@ def test_every_error_of_the_configuration_is_named_with_its_key(config: Path) ->
 def test_data_directories_count_from_the_folder_of_the_file(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cli.configuration import read_configuration
+    from dlog.adapters.configuration_file import read_configuration
 
     monkeypatch.chdir("/")
     assert read_configuration(config).logger.data == (str(config.parent / "data"),)
@@ -506,7 +507,7 @@ def test_the_status_at_a_glance(logger: StandIn, tmp_path: Path) -> None:
 def shown(status: Status, before: Status | None = None) -> str:
     console = output.console()
     with console.capture() as capture:
-        console.print(cli.status.view(status, before))
+        console.print(status_command.view(status, before))
     return capture.get()
 
 
@@ -619,7 +620,7 @@ def test_the_monitor_shows_several_loggers_and_all_of_an_only_one() -> None:
                 desk.take(report, time.monotonic_ns())
         console = output.console()
         with console.capture() as capture:
-            console.print(cli.monitor._overview(desk))
+            console.print(monitor_command._overview(desk))
         return capture.get()
 
     assert "no logger has reported" in overview()
@@ -635,7 +636,7 @@ def test_a_report_without_a_status_breaks_no_view() -> None:
     report = MonitorReport(logger="x", uuid="x", number=1, time_ns=1, status={"runs": "many"})
     desk.take(report, 0)
     with output.console().capture():
-        output.console().print(cli.monitor._overview(desk))
+        output.console().print(monitor_command._overview(desk))
 
 
 # --- numbers for people ----------------------------------------
@@ -656,7 +657,7 @@ def test_a_report_without_a_status_breaks_no_view() -> None:
     ],
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert output.duration(seconds) == text
+    assert quantities.duration(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -664,11 +665,11 @@ def test_durations(seconds: float, text: str) -> None:
     [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (2**30, "1.0 GiB"), (2**60, "1048576.0 TiB")],
 )
 def test_sizes(number: int, text: str) -> None:
-    assert output.size(number) == text
+    assert quantities.size(number) == text
 
 
 @pytest.mark.parametrize(
     ("number", "text"), [(999, "999 B/s"), (1.5e6, "1.5 MB/s"), (4.2e9, "4.20 GB/s")]
 )
 def test_rates(number: float, text: str) -> None:
-    assert output.rate(number) == text
+    assert quantities.rate(number) == text

@@ -7,10 +7,10 @@ import pytest
 from dlog.core import journal_records as records
 from dlog.core.journal_records import StreamRecord
 from dlog.core.states import LoggerState, RunState
+from dlog.faults.simulation.steps import When
+from dlog.faults.simulation.world import Life, World
 from dlog.model.ids import NO_RUN, ORPHAN_STREAM, RunNumber, StreamKey, StreamName
 from dlog.model.messages import Command, encode_json
-from dlog.simulation.steps import When
-from dlog.simulation.world import Life, World
 
 RUN = RunNumber(7)
 PHOTONS = StreamName("photons")

@@ -10,11 +10,11 @@ import pytest
 from dlog.core import journal_records as records
 from dlog.core.journal_records import SessionRecord
 from dlog.errors import JournalFailed, JournalFull
+from dlog.faults.simulation.clock import SimulatedClock
+from dlog.faults.simulation.journal import JournalStore, SimulatedJournal
+from dlog.faults.simulation.steps import Fault, FaultKind, Operation, StorageSteps
 from dlog.model.ids import MarkKey, RunNumber, SessionId, StreamName
 from dlog.services.committer import Committer, Settled, Settlement
-from dlog.simulation.clock import SimulatedClock
-from dlog.simulation.journal import JournalStore, SimulatedJournal
-from dlog.simulation.steps import Fault, FaultKind, Operation, StorageSteps
 
 SESSION = SessionId(bytes(range(16)))
 RUN, PHOTONS = RunNumber(7), StreamName("photons")

@@ -10,6 +10,9 @@ from msgspec.structs import replace
 from dlog.core import journal_records as records
 from dlog.core.journal_records import EndedRunRecord, MarkRecord, SessionRecord, StreamRecord
 from dlog.core.states import RunState
+from dlog.faults.simulation.clock import SimulatedClock
+from dlog.faults.simulation.journal import SimulatedJournal
+from dlog.faults.simulation.steps import StorageSteps
 from dlog.limits import COUNTS_PER_RUN_MAX, ORPHAN_SOURCES_MAX
 from dlog.model.config import StreamConfig
 from dlog.model.ids import (
@@ -22,9 +25,6 @@ from dlog.model.ids import (
     StreamName,
 )
 from dlog.services.committer import Committer, Settlement
-from dlog.simulation.clock import SimulatedClock
-from dlog.simulation.journal import SimulatedJournal
-from dlog.simulation.steps import StorageSteps
 
 SESSION = SessionId(b"session-A-------")
 MARK = MarkKey(SESSION, RunNumber(7), StreamName("photons"))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dlog.core.states import RunState
+from dlog.faults.simulation.world import World
 from dlog.services.sessions import SILENCE_NS_MAX
-from dlog.simulation.world import World
 from tests.unit.test_event_server import PHOTONS, RUN, connected
 
 

@@ -7,12 +7,12 @@ import numpy as np
 from dlog.core.batch import Batch, encode_batch
 from dlog.core.frame import MessageKind, check_frame, control_body, encode_control
 from dlog.core.journal_records import Refusal
+from dlog.faults.simulation.sources import SimulatedSource
+from dlog.faults.simulation.world import Life, World
 from dlog.model.events import EVENT_DTYPE
 from dlog.model.ids import Sequence, StreamName
 from dlog.model.messages import Acknowledgement, Heartbeat, decode_body, encode_body
 from dlog.services.committer import Settled
-from dlog.simulation.sources import SimulatedSource
-from dlog.simulation.world import Life, World
 
 RUN = 7
 PHOTONS = StreamName("photons")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dlog.core import journal_records as records
 from dlog.core.frame import MessageKind, check_frame, encode_control
+from dlog.faults.simulation.world import World
 from dlog.model.messages import Bye, encode_body
-from dlog.simulation.world import World
 from tests.unit.test_event_server import connected
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-import cli.inputs
-from cli.inputs import Catalogue, InputBroken, InputUsageError, installed, parsed_options
-from cli.inputs.catalogue import GROUP
-from cli.inputs.event import InputEvent
+import dlog.inputs
 from dlog.errors import FormatError, StorageError
+from dlog.inputs import Catalogue, InputBroken, InputUsageError, installed, parsed_options
+from dlog.inputs.catalogue import GROUP
+from dlog.inputs.event import InputEvent
 
 PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 
@@ -32,9 +32,9 @@ def ours() -> Catalogue:
 
 @pytest.fixture
 def paragraphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EntryPoint:
-    """The plug-in of the docstring of `cli.inputs`, installed as a user would."""
-    assert cli.inputs.__doc__ is not None
-    example = re.search(r"\n    from collections.*?\n(?=\S)", cli.inputs.__doc__, re.DOTALL)
+    """The plug-in of the docstring of `dlog.inputs`, installed as a user would."""
+    assert dlog.inputs.__doc__ is not None
+    example = re.search(r"\n    from collections.*?\n(?=\S)", dlog.inputs.__doc__, re.DOTALL)
     assert example
     site = tmp_path / "site"
     dist_info = site / "my_package-1.0.dist-info"
@@ -151,7 +151,7 @@ def test_a_broken_plugin_is_named_and_leaves_the_others(tmp_path: Path) -> None:
 
 
 def test_a_plugin_that_is_no_input_is_refused() -> None:
-    for value in ("collections:Counter", "cli.inputs.lines:Lines"):
+    for value in ("collections:Counter", "dlog.inputs.lines:Lines"):
         with pytest.raises(InputBroken, match="is no Input of that name"):
             Catalogue([EntryPoint("other", value, GROUP)])["other"]
 

@@ -1,4 +1,4 @@
-"""What every input format promises (see the docstring of `cli.inputs`), for each of ours."""
+"""What every input format promises (see the docstring of `dlog.inputs`), for each of ours."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.inputs import EventKind, Input, InputEvent, InputItem, InputUsageError, Torn
-from cli.inputs.folder import Folder
-from cli.inputs.lines import Lines
-from cli.inputs.records import Records
-from cli.inputs.xtc2 import HEADER, Xtc2
 from dlog.errors import FormatError, StorageError
+from dlog.inputs import EventKind, Input, InputEvent, InputItem, InputUsageError, Torn
+from dlog.inputs.folder import Folder
+from dlog.inputs.lines import Lines
+from dlog.inputs.records import Records
+from dlog.inputs.xtc2 import HEADER, Xtc2
 from dlog.limits import EVENT_BYTES_MAX, MIB
 
 OF_ONE_FILE = [

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.inputs import EventKind, InputEvent, InputUsageError, Torn, assigned, stream_rule
-from cli.inputs.folder import Folder
-from cli.inputs.xtc2 import Xtc2
+from dlog.inputs import EventKind, InputEvent, InputUsageError, Torn, assigned, stream_rule
+from dlog.inputs.folder import Folder
+from dlog.inputs.xtc2 import Xtc2
 from dlog.limits import EVENT_BYTES_MAX, STREAMS_PER_RUN_MAX
 from dlog.model.ids import valid_stream_name
 

@@ -6,12 +6,12 @@ from random import Random
 
 from dlog.core import journal_records as records
 from dlog.core.journal_records import OperationKind, OperationRecord
+from dlog.faults.simulation.clock import SimulatedClock
+from dlog.faults.simulation.journal import SimulatedJournal
+from dlog.faults.simulation.steps import StorageSteps
 from dlog.limits import OPERATIONS_KEPT_MAX
 from dlog.model.ids import BootNumber
 from dlog.services.operations import Operations
-from dlog.simulation.clock import SimulatedClock
-from dlog.simulation.journal import SimulatedJournal
-from dlog.simulation.steps import StorageSteps
 
 PATH = "runs/7/photons_0001.dlog"
 

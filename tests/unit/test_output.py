@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 _PROGRAM = """
-from cli.output import progress
+from dlog.cli.output import progress
 with progress("working", 3) as shown:
     for i in range(3):
         print("line", i)

@@ -19,6 +19,10 @@ from dlog.core.block import (
 from dlog.core.filters import Filter
 from dlog.core.journal_records import FileRecord, StreamRecord, decode_record, file_key
 from dlog.errors import InvariantBroken
+from dlog.faults.simulation.clock import SimulatedClock
+from dlog.faults.simulation.disk import SimulatedDisk
+from dlog.faults.simulation.journal import SimulatedJournal
+from dlog.faults.simulation.steps import StorageSteps
 from dlog.limits import PAGE_BYTES
 from dlog.model.config import StreamConfig
 from dlog.model.events import EVENT_DTYPE
@@ -35,10 +39,6 @@ from dlog.ports import Buffer, Severity
 from dlog.services.operations import Operations
 from dlog.services.parts import Part, Storage, allot
 from dlog.services.restart import DirectCommits
-from dlog.simulation.clock import SimulatedClock
-from dlog.simulation.disk import SimulatedDisk
-from dlog.simulation.journal import SimulatedJournal
-from dlog.simulation.steps import StorageSteps
 
 
 class _NoAlarms:

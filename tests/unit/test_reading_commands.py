@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from cli.main import app
 from dlog.adapters.journal import LmdbJournal
+from dlog.cli.main import app
 from dlog.core.event_file import Totals
 from dlog.core.journal_records import (
     META,
@@ -180,7 +180,7 @@ def test_what_excludes_each_other_is_a_usage_error(tmp_path: Path) -> None:
 
 
 def process(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "cli.main", *(str(a) for a in arguments)]
+    command = [sys.executable, "-m", "dlog.cli.main", *(str(a) for a in arguments)]
     return subprocess.Popen(command, cwd=CHECKOUT, **options)
 
 

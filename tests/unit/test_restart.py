@@ -9,10 +9,10 @@ import pytest
 from dlog.core import journal_records as records
 from dlog.core.journal_records import ClosedFileRecord, FileRecord, OperationRecord
 from dlog.core.states import FileState
+from dlog.faults.simulation.steps import Fault, FaultKind, Operation, When
+from dlog.faults.simulation.world import World
 from dlog.limits import PAGE_BYTES
 from dlog.model.ids import StreamName
-from dlog.simulation.steps import Fault, FaultKind, Operation, When
-from dlog.simulation.world import World
 
 RUN = 7
 PHOTONS = StreamName("photons")

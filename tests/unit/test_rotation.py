@@ -12,12 +12,12 @@ from hypothesis import given
 
 from dlog.core.pieces import Piece
 from dlog.core.rotation import Fill, Full, Range, fitting, full, sort_late
+from dlog.faults.simulation.clock import SimulatedClock
 from dlog.limits import MIB, PAGE_BYTES
 from dlog.model.config import StreamConfig
 from dlog.model.events import EVENT_BYTES, EVENT_DTYPE, EventTable
 from dlog.model.ids import FileKind, MarkKey, RunNumber, Sequence, SessionId, StreamName
 from dlog.services.staging import Slot, Staging
-from dlog.simulation.clock import SimulatedClock
 
 MARK = MarkKey(SessionId(bytes(16)), RunNumber(7), StreamName("photons"))
 NUMBERS = st.one_of(st.integers(0, 60), st.sampled_from([2**63, 2**64 - 2, 2**64 - 1]))

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-import cli.send_replay
-from cli.main import app
-from cli.send_state import SendState, StateFile, identity
+import dlog.replay.replay
+from dlog.cli.main import app
 from dlog.errors import SourceRefused
+from dlog.replay.saved_state import SendState, StateFile, identity
 from tests.scripted_logger import ScriptedLogger
 
 LINES = [b"line %d\n" % i for i in range(300)]
@@ -36,9 +36,9 @@ def send(
 ) -> Callable[..., Result]:
     """Runs `dlog send recording.txt --run 7` with what is given; in this process."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setattr(cli.send_replay, "_SAVE_SECONDS", 0.05)
-    monkeypatch.setattr(cli.send_replay, "_UNLISTED_SECONDS", 0.2)
-    monkeypatch.setattr(cli.send_replay, "_ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(dlog.replay.replay, "_SAVE_SECONDS", 0.05)
+    monkeypatch.setattr(dlog.replay.replay, "_UNLISTED_SECONDS", 0.2)
+    monkeypatch.setattr(dlog.replay.replay, "_ANSWER_SECONDS", 0.3)
     recording = tmp_path / "recording.txt"
     recording.write_bytes(b"".join(LINES))
 
@@ -141,7 +141,7 @@ def test_a_process_that_is_killed_is_gone_on_with(logger: ScriptedLogger, tmp_pa
     lines = [b"%d " % i + b"x" * 5000 + b"\n" for i in range(4000)]
     recording.write_bytes(b"".join(lines))
     command = [
-        sys.executable, "-m", "cli.main", "send", str(recording), "--run", "7", "--to",
+        sys.executable, "-m", "dlog.cli.main", "send", str(recording), "--run", "7", "--to",
         logger.address, "--json", "--rate", "2000",
     ]  # fmt: skip
     env = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state"), "PYTHONPATH": os.getcwd()}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 
 from dlog.errors import StorageError
+from dlog.faults.simulation.clock import SimulatedClock
+from dlog.faults.simulation.disk import SimulatedDirectory, SimulatedDisk
+from dlog.faults.simulation.steps import StorageSteps
 from dlog.model.config import InitConfig
 from dlog.ports import Space
 from dlog.services.space_watch import INTERVAL_NS, SpaceWatch
-from dlog.simulation.clock import SimulatedClock
-from dlog.simulation.disk import SimulatedDirectory, SimulatedDisk
-from dlog.simulation.steps import StorageSteps
 
 INIT = InitConfig(low_water_bytes=100, resume_bytes=200)
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from dlog.errors import StorageError
+from dlog.faults.simulation.disk import SimulatedSync
+from dlog.faults.simulation.steps import Fault, FaultKind, Operation, When
+from dlog.faults.simulation.world import Life, World
 from dlog.model.ids import RunNumber, StreamName
 from dlog.ports import DataFile
-from dlog.simulation.disk import SimulatedSync
-from dlog.simulation.steps import Fault, FaultKind, Operation, When
-from dlog.simulation.world import Life, World
 
 RUN, OTHER_RUN = RunNumber(7), RunNumber(8)
 PHOTONS = StreamName("photons")

@@ -10,16 +10,16 @@ import pytest
 from dlog.core import journal_records as records
 from dlog.core.journal_records import ClosedFileRecord, FileRecord, decode_record
 from dlog.errors import StorageError
+from dlog.faults.simulation.disk import SimulatedSync
+from dlog.faults.simulation.sources import SimulatedSource
+from dlog.faults.simulation.steps import Fault, FaultKind, Operation
+from dlog.faults.simulation.world import World
 from dlog.limits import MIB
 from dlog.model.ids import RunNumber, StreamName
 from dlog.services import stream_thread
 from dlog.services.block_store import BlockStore
 from dlog.services.committer import Settlement
 from dlog.services.stream_thread import Ending, StreamWriter
-from dlog.simulation.disk import SimulatedSync
-from dlog.simulation.sources import SimulatedSource
-from dlog.simulation.steps import Fault, FaultKind, Operation
-from dlog.simulation.world import World
 
 RUN = RunNumber(7)
 PHOTONS = StreamName("photons")

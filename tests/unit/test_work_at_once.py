@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from dlog.errors import InvariantBroken
+from dlog.faults.simulation.disk import SimulatedSync
+from dlog.faults.simulation.sources import SimulatedSource
+from dlog.faults.simulation.steps import Fault, FaultKind, Operation
+from dlog.faults.simulation.world import World
 from dlog.limits import MIB, SMALL_BLOCK_BYTES
 from dlog.model.ids import RunNumber, StreamName
 from dlog.services.block_store import BlockStore
 from dlog.services.stream_thread import SMALL_SYNC_BYTES, StreamWriter
-from dlog.simulation.disk import SimulatedSync
-from dlog.simulation.sources import SimulatedSource
-from dlog.simulation.steps import Fault, FaultKind, Operation
-from dlog.simulation.world import World
 
 RUN = RunNumber(7)
 PHOTONS = StreamName("photons")
@@ -22,7 +22,7 @@ DATA = "data/runs/7/photons"
 
 @pytest.fixture(autouse=True)
 def nobody_else_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dlog.simulation.world.BUSY", 0.0)
+    monkeypatch.setattr("dlog.faults.simulation.world.BUSY", 0.0)
     monkeypatch.setattr(SimulatedSync, "is_over", lambda self: self.done)
 
 
