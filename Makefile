@@ -28,8 +28,12 @@ demo: $(RUN)  ## set up, then show the whole story: runs, a kill -9, the resume,
 	@$(BIN)/dlog demo
 
 .PHONY: test
-test: $(DEVELOP)  ## the tests
+test: $(DEVELOP)  ## the tests that each change must pass, in minutes
 	@$(BIN)/python -m pytest
+
+.PHONY: test-all
+test-all: $(DEVELOP)  ## the rest of them: campaigns, mutations, the real program, networks
+	@$(BIN)/python -m pytest -m long
 
 .PHONY: check
 check: $(DEVELOP)  ## lint, format, types, layers, golden files: all of them, then the verdict
