@@ -36,21 +36,23 @@ test-all: $(DEVELOP)  ## the rest of them: campaigns, mutations, the real progra
 	@$(BIN)/python -m pytest -m long
 
 .PHONY: check
-check: $(DEVELOP)  ## lint, format, types, layers, golden files: all of them, then the verdict
-	@$(MAKE) --keep-going lint formatting types layers golden
+check: $(DEVELOP)  ## lint, format, types, layers, golden files, wheels: all, then the verdict
+	@$(MAKE) --keep-going lint formatting types layers golden wheels
 
-.PHONY: lint formatting types layers golden
+.PHONY: lint formatting types layers golden wheels
 lint: $(DEVELOP)
 	@$(BIN)/ruff check --quiet .
 formatting: $(DEVELOP)
 	@$(BIN)/ruff format --quiet --check .
 types: $(DEVELOP)
-	@$(BIN)/mypy --strict --no-error-summary dlog recovery cli
+	@$(BIN)/mypy --strict --no-error-summary
 layers: $(DEVELOP)
 	@out=$$($(BIN)/lint-imports --no-logo 2>&1) || { printf '%s\n' "$$out"; exit 1; }
 golden: $(DEVELOP)
 	@$(BIN)/python fixtures/make_golden.py --check
 	@$(BIN)/python fixtures/make_damaged.py --check
+wheels: $(DEVELOP)
+	@$(BIN)/python -m tests.distribution.check
 
 .PHONY: soak
 soak: $(DEVELOP)  ## hours of kill, restart and compare
@@ -75,7 +77,21 @@ clean:  ## remove the virtualenv, caches and builds; data stay
 
 # --- set-up. A stamp is touched last, so that a set-up that broke off is done again.
 
-$(RUN): pyproject.toml
+# To Python the folders cli/ and recovery/ are dlog.cli and dlog.recovery. Git keeps the links; an sdist
+# has none, and a clone with core.symlinks=false has small files in their places.
+.PHONY: links
+links:
+	@for name in cli recovery; do \
+	    if [ ! -d dlog/$$name ]; then \
+	        rm -f dlog/$$name; \
+	        ln -s ../$$name dlog/$$name || { \
+	            echo "A checkout of dlog needs the link dlog/$$name -> ../$$name, and none can be made" >&2; \
+	            echo "on this filesystem. Move the checkout, or install dlog instead: pip install ." >&2; \
+	            exit 1; }; \
+	    fi; \
+	done
+
+$(RUN): pyproject.toml | links
 	@command -v $(PYTHON) >/dev/null || { \
 	    echo "dlog needs Python 3.11 or newer, and there is no $(PYTHON): make PYTHON=/path/to/python3" >&2; \
 	    exit 1; }

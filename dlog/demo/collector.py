@@ -1,7 +1,8 @@
 """A Collector/Router of the demo, a process of its own: `python -m dlog.demo.collector`.
 
 It sends its share of the events when their time has come, whether or not the logger lives, and says
-every 0.1 s how it stands: one JSON object a line on stdout. It ends when its stdin does.
+every 0.1 s how it stands: one JSON object a line on stdout. It holds back the last
+part of its events until a line on stdin tells it to go on, and ends when its stdin does.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from dlog.errors import DlogError
 
 TICK_SECONDS: Final = 0.02
 TELL_SECONDS: Final = 0.1
+# Of its time, what a collector sends before its parent says that the logger was killed: on a slow
+# machine, too, events are left to be sent after the restart.
+HOLD_AT: Final = 0.6
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,11 +91,12 @@ class _Teller:
 def main() -> int:
     order = msgspec.json.decode(sys.argv[1], type=Order)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the demo ends us
-    threading.Thread(target=_end_with_the_demo, name="stdin", daemon=True).start()
+    go_on = threading.Event()
+    threading.Thread(target=_listen_to_the_demo, args=(go_on,), name="stdin", daemon=True).start()
     source = dlog.Source(Path(order.data), name=order.name)
     teller = _Teller(source)
     try:
-        _send(source, order, teller)
+        _send(source, order, teller, go_on)
         teller.phase = "sent"
         source.close()
         teller.phase = "done"
@@ -103,7 +108,7 @@ def main() -> int:
     return 1 if problem else 0
 
 
-def _send(source: dlog.Source, order: Order, teller: _Teller) -> None:
+def _send(source: dlog.Source, order: Order, teller: _Teller, go_on: threading.Event) -> None:
     """Every event at its time; when the queue was full for a while, what is due goes at once."""
     plans = {
         (run, detector): (*schedule(detector, run, order.source, order.seconds), 0)
@@ -112,6 +117,8 @@ def _send(source: dlog.Source, order: Order, teller: _Teller) -> None:
     }
     while plans:
         now = (time.monotonic_ns() - order.begin_ns) / 1e9
+        if not go_on.is_set():
+            now = min(now, HOLD_AT * order.seconds)
         for (run, detector), (numbers, times, begin) in list(plans.items()):
             end = int(np.searchsorted(times, now, side="right"))
             _send_some(source, detector, run, numbers[begin:end])
@@ -137,10 +144,11 @@ def _send_some(source: dlog.Source, detector: str, run: int, numbers: NDArray[np
             source.send(streams, made.payload[begin:end], run=run, number=number)
 
 
-def _end_with_the_demo() -> None:
+def _listen_to_the_demo(go_on: threading.Event) -> None:
+    """A line says "go on"; the end of the input says that the demo is gone."""
     # Not sys.stdin: its lock, held while we wait, would abort the interpreter at its end.
     while os.read(0, 4096):
-        pass
+        go_on.set()
     os._exit(1)
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -205,6 +206,12 @@ class _Story:
             f"{pending:,} on their way"
         )  # fmt: skip
         self._logger = self._start_logger()
+        for process in self._collectors.values():
+            assert process.stdin is not None
+            # A collector that has ended is told of where its lines are listened to.
+            with suppress(BrokenPipeError):
+                process.stdin.write(b"go on\n")
+                process.stdin.flush()
         runs = {run.run: run.state for run in read_status(self._ask("STATUS").data).runs}
         answering = time.monotonic() - killed
         states = ", ".join(f"run {run} {state}" for run, state in sorted(runs.items()))
