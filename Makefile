@@ -33,7 +33,7 @@ test: $(DEVELOP)  ## the tests that each change must pass, in minutes
 
 .PHONY: test-all
 test-all: $(DEVELOP)  ## the rest of them: campaigns, mutations, the real program, networks
-	@$(BIN)/python -m pytest -m long
+	@$(BIN)/python -m pytest -m 'long and not (soak or fuzz or bench)'
 
 .PHONY: check
 check: $(DEVELOP)  ## lint, format, types, layers, golden files, wheels: all, then the verdict
@@ -67,8 +67,8 @@ bench: $(PEERS)  ## dlog against the disk, its peers and its targets (minutes; B
 	@$(BIN)/python -m tests.benchmarks $(BENCH)
 
 .PHONY: guard
-guard: $(DEVELOP)  ## seconds: has the hot path become several times as slow? (part of make test)
-	@$(BIN)/python -m pytest --quiet tests/benchmarks/test_guard.py
+guard: $(DEVELOP)  ## seconds: has the hot path become several times as slow? (on a machine at rest)
+	@$(BIN)/python -m pytest --quiet -m bench tests/benchmarks/test_guard.py
 
 .PHONY: clean
 clean:  ## remove the virtualenv, caches and builds; data stay

@@ -1,11 +1,15 @@
-"""What every test may ask for. It owns the recorded data's place, the Hypothesis profiles and
-Ctrl-C, and never starts anything itself."""
+"""What every test may ask for. It owns the recorded data's place, what a test needs installed, the
+Hypothesis profiles and Ctrl-C; of processes it starts strace alone, to see whether it may trace."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shutil
 import signal
+import subprocess
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -41,3 +45,33 @@ def real_data() -> Path:
             pytest.fail(f"DLOG_DATA={given} holds no lcls2/")
         pytest.skip(f"no recorded data at {folder}: set DLOG_DATA to the folder that holds lcls2/")
     return folder
+
+
+# --- what can be installed: skipped where it is missing, a failure where CI=true -----------------
+
+
+def need_program(name: str) -> str:
+    """The path of a program that Debian has a package of."""
+    return shutil.which(name) or _missing(f"{name} is not installed")
+
+
+def need_package(name: str) -> None:
+    """A Python package that PyPI has."""
+    if importlib.util.find_spec(name) is None:
+        _missing(f"{name} is not installed: pip install {name}")
+
+
+def _missing(words: str) -> NoReturn:
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{words}, and CI=true skips no test for what can be installed", pytrace=False)
+    pytest.skip(words)
+
+
+@pytest.fixture(scope="session")
+def strace() -> str:
+    """The tracer that makes system calls fail; skipped where the system lets no process trace."""
+    found = need_program("strace")
+    tried = subprocess.run([found, "-o", os.devnull, "true"], capture_output=True, check=False)
+    if tried.returncode:
+        pytest.skip(f"strace may not trace here: {tried.stderr.decode().strip()}")
+    return found

@@ -153,6 +153,7 @@ def descendants_in(folder: Path) -> list[str]:
     return found
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_everything_and_leaves_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "disk"
     folder.mkdir()
@@ -166,6 +167,7 @@ def test_ctrl_c_ends_everything_and_leaves_nothing(tmp_path: Path) -> None:
     assert descendants_in(folder) == []
 
 
+@pytest.mark.long
 def test_what_a_killed_one_left_is_removed_by_the_next(tmp_path: Path) -> None:
     folder = tmp_path / "disk"
     folder.mkdir()
@@ -185,6 +187,7 @@ def test_what_a_killed_one_left_is_removed_by_the_next(tmp_path: Path) -> None:
     assert sorted(folder.iterdir()) == sorted([kept, alive])
 
 
+@pytest.mark.long
 def test_a_directory_that_is_not_there_is_refused_and_not_made(tmp_path: Path) -> None:
     """Mistyped, it would be another disk that is measured."""
     process = start(tmp_path / "dksi", "--seconds", "0.2", "--bytes", "64 MiB")
@@ -193,6 +196,7 @@ def test_a_directory_that_is_not_there_is_refused_and_not_made(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_impossible_bounds_are_refused(tmp_path: Path) -> None:
     process = start(tmp_path, "--bytes", "1 MiB")
     assert b"at least 64 MiB" in process.communicate(timeout=30)[1]
@@ -202,7 +206,7 @@ def test_impossible_bounds_are_refused(tmp_path: Path) -> None:
     assert process.returncode == 1
 
 
-@pytest.mark.bench
+@pytest.mark.long
 def test_a_whole_qualification(tmp_path: Path) -> None:
     folder, plot = tmp_path / "disk", tmp_path / "plot.svg"
     folder.mkdir()

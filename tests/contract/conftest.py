@@ -5,9 +5,6 @@ Tests of this folder never say how an adapter does a thing, except where their f
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -21,8 +18,9 @@ from dlog.adapters.journal_files import JournalSpace
 from dlog.faults.simulation.disk import SimulatedDisk
 from dlog.faults.simulation.journal import JournalStore, SimulatedJournal
 from dlog.faults.simulation.steps import StorageSteps
-from dlog.limits import KIB, MIB
+from dlog.limits import MIB
 from dlog.ports import Directory, Journal
+from tests.end_to_end.filesystems import small_disk
 
 SMALL_SPACE = JournalSpace(ballast_bytes=MIB, ahead_bytes=2 * MIB)
 
@@ -99,61 +97,6 @@ def directory(request: pytest.FixtureRequest, tmp_path: Path) -> Directory:
 
 @pytest.fixture(params=["tmpfs", "ext4"])
 def small_filesystem(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """Of about 24 MiB; skipped where this user may not mount one."""
-    place = tmp_path / "mounted"
-    place.mkdir()
-    if request.param == "tmpfs":
-        command = ["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(place)]
-    else:
-        image = tmp_path / "image"
-        with image.open("wb") as file:
-            file.truncate(26 * MIB)
-        if shutil.which("mkfs.ext4") is None:
-            pytest.skip("no mkfs.ext4 to make a small filesystem with")
-        made = subprocess.run(
-            ["mkfs.ext4", "-q", "-F", "-m", "0", str(image)], capture_output=True, check=False
-        )
-        if made.returncode:
-            pytest.skip(f"mkfs.ext4: {made.stderr.decode()}")
-        command = ["mount", "-o", "loop", str(image), str(place)]
-    if shutil.which("mount") is None:
-        pytest.skip("no mount to make a small filesystem with")
-    mounted = subprocess.run(command, capture_output=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"no small {request.param} can be mounted: {mounted.stderr.decode().strip()}")
-    try:
+    """Of about 24 MiB."""
+    with small_disk(tmp_path / "small", 26 * MIB, request.param) as place:
         yield place
-    finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=False)
-
-
-def fill(place: Path) -> Path:
-    """Take all the space there is; removing the returned file gives it back."""
-    hog = place / "hog"
-    with hog.open("ab", buffering=0) as file:
-        for size in (MIB, 64 * KIB, 4 * KIB, 512):
-            while True:
-                try:
-                    if file.write(bytes(size)) < size:
-                        break
-                except OSError:
-                    break
-        os.fsync(file.fileno())
-    return hog
-
-
-@pytest.fixture(name="fill")
-def fill_fixture() -> object:
-    return fill
-
-
-@pytest.fixture
-def strace() -> str:
-    """The tracer that makes system calls fail; skipped where it is missing or may not trace."""
-    found = shutil.which("strace")
-    if found is None:
-        pytest.skip("no strace to make system calls fail with")
-    tried = subprocess.run([found, "-o", os.devnull, "true"], capture_output=True, check=False)
-    if tried.returncode:
-        pytest.skip(f"strace may not trace here: {tried.stderr.decode().strip()}")
-    return found

@@ -33,10 +33,10 @@ from dlog.errors import (
     NameTaken,
 )
 from dlog.limits import KIB, MIB
+from tests.end_to_end.filesystems import Hog
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 SPACE = JournalSpace(ballast_bytes=MIB, ahead_bytes=2 * MIB)
-Fill = Callable[[Path], Path]
 
 
 @pytest.fixture
@@ -579,27 +579,23 @@ def commit_until_full(journal: LmdbJournal, prefix: bytes, *, use_ballast: bool 
     pytest.fail("the disk is never full")
 
 
-def test_a_full_disk_leaves_room_for_many_commits_then_says_full(
-    small_filesystem: Path, fill: Fill
-) -> None:
+def test_a_full_disk_leaves_room_for_many_commits_then_says_full(small_filesystem: Path) -> None:
     with made(small_filesystem / "journal") as journal:
         journal.commit([(b"a", b"1")])
-        hog = fill(small_filesystem)
+        hog = Hog.full(small_filesystem)
         count = commit_until_full(journal, b"new")
         assert count > 1000  # 2 MiB were kept ahead
         assert len(list(journal.scan(b"new"))) == count
         assert journal.get(b"a") == b"1"
-        hog.unlink()
+        hog.give_back()
         journal.commit([(b"big", bytes(2 * MIB))])
     with opened(small_filesystem / "journal") as journal:
         assert len(list(journal.scan(b"new"))) == count
 
 
-def test_ballast_commits_go_on_where_ordinary_ones_are_refused(
-    small_filesystem: Path, fill: Fill
-) -> None:
+def test_ballast_commits_go_on_where_ordinary_ones_are_refused(small_filesystem: Path) -> None:
     with made(small_filesystem / "journal") as journal:
-        fill(small_filesystem)
+        Hog.full(small_filesystem)
         commit_until_full(journal, b"new")
         for n in range(100):
             with pytest.raises(JournalFull):
@@ -613,66 +609,62 @@ def test_ballast_commits_go_on_where_ordinary_ones_are_refused(
         assert len(list(journal.scan(b"run/"))) == 100
 
 
-def test_overwriting_commits_never_fill_the_disk(small_filesystem: Path, fill: Fill) -> None:
+def test_overwriting_commits_never_fill_the_disk(small_filesystem: Path) -> None:
     with made(small_filesystem / "journal") as journal:
-        fill(small_filesystem)
+        Hog.full(small_filesystem)
         for n in range(3000):
             journal.commit([(b"offset/%d" % (n % 20), b"%d" % n)])
 
 
-def test_a_journal_opens_and_commits_on_a_full_disk(small_filesystem: Path, fill: Fill) -> None:
+def test_a_journal_opens_and_commits_on_a_full_disk(small_filesystem: Path) -> None:
     made(small_filesystem / "journal", 10).close()
-    fill(small_filesystem)
+    Hog.full(small_filesystem)
     with opened(small_filesystem / "journal") as journal:
         assert journal.get(b"last") == b"9"
         for n in range(200):
             journal.commit([(b"more%d" % n, bytes(100))])
 
 
-def test_a_full_disk_without_a_lock_file_is_an_error_and_no_signal(
-    small_filesystem: Path, fill: Fill
-) -> None:
+def test_a_full_disk_without_a_lock_file_is_an_error_and_no_signal(small_filesystem: Path) -> None:
     path = small_filesystem / "journal"
     made(path, 10).close()
     (path / "lock.mdb").unlink()
-    hog = fill(small_filesystem)
+    hog = Hog.full(small_filesystem)
     said = child(_OPEN, str(path))
     assert said[-1] == "exit 1"
     with pytest.raises(DiskFull):
         opened(path)
-    hog.unlink()
+    hog.give_back()
     with opened(path) as journal:
         assert journal.get(b"last") == b"9"
 
 
-def test_a_journal_is_not_created_on_a_full_disk(small_filesystem: Path, fill: Fill) -> None:
-    hog = fill(small_filesystem)
+def test_a_journal_is_not_created_on_a_full_disk(small_filesystem: Path) -> None:
+    hog = Hog.full(small_filesystem)
     with pytest.raises(DiskFull):
         made(small_filesystem / "journal")
     assert not LmdbJournal.exists(small_filesystem / "journal")
-    hog.unlink()
+    hog.give_back()
     made(small_filesystem / "journal").close()
 
 
-def test_a_failed_journal_on_a_full_disk_waits_for_space(
-    small_filesystem: Path, fill: Fill
-) -> None:
+def test_a_failed_journal_on_a_full_disk_waits_for_space(small_filesystem: Path) -> None:
     path = small_filesystem / "journal"
     with made(path, 10) as journal:
         journal.commit([(b"big", bytes(2 * MIB))])
     (path / "journal.failed").write_bytes(b"for the test\n")
-    hog = fill(small_filesystem)
+    hog = Hog.full(small_filesystem)
     with pytest.raises(DiskFull):
         opened(path)
     assert (path / "journal.failed").exists()
     assert not (path / "data.mdb.copy").exists()
-    hog.unlink()
+    hog.give_back()
     with opened(path) as journal:
         assert journal.get(b"last") == b"9"
 
 
 def test_a_disk_that_is_full_where_nothing_could_be_reserved_is_full_and_not_failed(
-    small_filesystem: Path, fill: Fill, strace: str
+    small_filesystem: Path, strace: str
 ) -> None:
     """As on filesystems that copy on write, where reserved space may not be had after all."""
     path = small_filesystem / "journal"

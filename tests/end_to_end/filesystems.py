@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -15,25 +14,27 @@ from typing import Final
 import pytest
 
 from dlog.limits import KIB, MIB
+from tests.conftest import need_program
 
 _EXT4_IOC_SHUTDOWN: Final = 0x8004587D  # see ext4.h
 _NO_LOG_FLUSH: Final = 2
 
 
 @contextmanager
-def small_disk(folder: Path, size_bytes: int) -> Iterator[Path]:
-    """An ext4 filesystem; the test is skipped where none can be mounted."""
-    if shutil.which("mkfs.ext4") is None or shutil.which("mount") is None:
-        pytest.skip("no mkfs.ext4 and mount to make a small disk with")
-    folder.mkdir(parents=True, exist_ok=True)
+def small_disk(folder: Path, size_bytes: int, kind: str = "ext4") -> Iterator[Path]:
+    """A filesystem, ext4 or tmpfs; the test is skipped where none can be mounted."""
+    need_program("mount")
     image, place = folder / "image", folder / "disk"
-    with image.open("wb") as file:
-        file.truncate(size_bytes)
-    place.mkdir()
-    # As distributions have it: after an error in its own structures it goes read-only.
-    options = ("-m", "0", "-e", "remount-ro", "-E", "lazy_itable_init=0")
-    _run("mkfs.ext4", "-q", "-F", *options, str(image))
-    mount(place)
+    place.mkdir(parents=True)
+    if kind == "tmpfs":
+        _run("mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "none", str(place))
+    else:
+        with image.open("wb") as file:
+            file.truncate(size_bytes)
+        # As distributions have it: after an error in its own structures it goes read-only.
+        options = ("-m", "0", "-e", "remount-ro", "-E", "lazy_itable_init=0")
+        _run(need_program("mkfs.ext4"), "-q", "-F", *options, str(image))
+        mount(place)
     try:
         yield place
     finally:
@@ -92,6 +93,13 @@ class Hog:
     def __init__(self, disk: Path) -> None:
         self._disk = disk
         self._path = disk / "hog"
+
+    @classmethod
+    def full(cls, disk: Path) -> Hog:
+        """One that has taken everything."""
+        hog = cls(disk)
+        hog.take()
+        return hog
 
     def take(self, leave_bytes: int = 0) -> None:
         """All that is free but for so much."""

@@ -25,6 +25,8 @@ from tests.end_to_end.conftest import NewLogger
 from tests.end_to_end.processes import QUICK_INIT, LoggerProcess, until
 from tests.end_to_end.raw_source import RawSource, hello_message
 
+pytestmark = pytest.mark.long
+
 CONFIGURATION = (
     QUICK_INIT
     + """

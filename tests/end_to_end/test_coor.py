@@ -19,6 +19,8 @@ from tests.end_to_end.events import Sender, assert_exactly_once, payload_of, rea
 from tests.end_to_end.processes import QUICK_INIT, LoggerProcess, run_dlog, until
 from tests.end_to_end.raw_source import RawSource
 
+pytestmark = pytest.mark.long
+
 STREAMS = """
 [streams.a]
 reserve_bytes = "1 MiB"

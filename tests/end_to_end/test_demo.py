@@ -101,6 +101,7 @@ def test_a_directory_that_holds_something_is_refused(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_demo_that_is_ended_leaves_no_process_and_no_file(
     tmp_path: Path, number: signal.Signals
@@ -112,6 +113,7 @@ def test_a_demo_that_is_ended_leaves_no_process_and_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_a_demo_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
     process = _demo_that_sends(tmp_path)
     process.kill()

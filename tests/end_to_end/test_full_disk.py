@@ -3,7 +3,6 @@ itself."""
 
 from __future__ import annotations
 
-import shutil
 import signal
 import subprocess
 import time
@@ -49,7 +48,7 @@ UNWATCHED = INIT + "low_water_bytes = 0\nresume_bytes = 0\n" + STREAMS
 WATCHED = INIT + 'low_water_bytes = "24 MiB"\nresume_bytes = "32 MiB"\n' + STREAMS
 BOTH = ("a", "b")
 
-needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+needs_strace = pytest.mark.usefixtures("strace")
 
 
 @pytest.fixture
@@ -108,6 +107,7 @@ def in_small_batches(sender: Sender, events: int) -> None:
 # --- space -------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_below_the_low_water_mark_sources_wait_and_go_on_by_themselves(
     new_logger: NewLogger, disk: Path
 ) -> None:
@@ -157,8 +157,7 @@ def test_a_full_disk_stops_the_sources_and_nothing_else(new_logger: NewLogger, d
     sender = Sender(logger.data, "source", (7,), BOTH, pause_seconds=0.002)
     sender.start()
     acknowledges(sender)
-    hog = Hog(disk)
-    hog.take()
+    hog = Hog.full(disk)
     until(lambda: any(name.startswith("stalled") for name in logger.alarms()), "the alarm")
     stands_still(sender)
     assert logger.ask("SET DEBUG", {"level": "info"}).ok
@@ -181,14 +180,14 @@ def test_a_full_disk_stops_the_sources_and_nothing_else(new_logger: NewLogger, d
     logger.assert_verified()
 
 
+@pytest.mark.long
 def test_a_run_can_be_ended_while_the_disk_is_full(new_logger: NewLogger, disk: Path) -> None:
     logger = new_logger(UNWATCHED, data=disk / "data").start()
     logger.start_run(7)
     sender = Sender(logger.data, "source", (7,), BOTH, pause_seconds=0.002)
     sender.start()
     acknowledges(sender)
-    hog = Hog(disk)
-    hog.take()
+    hog = Hog.full(disk)
     stands_still(sender)
     answer = logger.do("STOP RUN", {"run": 7}, timeout=20)
     assert answer.data["state"] == "ENDED"
@@ -203,6 +202,7 @@ def test_a_run_can_be_ended_while_the_disk_is_full(new_logger: NewLogger, disk: 
     logger.assert_verified()
 
 
+@pytest.mark.long
 def test_a_logger_that_dies_on_a_full_disk_starts_on_it_and_goes_on(
     new_logger: NewLogger, disk: Path
 ) -> None:
@@ -211,8 +211,7 @@ def test_a_logger_that_dies_on_a_full_disk_starts_on_it_and_goes_on(
     sender = Sender(logger.data, "source", (7,), BOTH, pause_seconds=0.002)
     sender.start()
     acknowledges(sender)
-    hog = Hog(disk)
-    hog.take()
+    hog = Hog.full(disk)
     stands_still(sender)
     for _ in range(2):
         logger.kill()
@@ -242,6 +241,7 @@ def two_directories(new_logger: NewLogger, tmp_path: Path, disk: Path) -> Logger
     return new_logger(f'[logger]\ndata = ["{data}", "{disk}"]\n{streams}', data=data)
 
 
+@pytest.mark.long
 def test_a_stream_on_a_full_disk_does_not_stop_the_others(
     two_directories: LoggerProcess, disk: Path
 ) -> None:
@@ -255,7 +255,7 @@ def test_a_stream_on_a_full_disk_does_not_stop_the_others(
         sender.start()
     for sender in senders:
         acknowledges(sender)
-    Hog(disk).take()
+    Hog.full(disk)
     until(lambda: "stalled run 7 stream b" in logger.alarms(), "the stream stalls")
     stands_still(stalled)
     for _ in range(2):
@@ -281,6 +281,7 @@ def assert_what_was_sent_is_there(data: list[Path], *senders: Sender) -> None:
         assert sorted(found[key, key[2]]) == numbers
 
 
+@pytest.mark.long
 @needs_strace
 def test_a_tail_that_no_space_is_left_to_save_is_not_read_a_second_time(
     two_directories: LoggerProcess, disk: Path
@@ -313,6 +314,7 @@ def test_a_tail_that_no_space_is_left_to_save_is_not_read_a_second_time(
     logger.assert_verified()
 
 
+@pytest.mark.long
 @needs_strace
 def test_what_was_refused_at_the_end_of_a_run_is_not_read_though_it_lies_on_the_disk(
     two_directories: LoggerProcess, disk: Path
@@ -321,7 +323,7 @@ def test_what_was_refused_at_the_end_of_a_run_is_not_read_though_it_lies_on_the_
     logger.start_run(7)
     sender = Sender(logger.data, "source", (7,), ("b",))
     in_small_batches(sender, 50)
-    Hog(disk).take()
+    Hog.full(disk)
     part = disk / "runs" / "7" / "b_0001.dlog.part"
     with strace_on(logger, "fdatasync", "error=EIO", path=part):
         # There is room for it in what is reserved; then the sync fails, and there is no new part.
@@ -394,6 +396,7 @@ def test_a_journal_that_is_full_stops_the_sources_and_goes_on_when_it_may_grow(
     logger.assert_verified()
 
 
+@pytest.mark.long
 def test_a_run_can_be_ended_while_the_journal_is_full(
     new_logger: NewLogger, small_journal: dict[str, str]
 ) -> None:
@@ -411,6 +414,7 @@ def test_a_run_can_be_ended_while_the_journal_is_full(
 # --- disks that fail ---------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @needs_strace
 @pytest.mark.parametrize(
     ("calls", "inject"),
@@ -449,6 +453,7 @@ def test_a_failed_write_or_sync_seals_the_part_and_goes_on_in_a_new_one(
     assert after.header.predecessor_sealed == sealed.path.stat().st_size
 
 
+@pytest.mark.long
 def test_a_stream_on_a_disk_that_dies_does_not_stop_the_others(
     two_directories: LoggerProcess, disk: Path
 ) -> None:
@@ -480,6 +485,7 @@ def test_a_stream_on_a_disk_that_dies_does_not_stop_the_others(
     assert logger.ended() == 0
 
 
+@pytest.mark.long
 @needs_strace
 def test_a_run_whose_files_cannot_be_made_fails_in_words_and_leaves_nothing_behind(
     new_logger: NewLogger,
@@ -497,6 +503,7 @@ def test_a_run_whose_files_cannot_be_made_fails_in_words_and_leaves_nothing_behi
     logger.assert_verified()
 
 
+@pytest.mark.long
 @needs_strace
 def test_a_journal_commit_that_fails_ends_the_logger_and_loses_nothing(
     new_logger: NewLogger,
@@ -520,6 +527,7 @@ def test_a_journal_commit_that_fails_ends_the_logger_and_loses_nothing(
     logger.assert_verified()
 
 
+@pytest.mark.long
 def test_a_start_without_the_disk_of_an_active_run_is_refused(
     two_directories: LoggerProcess, disk: Path
 ) -> None:
@@ -544,6 +552,7 @@ def test_a_start_without_the_disk_of_an_active_run_is_refused(
     logger.assert_verified()
 
 
+@pytest.mark.long
 def test_a_disk_that_goes_read_only_ends_the_logger_and_costs_nothing(
     new_logger: NewLogger, disk: Path
 ) -> None:
@@ -571,6 +580,7 @@ def test_a_disk_that_goes_read_only_ends_the_logger_and_costs_nothing(
     logger.assert_verified()
 
 
+@pytest.mark.long
 def test_a_start_on_a_disk_that_is_mounted_read_only_is_refused_in_words(
     new_logger: NewLogger, disk: Path
 ) -> None:
@@ -596,6 +606,7 @@ def test_a_start_on_a_disk_that_is_mounted_read_only_is_refused_in_words(
     logger.assert_verified()
 
 
+@pytest.mark.long
 def test_a_stream_on_a_disk_that_goes_read_only_does_not_stop_the_others(
     two_directories: LoggerProcess, disk: Path
 ) -> None:
@@ -633,6 +644,7 @@ def test_a_stream_on_a_disk_that_goes_read_only_does_not_stop_the_others(
     logger.assert_verified()
 
 
+@pytest.mark.long
 def test_a_data_directory_that_is_gone_is_a_failure(
     two_directories: LoggerProcess, disk: Path
 ) -> None:
@@ -643,6 +655,7 @@ def test_a_data_directory_that_is_gone_is_a_failure(
     assert "FAILURE" in logger.log()
 
 
+@pytest.mark.long
 def test_where_the_logger_is_found_is_written_once_the_disk_takes_it(new_logger: NewLogger) -> None:
     logger = new_logger(UNWATCHED)
     in_its_way = logger.data / "logger.json.new"

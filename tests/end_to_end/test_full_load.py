@@ -17,6 +17,8 @@ from tests.end_to_end.conftest import NewLogger
 from tests.end_to_end.floods import EVENT_BYTES, Flood, assert_floods_stand_once
 from tests.end_to_end.processes import QUICK_INIT, LoggerProcess, until
 
+pytestmark = pytest.mark.long
+
 CONFIGURATION = (
     QUICK_INIT
     + """

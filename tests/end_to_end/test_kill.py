@@ -15,6 +15,7 @@ from tests.end_to_end.events import Sender, assert_exactly_once, merged
 from tests.end_to_end.processes import QUICK_INIT, LoggerProcess, until
 
 RUNS = (7, 8)
+FEW_CYCLES = 5
 CYCLES = int(os.environ.get("DLOG_KILL_CYCLES", "50"))
 SOAK_CYCLES = int(os.environ.get("DLOG_SOAK_CYCLES", "2000"))
 SEED = int(os.environ.get("DLOG_KILL_SEED", "0")) or random.SystemRandom().randrange(1, 2**31)
@@ -53,6 +54,11 @@ PATTERN = (
 )
 
 
+def test_every_event_stands_exactly_once_after_a_few_kills(new_logger: NewLogger) -> None:
+    kill_and_compare(new_logger, FEW_CYCLES, SEED)
+
+
+@pytest.mark.long
 def test_every_event_stands_exactly_once_after_fifty_kills(new_logger: NewLogger) -> None:
     kill_and_compare(new_logger, CYCLES, SEED)
 

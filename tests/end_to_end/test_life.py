@@ -24,6 +24,8 @@ from tests.end_to_end.filesystems import Hog, small_disk
 from tests.end_to_end.network import Relay
 from tests.end_to_end.processes import LoggerProcess
 
+pytestmark = pytest.mark.long
+
 # The same life each time, so that one that failed fails again; the soak looks for new ones.
 SEED = int(os.environ.get("DLOG_LIFE_SEED", "3"))
 SOAK_SEED = int(os.environ.get("DLOG_LIFE_SEED", random.SystemRandom().randrange(1, 2**31)))

@@ -21,6 +21,8 @@ from tests.end_to_end.filesystems import Hog, small_disk
 from tests.end_to_end.processes import QUICK_INIT, LoggerProcess, until
 from tests.end_to_end.raw_source import RawSource
 
+pytestmark = pytest.mark.long
+
 MEMORY_BYTES = 64 * MIB
 CONFIGURATION = (
     QUICK_INIT
@@ -44,7 +46,7 @@ def stalled(new_logger: NewLogger, tmp_path: Path) -> Iterator[LoggerProcess]:
         logger = new_logger(f'[logger]\ndata = ["{data}", "{disk}"]\n{CONFIGURATION}', data=data)
         logger.start()
         logger.start_run(7)
-        Hog(disk).take()
+        Hog.full(disk)
         yield logger
         logger.kill()
 

@@ -21,6 +21,8 @@ from tests.end_to_end.events import Sender, assert_exactly_once, merged, readabl
 from tests.end_to_end.network import Relay
 from tests.end_to_end.processes import QUICK_INIT, LoggerProcess, environment, until
 
+pytestmark = pytest.mark.long
+
 CONFIGURATION = (
     QUICK_INIT
     + """

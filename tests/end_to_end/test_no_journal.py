@@ -7,6 +7,8 @@ import shutil
 import threading
 import time
 
+import pytest
+
 from dlog.adapters.directory_lock import DirectoryLock
 from tests.end_to_end.conftest import NewLogger
 from tests.end_to_end.processes import QUICK_INIT, run_dlog
@@ -14,6 +16,7 @@ from tests.end_to_end.processes import QUICK_INIT, run_dlog
 CONFIGURATION = QUICK_INIT + "\n[streams.photons]\n"
 
 
+@pytest.mark.long
 def test_a_start_without_journal_over_open_files_is_refused(new_logger: NewLogger) -> None:
     logger = new_logger(CONFIGURATION).start()
     logger.start_run(1)

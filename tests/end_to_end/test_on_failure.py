@@ -15,6 +15,8 @@ from tests.end_to_end.floods import Flood, times_found
 from tests.end_to_end.processes import CHECKOUT, until
 from tests.end_to_end.test_full_load import CONFIGURATION, EVENTS_MAX, RUN, flood, goes_on
 
+pytestmark = pytest.mark.long
+
 # A bug, as there is none to be had: a stream's thread dies once, when the file is there.
 BUG = """
 import os

@@ -161,6 +161,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     opened.close()
 
 
+@pytest.mark.long
 def test_the_tour_is_as_the_readme_shows_it(shell: Shell, tmp_path: Path) -> None:
     text = README.read_text()
     written, at, problems = "", 0, []

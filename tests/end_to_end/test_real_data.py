@@ -19,6 +19,8 @@ from tests.end_to_end.processes import (
     run_dlog,
 )
 
+pytestmark = pytest.mark.long
+
 CONFIGURATION = (
     QUICK_INIT
     + """

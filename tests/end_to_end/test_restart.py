@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import threading
 from pathlib import Path
@@ -24,6 +23,8 @@ from tests.end_to_end.processes import (
     until,
 )
 
+pytestmark = pytest.mark.long
+
 CONFIGURATION = (
     QUICK_INIT
     + """
@@ -42,7 +43,7 @@ reserve_bytes = "1 MiB"
 STRIDE = int(os.environ.get("DLOG_STEP_STRIDE", "2"))
 PATTERN = ("ranged", "plain", "ranged+plain")
 
-needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+needs_strace = pytest.mark.usefixtures("strace")
 
 
 def a_source(logger: LoggerProcess, *runs: int, name: str = "source", events: int = 60) -> Sender:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.end_to_end.conftest import NewLogger
 from tests.end_to_end.events import Sender, assert_exactly_once, merged
 from tests.end_to_end.processes import QUICK_INIT, LoggerProcess
+
+pytestmark = pytest.mark.long
 
 
 def with_second(new_logger: NewLogger, folder: Path, name: str = "logger") -> LoggerProcess:

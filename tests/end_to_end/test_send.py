@@ -24,6 +24,8 @@ from tests.end_to_end.processes import (
     until,
 )
 
+pytestmark = pytest.mark.long
+
 STREAMS = "[streams.small]\n[streams.large]\n[streams.control]\n[streams.events]\n"
 RECORD_BYTES = 1500
 RECORDS = 30_000

@@ -12,6 +12,8 @@ from tests.end_to_end.conftest import NewLogger
 from tests.end_to_end.processes import CHECKOUT
 from tests.end_to_end.test_full_load import CONFIGURATION, RUN, finish, flood, goes_on
 
+pytestmark = pytest.mark.long
+
 # No thread can be started for a sync, once, in the middle of the turn of whoever wanted it.
 BUG = """
 import os, threading

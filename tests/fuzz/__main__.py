@@ -16,7 +16,7 @@ MEMORY_BYTES_MAX = 4 << 30
 
 
 def main() -> None:
-    with atheris.instrument_imports(include=["dlog", "recovery"]):
+    with atheris.instrument_imports(include=["dlog"]):
         from tests.fuzz.verify_target import Target
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
     with tempfile.TemporaryDirectory() as name:

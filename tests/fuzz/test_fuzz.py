@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import need_package
 from tests.fuzz.verify_target import Target
 
 SECONDS = int(os.environ.get("DLOG_FUZZ_SECONDS", "120"))
@@ -52,8 +52,7 @@ def test_no_input_breaks_verify_or_salvage_in_a_long_search(data: bytes) -> None
 @pytest.mark.fuzz
 def test_atheris_finds_nothing(tmp_path: Path) -> None:
     """Guided by coverage; memory bounded by the target, time by DLOG_FUZZ_SECONDS."""
-    if importlib.util.find_spec("atheris") is None:
-        pytest.skip("atheris is not installed: pip install atheris")
+    need_package("atheris")
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     done = subprocess.run(

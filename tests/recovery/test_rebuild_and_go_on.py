@@ -16,6 +16,8 @@ from tests.end_to_end.conftest import NewLogger
 from tests.end_to_end.events import Sender, assert_exactly_once, merged
 from tests.end_to_end.processes import QUICK_INIT, LoggerProcess, run_dlog, until
 
+pytestmark = pytest.mark.long
+
 CONFIGURATION = (
     QUICK_INIT
     + """
