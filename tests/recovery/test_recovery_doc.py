@@ -82,6 +82,7 @@ SCENARIOS: Final[dict[str, Callable[[Path], None]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("commands", blocks(), ids=lambda c: f"{c.scenario}: {c.lines[0]}")
 def test_the_commands_of_the_page_do_what_it_says(commands: Commands, tmp_path: Path) -> None:
     SCENARIOS[commands.scenario](tmp_path)
