@@ -20,6 +20,7 @@ from tests.faults.mutation import Mutation
 from tests.faults.mutations import MUTATIONS
 
 SEEDS = 40
+FEW_SEEDS = 6  # in make test
 # A mutated logger may never come to an end: not much is waited for.
 ROUNDS_OF_A_MUTANT = 1500
 
@@ -30,11 +31,18 @@ def holds(outcome: Outcome) -> None:
     )
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("seed", range(FEW_SEEDS))
 def test_the_contract_holds_under_every_fault(seed: int) -> None:
     holds(play(seed))
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(FEW_SEEDS, SEEDS))
+def test_the_contract_holds_under_every_fault_in_more_seeds(seed: int) -> None:
+    holds(play(seed))
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(SEEDS, SEEDS + 20))
 def test_crashes_and_a_bad_network_alone(seed: int) -> None:
     holds(play(seed, Menu(disk=False, space=False, journal=False)))
@@ -83,6 +91,7 @@ def hunts(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[str]]]:
         yield {m.name: pool.submit(hunt, m.name) for m in asked if isinstance(m, Mutation)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m.name)
 def test_a_rule_left_out_is_caught_within_its_seeds(
     mutation: Mutation, hunts: dict[str, Future[str]]

@@ -32,6 +32,7 @@ def test_list_names_every_scenario() -> None:
     assert list(listed["real"]) == list(real_disk.SCENARIOS)
 
 
+@pytest.mark.long
 def test_a_campaign_that_holds_exits_0_and_counts() -> None:
     result = runner.invoke(app, ["run", "crashes", "--seeds", "4", "--jobs", "1", "--json"])
     assert result.exit_code == 0
@@ -71,6 +72,7 @@ def test_only_takes_numbers_of_a_seed(wrong: list[str]) -> None:
     assert runner.invoke(app, ["run", "calm", *wrong]).exit_code == 2
 
 
+@pytest.mark.long
 def test_a_play_on_a_disk_leaves_it_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("notes")
     result = runner.invoke(app, ["run", "kill", "--dir", str(tmp_path), "--seed", "401"])
@@ -80,6 +82,7 @@ def test_a_play_on_a_disk_leaves_it_as_it_was(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
+@pytest.mark.long
 def test_a_play_on_a_disk_that_does_not_hold_is_kept_with_the_command_that_plays_it_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +124,7 @@ def test_the_disk_of_data_is_tried_beside_them(tmp_path: Path) -> None:
     assert list((data / "journal").iterdir()) == []
 
 
+@pytest.mark.long
 def test_where_no_call_can_be_held_there_are_kills_at_any_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

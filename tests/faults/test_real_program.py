@@ -11,6 +11,8 @@ import pytest
 from dlog.faults import campaign, real_disk, system_calls
 from dlog.faults.simulation.campaign import Outcome
 
+pytestmark = pytest.mark.long
+
 # So many plays of each scenario in the default run; `make soak` tries every storage call.
 PLAYS = int(os.environ.get("DLOG_FAULT_PLAYS", "2"))
 JOBS = (os.cpu_count() or 1) + 1  # a play waits half of the time

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
+
 from dlog.faults.simulation.campaign import play
 from dlog.faults.simulation.shrink import kind, shortest, shrink
 from tests.faults.mutations import MUTATIONS
@@ -37,6 +39,7 @@ def test_the_same_problem_at_another_place_is_of_the_same_kind() -> None:
     assert kind(first) != kind("seed 5: sources are not through; the last steps were []")
 
 
+@pytest.mark.long
 def test_a_history_without_some_actions_is_the_same_each_time() -> None:
     only = range(0, 60, 2)
     assert play(5, only=only).fingerprint == play(5, only=only).fingerprint
@@ -44,6 +47,7 @@ def test_a_history_without_some_actions_is_the_same_each_time() -> None:
     assert play(5, only=range(60)).fingerprint == play(5).fingerprint
 
 
+@pytest.mark.long
 def test_a_mutant_s_history_is_shortened_and_fails_again() -> None:
     mutation = next(m for m in MUTATIONS if m.name == "acknowledge-before-fsync")
     with mutation.applied():

@@ -15,6 +15,8 @@ from dlog.faults.call_table import LISTEN
 from dlog.faults.plan import Fault, Lasting, Plan
 from dlog.faults.system_calls import PASS, Call, Deed, Fate, Interposed
 
+pytestmark = pytest.mark.long
+
 # Each does one storage call in the working directory, whose trace shows whether it was done.
 CALLS = {
     "mkdir": "os.mkdir('made')",

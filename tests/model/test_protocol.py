@@ -18,6 +18,7 @@ from tests.model.states import Rules
 DOCUMENT = Path(__file__).parents[2] / "docs" / "TESTING.md"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_with_all_rules_everything_holds(name: str) -> None:
     found = explore(SCENARIOS[name])
@@ -27,6 +28,7 @@ def test_with_all_rules_everything_holds(name: str) -> None:
     assert f"| {name} | {found.states} |" in documented(), "docs/TESTING.md says another number"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rule", MISSED)
 def test_a_rule_left_out_is_missed(rule: str) -> None:
     name, kind = MISSED[rule]

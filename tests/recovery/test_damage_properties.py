@@ -91,6 +91,7 @@ def test_damage_of_a_closed_file_is_always_found(files: Files, damages: list[Dam
             assert any(f.kind != "sidecar" for f in report.findings)
 
 
+@pytest.mark.long
 @given(damages=st.lists(DAMAGES, min_size=1, max_size=4), closed_file=st.booleans())
 def test_salvage_keeps_what_was_not_hit_and_invents_nothing(
     files: Files, damages: list[Damage], closed_file: bool

@@ -49,11 +49,13 @@ def crashed(
     return world
 
 
-# Behind a step is, but for what was said in between, before the next one.
+# In a step is some of it, perhaps none and perhaps all. Behind a step is, but for what was said in
+# between, before the next one.
+BEFORE = pytest.param(When.BEFORE, marks=pytest.mark.long)
 AFTER = pytest.param(When.AFTER, marks=pytest.mark.soak)
 
 
-@pytest.mark.parametrize("when", [When.BEFORE, When.DURING, AFTER])
+@pytest.mark.parametrize("when", [BEFORE, When.DURING, AFTER])
 def test_a_power_cut_at_every_step_costs_nothing(when: When) -> None:
     # On all processors: each step is a world of its own.
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
@@ -65,6 +67,7 @@ def _power_cut(when: When, step: int) -> None:
     crashed(step, when)
 
 
+@pytest.mark.long
 def test_a_killed_program_goes_on_from_every_fourth_step() -> None:
     for step in range(1, STEPS + 1, 4):
         crashed(step, When.AFTER, power_cut=False)
@@ -77,17 +80,20 @@ def _sample(every: int) -> Iterator[tuple[int, int, When]]:
         yield step, 1 + n % 12, whens[n % len(whens)]
 
 
+@pytest.mark.long
 def test_a_second_crash_inside_the_recovery_costs_nothing() -> None:
     for step, later, when in _sample(every=3):
         crashed(step, When.DURING, second=(later, when))
 
 
+@pytest.mark.long
 def test_a_power_cut_behind_the_restart_of_a_killed_program_costs_nothing() -> None:
     """What the killed program did to names and was not durable is in the page cache only."""
     for step in range(2, STEPS + 1, 3):
         crashed(step, When.AFTER, power_cut=False, second=(3 + step % 31, When.BEFORE))
 
 
+@pytest.mark.long
 def test_a_file_whose_new_name_was_not_durable_can_still_be_settled_after_a_power_cut() -> None:
     # The restart made it read-only first: under its old name nobody could write to it any more.
     world = World(seed=1)

@@ -247,6 +247,7 @@ class LoggerMachine(RuleBasedStateMachine):
         self.the_contract_holds()
 
 
+@pytest.mark.long
 def test_the_logger_keeps_its_contract_whatever_happens_to_it() -> None:
     run_state_machine_as_test(
         LoggerMachine,

@@ -103,6 +103,7 @@ def test_truncation_at_every_byte_gives_exactly_the_blocks_before_it(small: Buil
             assert found[-1].kind is SpanKind.TORN, cut
 
 
+@pytest.mark.long
 def test_every_bit_flip_in_a_block_costs_that_block_and_no_other(small: BuiltFile) -> None:
     content = bytearray(small.path.read_bytes())
     source = Memory(content)

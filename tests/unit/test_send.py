@@ -136,6 +136,7 @@ def test_a_replay_that_gave_up_goes_on_with_the_same_session(
     assert stored(logger) == LINES
 
 
+@pytest.mark.long
 def test_a_process_that_is_killed_is_gone_on_with(logger: ScriptedLogger, tmp_path: Path) -> None:
     recording = tmp_path / "big.txt"
     lines = [b"%d " % i + b"x" * 5000 + b"\n" for i in range(4000)]
