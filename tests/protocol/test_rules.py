@@ -10,7 +10,6 @@ from dlog.core import journal_records as records
 from dlog.core.event_file import decode_file_header
 from dlog.core.frame import MessageKind, check_frame, control_body, encode_control
 from dlog.core.journal_records import (
-    ClosedFileRecord,
     FileRecord,
     SessionRecord,
     StreamRecord,
@@ -20,103 +19,70 @@ from dlog.core.states import FileState
 from dlog.errors import InvariantBroken, JournalFailed
 from dlog.faults.simulation.network import CALM, Weather
 from dlog.faults.simulation.sources import SimulatedSource
-from dlog.faults.simulation.steps import Fault, FaultKind, Operation, SimulatedCrash, When
+from dlog.faults.simulation.steps import Fault, FaultKind, Operation, When
 from dlog.faults.simulation.witness import BytesOf
-from dlog.faults.simulation.world import Life, Stuck, World
+from dlog.faults.simulation.world import Stuck, World
 from dlog.limits import MIB, PAGE_BYTES
-from dlog.model.ids import FileKind, RunNumber, StreamKey, StreamName
+from dlog.model.ids import FileKind, StreamKey
 from dlog.model.messages import Acknowledgement, Hello, Refused, decode_body, encode_body
 from dlog.services.committer import Committer, Progress
+from tests.simulated_logger import (
+    OTHER_RUN,
+    PHOTONS,
+    PHOTONS_FILES,
+    RAW,
+    RUN,
+    Streams,
+    closed_files,
+    holds,
+    life_of,
+    open_files,
+    problems_after_crashes,
+    running,
+    send,
+    work,
+)
 
-RUN, OTHER_RUN = RunNumber(7), RunNumber(8)
-PHOTONS, RAW = StreamName("photons"), StreamName("raw")
 
-
-def running(
-    seed: int = 1,
-    *,
-    streams: dict[str, dict[str, object]] | None = None,
-    memory_bytes: int = 64 * MIB,
-) -> World:
+def two_runs(seed: int = 1, *, streams: Streams | None = None, **init: object) -> World:
     """Two runs of two streams."""
-    world = World(seed)
-    world.do("INIT", drain_seconds=0.0, memory_bytes=memory_bytes)
-    world.do("CONFIGURE", streams=streams or {"photons": {}, "raw": {}})
-    world.do("START RUN", run=RUN)
-    world.do("START RUN", run=OTHER_RUN)
-    return world
-
-
-def life_of(world: World) -> Life:
-    assert world.life is not None
-    return world.life
-
-
-def turn(world: World, *, without: tuple[tuple[int, str], ...] = (), rounds: int = 6) -> None:
-    """Everyone works but some writers, and time passes."""
-    life = life_of(world)
-    for _ in range(rounds):
-        world.clock.advance(25_000_000)
-        for source in world.sources:
-            source.step()
-        world.coor.step(life.link)
-        life.commander.step()
-        if life.events is not None:
-            life.events.step()
-        for writer in life.writers:
-            key = writer.writer.key
-            if (int(key.run), str(key.stream)) not in without and not writer.writer.over:
-                writer.step()
-        life.committer.step()
-
-
-def send(source: SimulatedSource, run: int, streams: tuple[StreamName, ...], *numbers: int) -> None:
-    for number in numbers:
-        assert source.send(run, streams, number, bytes([number]) * 100)
-
-
-def holds(world: World) -> None:
-    """All that was sent is there once, after every source has sent what was not acknowledged."""
-    world.settle()
-    assert world.problems(complete=True) == []
-    assert world.failures == []
-    assert world.lost == []
+    return running(seed, runs=(RUN, OTHER_RUN), streams=streams, drain_seconds=0.0, **init)
 
 
 # --- a watermark advances in the order of admission, whoever takes the piece ---------------------
 
 
 def test_a_piece_for_the_orphans_waits_for_those_of_its_stream_before_it() -> None:
-    world = running()
+    world = two_runs()
     source = world.source("router-1")
-    send(source, RUN, (PHOTONS,), 1)
+    send(source, 1)
     world.settle()
     stuck = ((RUN, "photons"),)
-    send(source, RUN, (PHOTONS,), 2)
-    turn(world, without=stuck)  # handed to the stream's writer, not on disk
+    send(source, 2)
+    work(world, without=stuck)  # handed to the stream's writer, not on disk
     world.give("STOP RUN", run=RUN)
     source.deaf = True
-    turn(world, without=stuck)
-    send(source, RUN, (PHOTONS,), 3)
-    turn(world, without=stuck, rounds=20)
+    work(world, without=stuck)
+    send(source, 3)
+    work(world, without=stuck, rounds=20)
     source.deaf = False
     world.kill()
     holds(world)
 
 
 def test_a_piece_that_is_refused_waits_for_those_of_its_stream_before_it() -> None:
-    world = running()
+    world = two_runs()
     source = world.source("router-1")
-    send(source, RUN, (PHOTONS,), 1)
+    send(source, 1)
     world.settle()
     stuck = ((RUN, "photons"),)
-    send(source, RUN, (PHOTONS,), 2)
-    turn(world, without=stuck)
+    send(source, 2)
+    work(world, without=stuck)
     source.deaf = True
     world.give("ABORT RUN", run=RUN)
-    turn(world, without=stuck)
-    send(source, RUN, (PHOTONS,), 3)
-    turn(world, without=stuck, rounds=20)
+    work(world, without=stuck)
+    send(source, 3)
+    work(world, without=stuck, rounds=20)
     source.deaf = False
     world.kill()
     holds(world)
@@ -124,32 +90,30 @@ def test_a_piece_that_is_refused_waits_for_those_of_its_stream_before_it() -> No
 
 def test_a_new_event_server_knows_what_the_one_before_had_admitted() -> None:
     """INIT between two runs: pieces of the first may still be on their way to the orphans' file."""
-    world = running()
+    world = two_runs()
     source = world.source("router-1")
     stuck = ((0, "orphan"),)
-    send(source, 9, (PHOTONS,), 1)
-    turn(world, without=stuck)
+    send(source, 1, run=9)
+    work(world, without=stuck)
     assert source.machine.events_pending == 1
     for run in (RUN, OTHER_RUN):
         world.give("STOP RUN", run=run)
-        turn(world, without=stuck, rounds=30)
+        work(world, without=stuck, rounds=30)
     world.give("INIT")
-    turn(world, without=stuck)
+    work(world, without=stuck)
     number = world.give("START RUN", run=10)
-    turn(world, without=stuck, rounds=100)
+    work(world, without=stuck, rounds=100)
     assert world.coor.answers[number].ok
     holds(world)
 
 
 # --- blocks carry a number per (run, stream) across all their files -------------------------------
 
-ROLLING: dict[str, dict[str, object]] = {
-    "photons": {"part_events": 4, "late_seconds": 0.2}, "raw": {},
-}  # fmt: skip
+ROLLING: Streams = {"photons": {"part_events": 4, "late_seconds": 0.2}, "raw": {}}
 
 
 def test_offsets_advance_along_consecutive_block_numbers_only() -> None:
-    world = running()
+    world = two_runs()
     committer = Committer(life_of(world).journal, world.clock, single_thread=True)
     stream = StreamRecord(run=99, stream="photons", next_block=4)
     committer.progress(Progress(stream, (), (), 3, 3))
@@ -158,14 +122,14 @@ def test_offsets_advance_along_consecutive_block_numbers_only() -> None:
 
 
 def test_block_numbers_run_on_over_end_and_garbage_parts() -> None:
-    world = running(streams=ROLLING)
+    world = two_runs(streams=ROLLING)
     source = world.source("router-1")
-    send(source, RUN, (PHOTONS,), *range(1, 10))
+    send(source, *range(1, 10))
     world.settle()
-    send(source, RUN, (PHOTONS,), 2)  # to a part in END
+    send(source, 2)  # to a part in END
     world.settle()
     world.pump(60)
-    send(source, RUN, (PHOTONS,), 3)  # to the garbage file
+    send(source, 3)  # to the garbage file
     holds(world)
     kinds = {file.kind for file in world.findings().files}
     assert len(kinds) == 2
@@ -177,11 +141,10 @@ def test_block_numbers_run_on_over_end_and_garbage_parts() -> None:
 @pytest.mark.parametrize("when", [When.DURING, When.AFTER])
 def test_a_commit_never_stops_inside_a_piece_that_straddles_parts(when: When) -> None:
     for step in range(1, 60, 2):
-        world = running(step, streams=ROLLING)
+        world = two_runs(step, streams=ROLLING)
         source = world.source("router-1", batch_events=20)
-        send(source, RUN, (PHOTONS,), *range(1, 16))
-        problems: list[str] = []
-        world.after_crash = lambda w=world, p=problems: p.extend(w.problems())  # type: ignore[misc]
+        send(source, *range(1, 16))
+        problems = problems_after_crashes(world)
         world.steps.crash_at(world.steps.count + step, when)
         holds(world)
         assert problems == []
@@ -193,14 +156,17 @@ def test_a_commit_never_stops_inside_a_piece_that_straddles_parts(when: When) ->
 @pytest.mark.parametrize("how", ["restarts", "housekeeping"])
 def test_a_range_whose_part_a_fault_ended_stays_open_over_restarts(how: str) -> None:
     """The part is settled, and nothing goes on for it yet: only the stream's record knows it."""
-    world = running(streams={"photons": {"part_events": 4, "late_seconds": 1e6}, "raw": {}})
+    world = two_runs(streams={"photons": {"part_events": 4, "late_seconds": 1e6}, "raw": {}})
     source = world.source("router-1")
-    send(source, RUN, (PHOTONS,), *range(1, 7))
+    send(source, *range(1, 7))
     world.settle()
-    here = "data/runs/7/photons"
-    world.steps.inject(Fault(FaultKind.EIO, frozenset({Operation.SYNC_FILE}), f"{here}_0001"))
-    world.steps.inject(Fault(FaultKind.EIO, frozenset({Operation.CREATE}), here, times=None))
-    send(source, RUN, (PHOTONS,), 2)
+    world.steps.inject(
+        Fault(FaultKind.EIO, frozenset({Operation.SYNC_FILE}), f"{PHOTONS_FILES}_0001")
+    )
+    world.steps.inject(
+        Fault(FaultKind.EIO, frozenset({Operation.CREATE}), PHOTONS_FILES, times=None)
+    )
+    send(source, 2)
     world.pump(20)
     source.silent = True
     world.pump(600 if how == "housekeeping" else 1)
@@ -216,18 +182,18 @@ def test_a_range_whose_part_a_fault_ended_stays_open_over_restarts(how: str) -> 
 def test_a_range_that_closed_stays_closed_though_a_fault_had_ended_its_first_part() -> None:
     """Wherever the logger is killed between the fault and the commit behind the new part."""
     for step in range(1, 24):
-        here = "data/runs/7/photons"
-        config: dict[str, object] = {"part_events": 4, "late_seconds": 1.0}
-        world = running(streams={"photons": config, "raw": {}})
+        world = two_runs(streams={"photons": {"part_events": 4, "late_seconds": 1.0}, "raw": {}})
         source = world.source("router-1")
-        send(source, RUN, (PHOTONS,), *range(1, 7))
+        send(source, *range(1, 7))
         world.settle()
-        world.steps.inject(Fault(FaultKind.EIO, frozenset({Operation.SYNC_FILE}), f"{here}_0001"))
-        send(source, RUN, (PHOTONS,), 2)
+        world.steps.inject(
+            Fault(FaultKind.EIO, frozenset({Operation.SYNC_FILE}), f"{PHOTONS_FILES}_0001")
+        )
+        send(source, 2)
         world.steps.crash_at(world.steps.count + step, When.AFTER)
         holds(world)
         world.run_until(lambda w=world: not _ranges(w), "no part is in END")  # type: ignore[misc]
-        send(source, RUN, (PHOTONS,), 7)
+        send(source, 7)
         world.settle()
         key = records.stream_key(StreamKey(RUN, PHOTONS))
         stream = records.decode_record(key, world.store.pairs[key], StreamRecord)
@@ -236,28 +202,23 @@ def test_a_range_that_closed_stays_closed_though_a_fault_had_ended_its_first_par
 
 def _ranges(world: World) -> list[FileRecord]:
     """The parts that take late events alone."""
-    found = [
-        records.decode_record(key, value, FileRecord)
-        for key, value in world.store.pairs.items()
-        if key.startswith(records.FILES)
-    ]
-    return [record for record in found if record.state is FileState.END]
+    return [record for record in open_files(world) if record.state is FileState.END]
 
 
 # --- only the last admitted + 1 is admitted -------------------------------------------------------
 
 
 def test_a_batch_behind_a_missing_one_is_dropped_counted_and_asked_for_again() -> None:
-    world = running()
+    world = two_runs()
     source = world.source("router-1", batch_events=1)
-    send(source, RUN, (PHOTONS,), 1)
+    send(source, 1)
     world.settle()
     world.network.weather = Weather(drop=1.0)
-    send(source, RUN, (PHOTONS,), 2)
+    send(source, 2)
     source.step()
     world.network.weather = CALM
-    send(source, RUN, (PHOTONS,), 3)
-    turn(world, rounds=3)
+    send(source, 3)
+    work(world, rounds=3)
     (session,) = life_of(world).events.connections()  # type: ignore[union-attr]
     assert session.skipped["out-of-sequence"] >= 1
     holds(world)
@@ -270,7 +231,7 @@ def say(world: World, source: SimulatedSource, kind: MessageKind, body: object) 
     source.silent = True
     world.network.receive_at_source(source.peer)
     world.network.send_to_logger(source.peer, encode_control(kind, encode_body(body)))  # type: ignore[arg-type]
-    turn(world, rounds=2)
+    work(world, rounds=2)
 
 
 def answers(world: World, source: SimulatedSource, kind: MessageKind) -> list[memoryview]:
@@ -286,9 +247,9 @@ def hello(source: SimulatedSource, lowest: int) -> Hello:
 
 
 def test_a_hello_above_the_acknowledgement_is_refused_with_an_alarm() -> None:
-    world = running()
+    world = two_runs()
     source = world.source("router-1")
-    send(source, RUN, (PHOTONS,), 1)
+    send(source, 1)
     world.settle()
     assert source.machine.batches.acknowledged == 1
     say(world, source, MessageKind.HELLO, hello(source, 5))
@@ -298,12 +259,12 @@ def test_a_hello_above_the_acknowledgement_is_refused_with_an_alarm() -> None:
 
 
 def test_a_source_goes_on_from_its_lowest_unacknowledged_batch_after_a_restart() -> None:
-    world = running()
+    world = two_runs()
     source = world.source("router-1", batch_events=1)
-    send(source, RUN, (PHOTONS,), 1, 2)
+    send(source, 1, 2)
     world.settle()
-    send(source, RUN, (PHOTONS,), 3, 4)
-    turn(world, without=((RUN, "photons"),))
+    send(source, 3, 4)
+    work(world, without=((RUN, "photons"),))
     world.kill()
     holds(world)
     assert source.machine.batches_resent == 2
@@ -313,14 +274,14 @@ def test_a_source_goes_on_from_its_lowest_unacknowledged_batch_after_a_restart()
 
 
 def test_a_batch_that_comes_again_while_the_first_copy_is_queued_is_a_duplicate() -> None:
-    world = running()
+    world = two_runs()
     source = world.source("router-1")
-    send(source, RUN, (PHOTONS,), 1)
-    turn(world, without=((RUN, "photons"),))
+    send(source, 1)
+    work(world, without=((RUN, "photons"),))
     source.machine.lost(world.clock.monotonic_ns())  # it says HELLO and sends everything again
     source.machine.batches.cursor = 1
     world.network.weather = Weather(duplicate=1.0)
-    turn(world, without=((RUN, "photons"),), rounds=200)
+    work(world, without=((RUN, "photons"),), rounds=200)
     world.network.weather = CALM
     holds(world)
 
@@ -329,9 +290,9 @@ def test_a_batch_that_comes_again_while_the_first_copy_is_queued_is_a_duplicate(
 
 
 def test_watermarks_outlive_the_run_and_go_with_the_session() -> None:
-    world = running()
+    world = two_runs()
     source = world.source("router-1")
-    send(source, RUN, (PHOTONS, RAW), 1)
+    send(source, 1, streams=(PHOTONS, RAW))
     world.settle()
     world.do("STOP RUN", run=RUN)
     prefix = records.session_marks(source.session)
@@ -345,33 +306,33 @@ def test_watermarks_outlive_the_run_and_go_with_the_session() -> None:
 
 
 def test_a_second_live_session_of_a_name_waits_until_the_first_is_gone() -> None:
-    world = running()
+    world = two_runs()
     first = world.source("router-1")
-    send(first, RUN, (PHOTONS,), 1)
+    send(first, 1)
     world.settle()
     second = world.source("router-1")
     world.pump(100)
     assert "name-in-use" in second.machine.detail
-    send(second, RUN, (PHOTONS,), 2)
+    send(second, 2)
     first.silent = True  # it misses its heartbeats
     holds_all_of(world, second)
     key = records.session_key(first.session)
     assert records.decode_record(key, world.store.pairs[key], SessionRecord).closed
     first.silent = False
-    send(first, RUN, (PHOTONS,), 3)
+    send(first, 3)
     world.pump(200)
     assert not first.idle  # it is refused, whatever it says
     assert world.problems() == []
 
 
 def test_a_session_that_was_taken_over_is_told_so_while_the_new_one_lives() -> None:
-    world = running()
+    world = two_runs()
     first = world.source("router-1")
     world.pump(20)
     second = world.source("router-1")
     world.pump(20)
     first.silent = True
-    send(second, RUN, (PHOTONS,), 2)
+    send(second, 2)
     holds_all_of(world, second)
     first.silent = False
     world.pump(100)
@@ -384,7 +345,7 @@ def test_a_session_that_was_taken_over_is_told_so_while_the_new_one_lives() -> N
 def test_refusals_beyond_what_is_kept_are_counted_though_one_is_confirmed_while_it_grows() -> None:
     """The source hears of the first ones, and is deaf again while its heartbeat confirms them and
     more are put into the last one."""
-    world = running()
+    world = two_runs()
     source = world.source("router-1", batch_events=1)
     world.pump(20)
     source.deaf = True
@@ -393,15 +354,15 @@ def test_refusals_beyond_what_is_kept_are_counted_though_one_is_confirmed_while_
         assert source.send(RUN, (PHOTONS,), number, b"refused")
     for _ in range(20):
         source.step()  # all of them are on their way
-    turn(world, rounds=5)
+    work(world, rounds=5)
     source.deaf = False
     source.step()
     assert 0 < sum(source.machine.counts.reasons().values()) < 600
     source.deaf = True
-    turn(world, rounds=40)
+    work(world, rounds=40)
     source.deaf = False
     world.settle()
-    turn(world, rounds=100)
+    work(world, rounds=100)
     assert source.machine.counts.reasons() == {"run-aborted": 600}
 
 
@@ -410,7 +371,7 @@ def test_refusals_beyond_what_is_kept_are_counted_though_one_is_confirmed_while_
 
 def test_a_session_that_expired_does_not_come_back_as_a_new_one() -> None:
     """Its source never heard that anything was stored, and begins from the first batch again."""
-    world = running()
+    world = two_runs()
     world.do("STOP RUN", run=OTHER_RUN)
     world.do("STOP RUN", run=RUN)
     world.do("INIT", session_expiry_seconds=10.0)
@@ -419,7 +380,7 @@ def test_a_session_that_expired_does_not_come_back_as_a_new_one() -> None:
     source = world.source("router-1")
     world.pump(20)
     source.deaf = True
-    send(source, 10, (PHOTONS,), 1)
+    send(source, 1, run=10)
     world.pump(20)
     source.silent = True
     world.pump(1300)
@@ -439,14 +400,14 @@ def test_a_session_that_expired_does_not_come_back_as_a_new_one() -> None:
 
 def test_sources_that_have_nothing_to_send_do_not_keep_another_out() -> None:
     """They are granted what there is; it is taken back, and what was under way comes again."""
-    world = running(memory_bytes=16 * MIB)
+    world = two_runs(memory_bytes=16 * MIB)
     idle = [world.source(f"router-{number}") for number in range(8)]
     world.pump(100)
     late = world.source("late")
-    send(late, RUN, (PHOTONS,), 1)
+    send(late, 1)
     holds(world)
     for source in idle:
-        send(source, RUN, (PHOTONS,), 2)
+        send(source, 2)
         world.pump(1)
     holds(world)
     assert not [a for a in life_of(world).alarms.raised() if a.name.startswith("window")]
@@ -461,45 +422,34 @@ def holds_all_of(world: World, source: SimulatedSource) -> None:
 
 
 def test_a_tail_is_saved_aside_and_cut_before_the_file_takes_a_block() -> None:
-    world = running()
-    world.power_cut = False
-    source = world.source("router-1")
-    send(source, RUN, (PHOTONS,), 1)
-    world.settle()
-    send(source, RUN, (PHOTONS,), 2)
-    life = life_of(world)
-    begin = len(world.steps.history)
-    while not any(s.operation is Operation.WRITE for s in list(world.steps.history)[begin:]):
-        world.steps.crash_at(world.steps.count + 1, When.AFTER)
-        try:
-            turn(world, rounds=1)
-        except SimulatedCrash:
-            if world.steps.history[-1].operation is Operation.WRITE:
-                break
-            world._bury()
-            world.pump(1)
-            send(source, RUN, (PHOTONS,), len(world.history.sent) + 10)
-    del life
-    world._bury()
-    world.pump(1)
-    assert world.tails == []
-    saved = [name for name in world.disks[0].contents() if name.endswith(".tail")]
+    """Wherever the program is killed between an event and its acknowledgement."""
+    saved = 0
+    for step in range(1, 10):
+        world = two_runs()
+        world.power_cut = False
+        source = world.source("router-1")
+        send(source, 1)
+        world.settle()
+        send(source, 2)
+        world.steps.crash_at(world.steps.count + step, When.AFTER)
+        holds(world)
+        assert world.tails == []
+        saved += any(name.endswith(".tail") for name in world.disks[0].contents())
     assert saved
-    holds(world)
 
 
 # --- a failed fsync is never retried --------------------------------------------------------------
 
 
 def test_a_failed_sync_seals_the_part_and_the_next_one_names_it() -> None:
-    world = running()
+    world = two_runs()
     source = world.source("router-1")
-    send(source, RUN, (PHOTONS,), 1)
+    send(source, 1)
     world.settle()
     world.steps.inject(
-        Fault(FaultKind.EIO, frozenset({Operation.SYNC_FILE}), path_prefix="data/runs/7/photons")
+        Fault(FaultKind.EIO, frozenset({Operation.SYNC_FILE}), path_prefix=PHOTONS_FILES)
     )
-    send(source, RUN, (PHOTONS,), 2)
+    send(source, 2)
     world.settle()
     files = {
         f.record.part: f
@@ -532,10 +482,10 @@ def _spans(content: bytes) -> list:  # type: ignore[type-arg]
 
 
 def test_the_boot_number_never_decreases_in_a_file() -> None:
-    world = running()
+    world = two_runs()
     source = world.source("router-1")
     for number in range(1, 4):
-        send(source, RUN, (PHOTONS,), number)
+        send(source, number)
         world.settle()
         world.kill()
         world.pump(5)
@@ -554,8 +504,7 @@ def test_a_file_that_the_journal_calls_open_is_there_after_every_crash(when: Whe
         world = World(step)
         world.do("INIT")
         world.do("CONFIGURE", streams={"photons": {}, "raw": {}})
-        problems: list[str] = []
-        world.after_crash = lambda w=world, p=problems: p.extend(w.problems())  # type: ignore[misc]
+        problems = problems_after_crashes(world)
         world.steps.crash_at(world.steps.count + step, when)
         assert world.do("START RUN", run=RUN).ok
         assert problems == []
@@ -565,19 +514,14 @@ def test_a_file_that_the_journal_calls_open_is_there_after_every_crash(when: Whe
 
 
 def test_a_run_ends_with_its_footers_on_a_disk_that_is_full() -> None:
-    world = running()
+    world = two_runs()
     source = world.source("router-1")
-    send(source, RUN, (PHOTONS,), *range(1, 30))
+    send(source, *range(1, 30))
     world.settle()
     (disk,) = world.disks
     disk.capacity_bytes -= disk.free_bytes() - 3 * PAGE_BYTES  # a sidecar for each stream
     assert world.do("STOP RUN", run=RUN).ok
-    closed = [
-        records.decode_record(key, world.store.pairs[key], ClosedFileRecord)
-        for key in world.store.keys
-        if key.startswith(records.CLOSED_FILES)
-    ]
-    photons = next(c for c in closed if c.stream == PHOTONS)
+    photons = next(closed for closed in closed_files(world) if closed.stream == PHOTONS)
     assert not photons.sealed
     assert world.problems() == []
 
@@ -586,13 +530,13 @@ def test_a_run_ends_with_its_footers_on_a_disk_that_is_full() -> None:
 
 
 def test_a_quiet_source_is_told_everything_with_each_heartbeat() -> None:
-    world = running()
+    world = two_runs()
     source = world.source("router-1")
-    send(source, RUN, (PHOTONS,), 1)
+    send(source, 1)
     world.settle()
     source.silent = True
     world.network.receive_at_source(source.peer)
-    turn(world, rounds=60)  # 1.5 s
+    work(world, rounds=60)  # 1.5 s
     acks = [
         decode_body(body, Acknowledgement)
         for body in answers(world, source, MessageKind.ACKNOWLEDGEMENT)
@@ -603,11 +547,11 @@ def test_a_quiet_source_is_told_everything_with_each_heartbeat() -> None:
 
 
 def test_a_new_boot_number_makes_the_source_say_hello_again() -> None:
-    world = running()
+    world = two_runs()
     source = world.source("router-1")
     world.pump(20)
     world.kill()
-    send(source, RUN, (PHOTONS,), 1)
+    send(source, 1)
     holds(world)
     assert source.machine.boot == 2
 
@@ -616,14 +560,14 @@ def test_a_new_boot_number_makes_the_source_say_hello_again() -> None:
 
 
 def test_batches_that_are_settled_above_the_acknowledgement_free_their_window() -> None:
-    world = running()
+    world = two_runs()
     source = world.source("router-1", batch_events=1, queue_bytes=64 * 2**20)
     stuck = ((RUN, "raw"),)
-    send(source, RUN, (RAW,), 1)
+    send(source, 1, streams=(RAW,))
     events = 150
     for number in range(2, 2 + events):
         assert source.send(RUN, (PHOTONS,), number, bytes(100_000))
-    turn(world, without=stuck, rounds=200)
+    work(world, without=stuck, rounds=200)
     # Far more than one window: 15 MB through one of 6 MB.
     assert source.machine.events_pending == 1
     holds(world)
@@ -634,11 +578,11 @@ def test_batches_that_are_settled_above_the_acknowledgement_free_their_window() 
 
 def test_a_failed_commit_ends_the_logger_and_nothing_is_acknowledged_by_it() -> None:
     for seed in range(6):
-        world = running(seed)
+        world = two_runs(seed)
         source = world.source("router-1")
-        send(source, RUN, (PHOTONS,), 1)
+        send(source, 1)
         world.settle()
-        send(source, RUN, (PHOTONS,), 2)
+        send(source, 2)
         world.steps.inject(Fault(FaultKind.EIO, frozenset({Operation.COMMIT})))
         world.settle()
         assert world.problems(complete=True) == []
@@ -646,12 +590,12 @@ def test_a_failed_commit_ends_the_logger_and_nothing_is_acknowledged_by_it() -> 
 
 
 def test_nothing_is_acknowledged_while_the_journal_is_full_and_a_run_can_be_stopped() -> None:
-    world = running()
+    world = two_runs()
     source = world.source("router-1")
-    send(source, RUN, (PHOTONS,), 1)
+    send(source, 1)
     world.settle()
     world.fill_journal(10**15)
-    send(source, RUN, (PHOTONS,), 2)
+    send(source, 2)
     world.rounds_max = 200
     with pytest.raises(Stuck):
         world.settle()

@@ -8,42 +8,25 @@ from dlog.core import journal_records as records
 from dlog.core.journal_records import StreamRecord
 from dlog.core.states import LoggerState, RunState
 from dlog.faults.simulation.steps import When
-from dlog.faults.simulation.world import Life, World
-from dlog.model.ids import NO_RUN, ORPHAN_STREAM, RunNumber, StreamKey, StreamName
+from dlog.faults.simulation.world import World
+from dlog.model.ids import NO_RUN, ORPHAN_STREAM, StreamKey
 from dlog.model.messages import Command, encode_json
-
-RUN = RunNumber(7)
-PHOTONS = StreamName("photons")
-TWO_STREAMS: dict[str, dict[str, object]] = {"photons": {}, "raw": {}}
-
-
-def configured(seed: int = 1) -> World:
-    world = World(seed)
-    assert world.do("INIT").ok
-    assert world.do("CONFIGURE", streams=TWO_STREAMS).ok
-    return world
-
-
-def running(seed: int = 1) -> World:
-    world = configured(seed)
-    assert world.do("START RUN", run=RUN).ok
-    return world
+from tests.simulated_logger import (
+    OTHER_RUN,
+    RUN,
+    configured,
+    holds,
+    life_of,
+    problems_after_crashes,
+    running,
+    send,
+    work,
+)
 
 
-def life_of(world: World) -> Life:
-    assert world.life is not None
-    return world.life
-
-
-def control(world: World, rounds: int = 4) -> None:
-    """Let commander, committer and event server work, and no writer."""
-    life = life_of(world)
-    for _ in range(rounds):
-        world.coor.step(life.link)
-        life.commander.step()
-        life.committer.step()
-        if life.events is not None:
-            life.events.step()
+def control(world: World) -> None:
+    """COOR, commander, committer and event server work, and no writer."""
+    work(world, writers=False)
 
 
 def test_a_run_is_over_only_when_every_writer_is_although_one_gets_ready_late() -> None:
@@ -69,7 +52,7 @@ def test_a_run_is_over_only_when_every_writer_is_although_one_gets_ready_late() 
 def test_a_run_that_is_drained_while_its_abort_is_being_committed_ends() -> None:
     world = running()
     source = world.source("router-1")
-    source.send(RUN, (PHOTONS,), 1, b"x")
+    send(source, 1)
     world.settle()
     source.silent = True
     world.give("STOP RUN", run=RUN)
@@ -109,8 +92,7 @@ def test_a_logger_without_a_run_is_never_found_running(when: When) -> None:
         step += 1
         world = running()
         world.steps.crash_at(step, when)
-        problems: list[str] = []
-        world.after_crash = lambda w=world, p=problems: p.extend(w.problems())  # type: ignore[misc]
+        problems = problems_after_crashes(world)
         assert world.do("STOP").ok
         world.pump(5)
         assert problems == []
@@ -216,10 +198,8 @@ def test_orphans_go_to_a_directory_that_there_is() -> None:
     world.store.pairs[key] = records.encode_record(key, moved)
     world.store.keys = sorted(world.store.pairs)
     source = world.source("router-1")
-    source.send(RUN + 1, (PHOTONS,), 1, b"x")
-    world.settle()
-    assert world.problems(complete=True) == []
-    assert world.failures == []
+    send(source, 1, run=OTHER_RUN)
+    holds(world)
 
 
 def test_a_journal_that_is_full_for_a_moment_stops_the_credit_for_no_longer() -> None:
@@ -231,7 +211,6 @@ def test_a_journal_that_is_full_for_a_moment_stops_the_credit_for_no_longer() ->
     life.committer.full_since_ns = None
     control(world)
     source = world.source("router-1")
-    assert source.send(RUN, (PHOTONS,), 1, b"x" * 100)
-    world.settle()
-    assert world.problems(complete=True) == []
+    send(source, 1)
+    holds(world)
     assert life_of(world) is life

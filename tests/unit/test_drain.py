@@ -5,7 +5,7 @@ from __future__ import annotations
 from dlog.core.states import RunState
 from dlog.faults.simulation.world import World
 from dlog.services.sessions import SILENCE_NS_MAX
-from tests.unit.test_event_server import PHOTONS, RUN, connected
+from tests.simulated_logger import PHOTONS, RUN, connected
 
 
 def stopping_behind_a_restart() -> World:

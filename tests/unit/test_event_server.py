@@ -8,28 +8,12 @@ from dlog.core.batch import Batch, encode_batch
 from dlog.core.frame import MessageKind, check_frame, control_body, encode_control
 from dlog.core.journal_records import Refusal
 from dlog.faults.simulation.sources import SimulatedSource
-from dlog.faults.simulation.world import Life, World
+from dlog.faults.simulation.world import World
 from dlog.model.events import EVENT_DTYPE
-from dlog.model.ids import Sequence, StreamName
+from dlog.model.ids import Sequence
 from dlog.model.messages import Acknowledgement, Heartbeat, decode_body, encode_body
 from dlog.services.committer import Settled
-
-RUN = 7
-PHOTONS = StreamName("photons")
-
-
-def connected() -> tuple[World, Life, SimulatedSource]:
-    """A logger with a run, and a source from now on driven by the test."""
-    world = World(1)
-    world.do("INIT")
-    world.do("CONFIGURE", streams={"photons": {}})
-    world.do("START RUN", run=RUN)
-    source = world.source("router-1")
-    source.send(RUN, (PHOTONS,), 1, b"x")
-    world.settle()
-    source.silent = True
-    assert world.life is not None
-    return world, world.life, source
+from tests.simulated_logger import PHOTONS, RUN, connected
 
 
 def last_acknowledgement(world: World, source: SimulatedSource) -> Acknowledgement:

@@ -6,7 +6,7 @@ from dlog.core import journal_records as records
 from dlog.core.frame import MessageKind, check_frame, encode_control
 from dlog.faults.simulation.world import World
 from dlog.model.messages import Bye, encode_body
-from tests.unit.test_event_server import connected
+from tests.simulated_logger import connected
 
 
 def said(world: World, peer: bytes) -> list[int]:

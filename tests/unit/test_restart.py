@@ -12,50 +12,44 @@ from dlog.core.states import FileState
 from dlog.faults.simulation.steps import Fault, FaultKind, Operation, When
 from dlog.faults.simulation.world import World
 from dlog.limits import PAGE_BYTES
-from dlog.model.ids import StreamName
+from tests.simulated_logger import (
+    OTHER_RUN,
+    RUN,
+    closed_files,
+    life_of,
+    open_files,
+    recorded,
+    running,
+    send,
+)
 
-RUN = 7
-PHOTONS = StreamName("photons")
 FILE = "runs/7/photons_0001.dlog"
 
 
-def running() -> World:
-    world = World(1)
+def with_an_event() -> World:
+    world = running(streams={"photons": {}})
     world.power_cut = False
-    world.do("INIT")
-    world.do("CONFIGURE", streams={"photons": {}})
-    world.do("START RUN", run=RUN)
-    source = world.source("router-1")
-    source.send(RUN, (PHOTONS,), 1, b"x" * 100)
+    send(world.source("router-1"), 1)
     world.settle()
     return world
 
 
 def write_a_tail(world: World) -> None:
     """What a killed program may leave: a block behind the durable offset, in the page cache."""
-    assert world.life is not None
-    (directory,) = world.life.directories
+    (directory,) = life_of(world).directories
     file = directory.open(FILE + ".part", writable=True)
     end = record_of(world).durable
     file.write(end, memoryview(b"\x55" * PAGE_BYTES))  # type: ignore[arg-type]
 
 
 def record_of(world: World) -> FileRecord:
-    for key in world.store.keys:
-        if key.startswith(records.FILES):
-            found = records.decode_record(key, world.store.pairs[key], FileRecord)
-            if found.path == FILE:
-                return found
-    raise AssertionError(f"{FILE} has no record")
+    (found,) = (record for record in open_files(world) if record.path == FILE)
+    return found
 
 
 def closed_of(world: World) -> ClosedFileRecord:
-    for key in world.store.keys:
-        if key.startswith(records.CLOSED_FILES):
-            found = records.decode_record(key, world.store.pairs[key], ClosedFileRecord)
-            if found.path == FILE:
-                return found
-    raise AssertionError(f"{FILE} is not in the catalogue")
+    (found,) = (record for record in closed_files(world) if record.path == FILE)
+    return found
 
 
 def finished(world: World) -> None:
@@ -70,7 +64,7 @@ def finished(world: World) -> None:
 
 
 def test_what_cannot_be_read_now_is_sealed_and_not_lost() -> None:
-    world = running()
+    world = with_an_event()
     write_a_tail(world)
     world.kill()
     world.steps.inject(Fault(FaultKind.EIO, frozenset({Operation.READ}), path_prefix="data/runs"))
@@ -83,7 +77,7 @@ def test_what_cannot_be_read_now_is_sealed_and_not_lost() -> None:
 
 
 def test_a_cut_whose_sync_failed_is_made_durable_by_the_next_try() -> None:
-    world = running()
+    world = with_an_event()
     write_a_tail(world)
     world.kill()
     world.steps.inject(
@@ -99,7 +93,7 @@ def test_a_cut_whose_sync_failed_is_made_durable_by_the_next_try() -> None:
 
 
 def test_a_tail_that_could_not_be_saved_is_saved_by_the_next_try_of_the_same_boot() -> None:
-    world = running()
+    world = with_an_event()
     write_a_tail(world)
     world.kill()
     world.steps.inject(
@@ -115,28 +109,24 @@ def test_a_tail_that_could_not_be_saved_is_saved_by_the_next_try_of_the_same_boo
 
 
 def test_an_operation_that_failed_is_told_so_in_the_log() -> None:
-    world = running()
+    world = with_an_event()
     write_a_tail(world)
     world.kill()
     world.steps.inject(Fault(FaultKind.EIO, frozenset({Operation.CUT})))
     world.pump(1)
-    told = [
-        records.decode_record(key, world.store.pairs[key], OperationRecord)
-        for key in world.store.keys
-        if key.startswith(records.DONE_OPERATIONS)
-    ]
+    told = recorded(world, records.DONE_OPERATIONS, OperationRecord)
     assert any(o.detail.startswith("failed: ") for o in told if o.kind == "cut")
-    assert not [key for key in world.store.keys if key.startswith(records.OPERATIONS)]
+    assert recorded(world, records.OPERATIONS, OperationRecord) == []
     finished(world)
 
 
 def test_a_file_whose_directory_failed_behind_its_rename_is_closed_with_its_footer() -> None:
-    rehearsal = running()
+    rehearsal = with_an_event()
     assert rehearsal.do("STOP RUN", run=RUN).ok
     steps = list(rehearsal.steps.history)
     renamed = next(s.number for s in steps if s.path == "data/" + FILE)
     assert steps[renamed].operation is Operation.SYNC_FOLDER
-    world = running()
+    world = with_an_event()
     world.disk_failed = True
     world.steps.inject(Fault(FaultKind.EIO, frozenset({Operation.SYNC_FOLDER}), number=renamed + 1))
     assert world.do("STOP RUN", run=RUN).ok
@@ -168,7 +158,7 @@ def test_nothing_goes_on_for_a_file_whose_directory_failed_behind_its_rename(fai
     world.pump(100)
     assert world.reboots == 1
     (source,) = world.sources
-    source.send(RUN, (PHOTONS,), 2, b"x" * 100)
+    send(source, 2)
     world.settle()
     world.kill()
     world.pump(20)
@@ -191,20 +181,16 @@ def killed_before_the_rename(world: World) -> World:
 
 
 def with_a_full_part() -> World:
-    world = World(1)
+    world = running(streams={"photons": {"ranges": False, "part_events": 1}})
     world.power_cut = False
     world.disk_failed = True
-    world.do("INIT")
-    world.do("CONFIGURE", streams={"photons": {"ranges": False, "part_events": 1}})
-    world.do("START RUN", run=RUN)
-    world.source("router-1").send(RUN, (PHOTONS,), 1, b"x" * 100)
+    send(world.source("router-1"), 1)
     return world
 
 
 def test_a_foreign_file_under_the_final_name_is_left_alone() -> None:
-    world = running()
-    assert world.life is not None
-    (directory,) = world.life.directories
+    world = with_an_event()
+    (directory,) = life_of(world).directories
     directory.write_new(FILE, b"somebody else's")
     world.do("STOP RUN", run=RUN)
     world.pump(600)
@@ -216,8 +202,8 @@ def test_a_foreign_file_under_the_final_name_is_left_alone() -> None:
 
 
 def test_an_orphan_file_that_the_housekeeper_settles_is_told_with_its_own_configuration() -> None:
-    world = running()
-    world.source("router-2").send(RUN + 1, (PHOTONS,), 1, b"of no run")
+    world = with_an_event()
+    send(world.source("router-2"), 1, run=OTHER_RUN)
     world.settle()
     world.kill()
     orphans = "data/orphans/orphan_0001.dlog"

@@ -12,7 +12,7 @@ from dlog.core.states import RunState
 from dlog.model.events import EVENT_DTYPE
 from dlog.model.ids import RunNumber, Sequence
 from dlog.services.routes import Routes, RunRoute
-from tests.unit.test_event_server import PHOTONS, RUN, connected
+from tests.simulated_logger import PHOTONS, RUN, connected
 
 
 class _Taker:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from random import Random
 from typing import Any
 
 import pytest
@@ -11,76 +10,54 @@ import pytest
 from dlog.errors import StorageError
 from dlog.faults.simulation.disk import SimulatedSync
 from dlog.faults.simulation.steps import Fault, FaultKind, Operation, When
-from dlog.faults.simulation.world import Life, World
-from dlog.model.ids import RunNumber, StreamName
 from dlog.ports import DataFile
+from tests.simulated_logger import (
+    OTHER_RUN,
+    RAW,
+    RUN,
+    configured,
+    holds,
+    life_of,
+    running,
+    send,
+    work,
+)
 
-RUN, OTHER_RUN = RunNumber(7), RunNumber(8)
-PHOTONS = StreamName("photons")
 SPACE_COMES_BACK_NS = 100_000_000_000
-
-
-def life_of(world: World) -> Life:
-    assert world.life is not None
-    return world.life
-
-
-def control(world: World, rounds: int = 4) -> None:
-    """Everyone but the writers works."""
-    life = life_of(world)
-    for _ in range(rounds):
-        world.clock.advance(10_000_000)
-        for source in world.sources:
-            source.step()
-        world.coor.step(life.link)
-        life.commander.step()
-        life.committer.step()
-        if life.events is not None:
-            life.events.step()
 
 
 @pytest.mark.parametrize("when", list(When))
 def test_what_an_abort_refuses_is_settled_behind_what_was_taken_up_before(when: When) -> None:
     for step in range(1, 30):
-        world = World(seed=step)
-        world.do("INIT")
-        world.do("CONFIGURE", streams={"photons": {"flush_interval_ms": 10_000}})
-        world.do("START RUN", run=RUN)
-        world.do("START RUN", run=OTHER_RUN)
+        streams = {"photons": {"flush_interval_ms": 10_000}}
+        world = running(step, runs=(RUN, OTHER_RUN), streams=streams)
         source = world.source("router-1")
-        source.send(RUN, (PHOTONS,), 1, b"x" * 100)
-        control(world)
+        send(source, 1)
+        work(world, writers=False)
         writer = next(w for w in life_of(world).writers if w.writer.key.run == RUN)
         writer.step()  # taken up, and waits for more
-        source.send(RUN, (PHOTONS,), 2, b"x" * 100)
-        control(world)
+        send(source, 2)
+        work(world, writers=False)
         world.give("ABORT RUN", run=RUN)
-        control(world)
+        work(world, writers=False)
         world.steps.crash_at(world.steps.count + step, when)
-        world.settle()
-        assert world.problems(complete=True) == []
+        holds(world)
 
 
 def test_a_run_that_ends_without_space_settles_all_that_was_handed_in() -> None:
     # What the writer had not fetched yet was never settled: its source waited for ever.
-    world = World(seed=1)
-    world.do("INIT", drain_seconds=0.05)
-    world.do("CONFIGURE", streams={"photons": {}})
-    world.do("START RUN", run=OTHER_RUN)
-    world.do("START RUN", run=RUN)
+    world = running(runs=(OTHER_RUN, RUN), streams={"photons": {}}, drain_seconds=0.05)
     source = world.source("router-1", batch_events=1)
     world.pump(5)
-    for number in range(60):
-        source.send(RUN, (PHOTONS,), number, b"x" * 20_000)
-    control(world)
+    send(source, *range(60), size_bytes=20_000)
+    work(world, writers=False)
     number = world.give("STOP RUN", run=RUN)
-    control(world, rounds=20)
+    work(world, writers=False, rounds=20)
     no_space = frozenset({Operation.WRITE, Operation.RESERVE, Operation.CREATE})
     world.steps.inject(Fault(FaultKind.NO_SPACE, no_space, times=None))
     world.run_until(lambda: number in world.coor.answers, "STOP RUN is not answered")
     world.steps.clear_faults()
-    world.settle()
-    assert world.problems(complete=True) == []
+    holds(world)
     assert "no-space-at-end-of-run" in source.machine.counts.reasons()
 
 
@@ -97,15 +74,12 @@ class _SyncsOnlyHeaders:
         def sync() -> None:
             raise StorageError("Input/output error", path=self._file.path)
 
-        return SimulatedSync(sync, Random(1), over)
+        return SimulatedSync(sync, over, lambda: True)
 
 
 def test_a_disk_that_fails_at_every_sync_stalls_the_stream_and_no_more() -> None:
-    world = World(1)
-    world.do("INIT")
-    world.do("CONFIGURE", streams={"photons": {}, "raw": {}})
-    life = life_of(world)
-    (directory,) = life.directories
+    world = configured()
+    (directory,) = life_of(world).directories
     create = directory.create
 
     def create_bad(path: str) -> DataFile:
@@ -115,8 +89,8 @@ def test_a_disk_that_fails_at_every_sync_stalls_the_stream_and_no_more() -> None
     directory.create = create_bad  # type: ignore[method-assign, assignment]
     world.do("START RUN", run=RUN)
     bad, good = world.source("router-1"), world.source("router-2")
-    bad.send(RUN, (PHOTONS,), 1, b"x")
-    good.send(RUN, (StreamName("raw"),), 1, b"x")
+    send(bad, 1)
+    send(good, 1, streams=(RAW,))
     world.run_until(lambda: good.idle, "the other stream stands still")
     world.pump(100)
     assert not bad.idle
@@ -135,9 +109,7 @@ def test_a_run_can_be_ended_while_a_full_journal_holds_up_its_writer(
 ) -> None:
     # A part took several commits to make or to close, of which those begun before the command were
     # not given the ballast: the run hung until there was space.
-    world = World(seed=1)
-    world.do("INIT")
-    world.do("CONFIGURE", streams={"photons": {"part_events": 10, "ranges": False}, "raw": {}})
+    world = configured(streams={"photons": {"part_events": 10, "ranges": False}, "raw": {}})
     if not begun:
         world.fill_journal(SPACE_COMES_BACK_NS)
         world.give("START RUN", run=RUN)
@@ -146,8 +118,7 @@ def test_a_run_can_be_ended_while_a_full_journal_holds_up_its_writer(
         world.do("START RUN", run=RUN)
         source = world.source("router-1")
         world.pump(3)
-        for number in range(45):
-            source.send(RUN, (PHOTONS,), number, b"x")
+        send(source, *range(45), size_bytes=1)
         world.pump(begun)
         world.fill_journal(SPACE_COMES_BACK_NS)
     begin_ns = world.clock.monotonic_ns()

@@ -170,6 +170,8 @@ class SimulatedDisk:
         self._stored: dict[str, _Named] = {}
         self._unsynced: list[_NameChange] = []
         self.syncs: list[SimulatedSync] = []  # begun in the present life of the program
+        self.syncs_end = True  # by themselves; otherwise when somebody waits or ends them
+        self.no_threads = False  # the program cannot start a thread that would sync
 
     def directory(self, name: str) -> SimulatedDirectory:
         """A data directory on this disk, for the present life of the program."""
@@ -181,8 +183,18 @@ class SimulatedDisk:
     def work(self) -> None:
         """The thread that syncs has its turn."""
         self.syncs = [sync for sync in self.syncs if not sync.done]
-        if self.syncs and self.steps.random.random() < OVER:
+        if self.syncs and self._sync_is_over():
             self.syncs[0].finish()
+
+    def begin_sync(self, sync: Callable[[], None], over: Callable[[], None]) -> SimulatedSync:
+        if self.no_threads:
+            raise RuntimeError("can't start new thread")
+        begun = SimulatedSync(sync, over, self._sync_is_over)
+        self.syncs.append(begun)
+        return begun
+
+    def _sync_is_over(self) -> bool:
+        return self.syncs_end and self.steps.random.random() < OVER
 
     def crash(self, random: Random) -> None:
         """A power cut: what was not synced is lost, kept or torn, each piece for itself."""
@@ -284,16 +296,18 @@ class SimulatedSync:
     times that somebody looks or the disk's own thread has its turn: so others do something in
     between."""
 
-    def __init__(self, sync: Callable[[], None], random: Random, over: Callable[[], None]) -> None:
+    def __init__(
+        self, sync: Callable[[], None], over: Callable[[], None], chance: Callable[[], bool]
+    ) -> None:
         self._sync = sync
-        self._random = random
         self._over = over
+        self._chance = chance
         self.done = False
         self._begun = False
         self._error: StorageError | None = None
 
     def is_over(self) -> bool:
-        if not self._begun and self._random.random() < OVER:
+        if not self._begun and self._chance():
             self.finish()
         return self.done
 
@@ -425,8 +439,7 @@ class SimulatedFile:
             self._refuse_unless_usable(0)
             self._sync(changes)
 
-        self._sync_behind = SimulatedSync(sync, self._steps.random, over)
-        self._disk.syncs.append(self._sync_behind)
+        self._sync_behind = self._disk.begin_sync(sync, over)
         return self._sync_behind
 
     def _sync(self, changes: int) -> None:

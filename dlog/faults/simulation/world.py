@@ -278,7 +278,7 @@ class Life:
         busy = [
             w.writer.turn
             for w in self.writers
-            if (self._sleeps(w.writer) or self._world.random.random() < BUSY)
+            if (self._sleeps(w.writer) or self._world.random.random() < self._world.busy)
             and w.writer.turn.acquire(blocking=False)
         ]
         try:
@@ -339,6 +339,7 @@ class World:
         self.tails: list[str] = []  # what a restart left behind the durable offset of a file
         self.rounds_max = ROUNDS_MAX
         self.asleep: frozenset[str] = frozenset()  # streams whose threads get no time
+        self.busy = BUSY
         self.unsettled: list[str] = []  # files that a restart could not settle
         self.after_crash: Callable[[], None] | None = None
         self.on_restart: Callable[[], None] | None = None  # once, before the next start
