@@ -204,13 +204,29 @@ def test_orphans_go_to_a_directory_that_there_is() -> None:
 
 def test_a_journal_that_is_full_for_a_moment_stops_the_credit_for_no_longer() -> None:
     # Routes that were sent in that moment said so for ever, when no look at the space fell into it.
-    world = running()
+    world = running(runs=(RUN, OTHER_RUN))
     life = life_of(world)
-    life.committer.full_since_ns = world.clock.monotonic_ns()
-    life.commander._runs.send_routes()
-    life.committer.full_since_ns = None
-    control(world)
     source = world.source("router-1")
     send(source, 1)
+    holds(world)
+    world.give("PAUSE RUN", run=OTHER_RUN)
+    world.coor.step(life.link)
+    life.commander.step()
+    life.committer.step()  # paused: the routes are next
+    world.fill_journal(10**15)
+    send(source, 2)
+    for _ in range(10):
+        world.clock.advance(5_000_000)
+        for step in (source.step, *life.threads()):
+            if step != life.commander.step:
+                step()
+    life.commander.step()
+    world.free_journal()
+    life.committer.step()
+    for step in (life.events.step, source.step):
+        step()
+    assert source.machine.waiting == "the journal is full"
+    assert life.alarms.raised() == []
+    send(world.source("router-2"), 1)  # it has no credit yet
     holds(world)
     assert life_of(world) is life
