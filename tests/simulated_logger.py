@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, TypeVar
 from dlog.core import journal_records as records
 from dlog.core.journal_records import ClosedFileRecord, FileRecord
 from dlog.faults.simulation.sources import SimulatedSource
-from dlog.faults.simulation.steps import Operation
+from dlog.faults.simulation.steps import Fault, FaultKind, Operation
 from dlog.faults.simulation.world import Life, World
 from dlog.limits import SMALL_BLOCK_BYTES
 from dlog.model.ids import RunNumber, StreamName
@@ -104,6 +104,18 @@ def send(
         assert source.send(run, streams, number, bytes([number % 256]) * size_bytes)
 
 
+def fail(
+    world: World,
+    *operations: Operation,
+    path: str = "",
+    kind: FaultKind = FaultKind.EIO,
+    times: int | None = 1,
+    number: int | None = None,
+) -> None:
+    """The next so many of these steps on that path fail, or all from now on."""
+    world.steps.inject(Fault(kind, frozenset(operations), path, number, times))
+
+
 def problems_after_crashes(world: World) -> list[str]:
     """Grows with what does not hold after a crash, before any recovery."""
     found: list[str] = []
@@ -138,8 +150,8 @@ def closed_files(world: World) -> list[ClosedFileRecord]:
 
 class StreamByHand:
     """A logger with one run and one stream. The stream's own thread works when it is told to, and a
-    sync is over when the test says so or somebody waits for it. Event 0 is stored already: the first
-    block needs a part and a reservation."""
+    sync is over when the test says so or somebody waits for it. Event 0 is stored already, for
+    which the part was made and space reserved."""
 
     def __init__(self, *, directories: int = 1, batch_events: int = 1, **stream: object) -> None:
         self.world = running(streams={PHOTONS: stream}, directories=directories, drain_seconds=0.05)
@@ -171,12 +183,10 @@ class StreamByHand:
         return sum(not sync.done for disk in self.world.disks for sync in disk.syncs)
 
     @property
-    def writes(self) -> int:
-        """How often a file of the stream was written to."""
-        return sum(
-            step.operation is Operation.WRITE and step.path.startswith(PHOTONS_FILES)
-            for step in self.world.steps.history
-        )
+    def files(self) -> list[tuple[int, int, str]]:
+        """Part, directory and state of the stream's files that are not closed."""
+        found = [file for file in open_files(self.world) if file.run == RUN]
+        return [(file.part, file.directory, str(file.state)) for file in found]
 
     def send(self, number: int, size_bytes: int = LARGE_BYTES) -> None:
         """An event that comes to the stream; the event server's thread may take its turn."""

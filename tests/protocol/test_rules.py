@@ -19,7 +19,7 @@ from dlog.core.states import FileState
 from dlog.errors import InvariantBroken, JournalFailed
 from dlog.faults.simulation.network import CALM, Weather
 from dlog.faults.simulation.sources import SimulatedSource
-from dlog.faults.simulation.steps import Fault, FaultKind, Operation, When
+from dlog.faults.simulation.steps import Operation, When
 from dlog.faults.simulation.witness import BytesOf
 from dlog.faults.simulation.world import Stuck, World
 from dlog.limits import MIB, PAGE_BYTES
@@ -34,6 +34,7 @@ from tests.simulated_logger import (
     RUN,
     Streams,
     closed_files,
+    fail,
     holds,
     life_of,
     open_files,
@@ -160,12 +161,8 @@ def test_a_range_whose_part_a_fault_ended_stays_open_over_restarts(how: str) -> 
     source = world.source("router-1")
     send(source, *range(1, 7))
     world.settle()
-    world.steps.inject(
-        Fault(FaultKind.EIO, frozenset({Operation.SYNC_FILE}), f"{PHOTONS_FILES}_0001")
-    )
-    world.steps.inject(
-        Fault(FaultKind.EIO, frozenset({Operation.CREATE}), PHOTONS_FILES, times=None)
-    )
+    fail(world, Operation.SYNC_FILE, path=f"{PHOTONS_FILES}_0001")
+    fail(world, Operation.CREATE, path=PHOTONS_FILES, times=None)
     send(source, 2)
     world.pump(20)
     source.silent = True
@@ -186,9 +183,7 @@ def test_a_range_that_closed_stays_closed_though_a_fault_had_ended_its_first_par
         source = world.source("router-1")
         send(source, *range(1, 7))
         world.settle()
-        world.steps.inject(
-            Fault(FaultKind.EIO, frozenset({Operation.SYNC_FILE}), f"{PHOTONS_FILES}_0001")
-        )
+        fail(world, Operation.SYNC_FILE, path=f"{PHOTONS_FILES}_0001")
         send(source, 2)
         world.steps.crash_at(world.steps.count + step, When.AFTER)
         holds(world)
@@ -446,9 +441,7 @@ def test_a_failed_sync_seals_the_part_and_the_next_one_names_it() -> None:
     source = world.source("router-1")
     send(source, 1)
     world.settle()
-    world.steps.inject(
-        Fault(FaultKind.EIO, frozenset({Operation.SYNC_FILE}), path_prefix=PHOTONS_FILES)
-    )
+    fail(world, Operation.SYNC_FILE, path=PHOTONS_FILES)
     send(source, 2)
     world.settle()
     files = {
@@ -583,7 +576,7 @@ def test_a_failed_commit_ends_the_logger_and_nothing_is_acknowledged_by_it() -> 
         send(source, 1)
         world.settle()
         send(source, 2)
-        world.steps.inject(Fault(FaultKind.EIO, frozenset({Operation.COMMIT})))
+        fail(world, Operation.COMMIT)
         world.settle()
         assert world.problems(complete=True) == []
         assert [type(f) for f in world.failures] == [JournalFailed]

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from dlog.core import journal_records as records
 from dlog.core.journal_records import ClosedFileRecord, FileRecord, OperationRecord
 from dlog.core.states import FileState
-from dlog.faults.simulation.steps import Fault, FaultKind, Operation, When
+from dlog.faults.simulation.steps import Operation, When
 from dlog.faults.simulation.world import World
 from dlog.limits import PAGE_BYTES
 from tests.simulated_logger import (
     OTHER_RUN,
     RUN,
     closed_files,
+    fail,
     life_of,
     open_files,
     recorded,
@@ -67,7 +68,7 @@ def test_what_cannot_be_read_now_is_sealed_and_not_lost() -> None:
     world = with_an_event()
     write_a_tail(world)
     world.kill()
-    world.steps.inject(Fault(FaultKind.EIO, frozenset({Operation.READ}), path_prefix="data/runs"))
+    fail(world, Operation.READ, path="data/runs")
     world.pump(1)
     assert world.lost == []
     assert record_of(world).state is FileState.ERROR
@@ -80,9 +81,7 @@ def test_a_cut_whose_sync_failed_is_made_durable_by_the_next_try() -> None:
     world = with_an_event()
     write_a_tail(world)
     world.kill()
-    world.steps.inject(
-        Fault(FaultKind.EIO, frozenset({Operation.SYNC_FILE}), path_prefix="data/" + FILE)
-    )
+    fail(world, Operation.SYNC_FILE, path="data/" + FILE)
     world.pump(1)
     world.pump(600)  # the housekeeper settles it
     world.power_cut = True
@@ -96,9 +95,7 @@ def test_a_tail_that_could_not_be_saved_is_saved_by_the_next_try_of_the_same_boo
     world = with_an_event()
     write_a_tail(world)
     world.kill()
-    world.steps.inject(
-        Fault(FaultKind.EIO, frozenset({Operation.WRITE}), path_prefix="data/quarantine")
-    )
+    fail(world, Operation.WRITE, path="data/quarantine")
     world.pump(1)
     assert record_of(world).state is FileState.ERROR
     world.pump(600)
@@ -112,7 +109,7 @@ def test_an_operation_that_failed_is_told_so_in_the_log() -> None:
     world = with_an_event()
     write_a_tail(world)
     world.kill()
-    world.steps.inject(Fault(FaultKind.EIO, frozenset({Operation.CUT})))
+    fail(world, Operation.CUT)
     world.pump(1)
     told = recorded(world, records.DONE_OPERATIONS, OperationRecord)
     assert any(o.detail.startswith("failed: ") for o in told if o.kind == "cut")
@@ -128,7 +125,7 @@ def test_a_file_whose_directory_failed_behind_its_rename_is_closed_with_its_foot
     assert steps[renamed].operation is Operation.SYNC_FOLDER
     world = with_an_event()
     world.disk_failed = True
-    world.steps.inject(Fault(FaultKind.EIO, frozenset({Operation.SYNC_FOLDER}), number=renamed + 1))
+    fail(world, Operation.SYNC_FOLDER, number=renamed + 1)
     assert world.do("STOP RUN", run=RUN).ok
     world.pump(600)
     closed = closed_of(world)
@@ -141,20 +138,20 @@ def test_a_file_whose_directory_failed_behind_its_rename_is_closed_with_its_foot
 @pytest.mark.parametrize("fails", ["at its close", "at the restart", "where that closes it"])
 def test_nothing_goes_on_for_a_file_whose_directory_failed_behind_its_rename(fails: str) -> None:
     # It is whole and closed with its footer. A new part said that it was sealed and went on for it.
-    behind_rename = Fault(FaultKind.EIO, frozenset({Operation.SYNC_FOLDER}), "data/runs/7")
     world = with_a_full_part()
+    fail_behind_rename = partial(fail, world, Operation.SYNC_FOLDER, path="data/runs/7")
     if fails == "at its close":
         number = step_of_rename(with_a_full_part()) + 1
-        world.steps.inject(replace(behind_rename, number=number))
+        fail_behind_rename(number=number)
         world.run_until(lambda: record_of(world).state is FileState.ERROR, "it does not fail")
         world.kill()
     elif fails == "at the restart":
         world.steps.crash_at(step_of_rename(with_a_full_part()), When.AFTER)
-        world.on_restart = lambda: world.steps.inject(behind_rename)
+        world.on_restart = fail_behind_rename
     else:
         number = step_of_rename(killed_before_the_rename(with_a_full_part())) + 1
         killed_before_the_rename(world)
-        world.steps.inject(replace(behind_rename, number=number))
+        fail_behind_rename(number=number)
     world.pump(100)
     assert world.reboots == 1
     (source,) = world.sources
@@ -208,9 +205,8 @@ def test_an_orphan_file_that_the_housekeeper_settles_is_told_with_its_own_config
     world.kill()
     orphans = "data/orphans/orphan_0001.dlog"
     # Sealed at the restart; its sidecar cannot be made either.
-    world.steps.inject(Fault(FaultKind.EIO, frozenset({Operation.READ}), path_prefix=orphans))
-    sidecar = frozenset({Operation.CREATE, Operation.WRITE})
-    world.steps.inject(Fault(FaultKind.EIO, sidecar, path_prefix=orphans + ".json"))
+    fail(world, Operation.READ, path=orphans)
+    fail(world, Operation.CREATE, Operation.WRITE, path=orphans + ".json")
     world.pump(1)
     world.pump(600)
     assert orphans in world.disks[0].contents()

@@ -9,13 +9,14 @@ import pytest
 
 from dlog.errors import StorageError
 from dlog.faults.simulation.disk import SimulatedSync
-from dlog.faults.simulation.steps import Fault, FaultKind, Operation, When
+from dlog.faults.simulation.steps import FaultKind, Operation, When
 from dlog.ports import DataFile
 from tests.simulated_logger import (
     OTHER_RUN,
     RAW,
     RUN,
     configured,
+    fail,
     holds,
     life_of,
     running,
@@ -53,8 +54,8 @@ def test_a_run_that_ends_without_space_settles_all_that_was_handed_in() -> None:
     work(world, writers=False)
     number = world.give("STOP RUN", run=RUN)
     work(world, writers=False, rounds=20)
-    no_space = frozenset({Operation.WRITE, Operation.RESERVE, Operation.CREATE})
-    world.steps.inject(Fault(FaultKind.NO_SPACE, no_space, times=None))
+    no_space = Operation.WRITE, Operation.RESERVE, Operation.CREATE
+    fail(world, *no_space, kind=FaultKind.NO_SPACE, times=None)
     world.run_until(lambda: number in world.coor.answers, "STOP RUN is not answered")
     world.steps.clear_faults()
     holds(world)

@@ -172,6 +172,7 @@ class SimulatedDisk:
         self.syncs: list[SimulatedSync] = []  # begun in the present life of the program
         self.syncs_end = True  # by themselves; otherwise when somebody waits or ends them
         self.no_threads = False  # the program cannot start a thread that would sync
+        self.while_syncing: Callable[[], None] = lambda: None  # what happens elsewhere meanwhile
 
     def directory(self, name: str) -> SimulatedDirectory:
         """A data directory on this disk, for the present life of the program."""
@@ -431,6 +432,7 @@ class SimulatedFile:
         earlier, behind, changes = self._sync_behind, list(self._behind), self._file.changes
 
         def sync() -> None:
+            self._disk.while_syncing()
             try:
                 self._settle(behind)
             finally:
