@@ -11,8 +11,7 @@ from collections.abc import Callable
 import zmq
 
 from tests.logger_model import LoggerModel
-
-LONG = 20.0  # seconds; a test that works never waits that long
+from tests.waiting import LONG, until
 
 
 class ScriptedLogger:
@@ -33,14 +32,15 @@ class ScriptedLogger:
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
         bound = f"tcp://127.0.0.1:{port or '*'}"
-        deadline = time.monotonic() + LONG
-        while True:
+
+        def bind() -> bool:
             try:
                 self._socket.bind(bound)
-                break
             except zmq.ZMQError:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+                return False
+            return True
+
+        until(bind, f"{bound} stays taken")
         self.address = self._socket.getsockopt(zmq.LAST_ENDPOINT).decode()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,9 +31,10 @@ from dlog.model.messages import (
     encode_json,
 )
 from dlog.model.status import ConnectionStatus, Whereabouts
+from tests.waiting import LONG, until
 
-LONG = 10.0  # seconds; a test that works never waits that long
 LOOPBACK = "tcp://127.0.0.1:*"
+FOREVER_MS = 10**9  # a test that waits so long is ended with where each thread stands
 
 
 def who(state: str = "CONFIGURED") -> Identification:
@@ -144,13 +144,15 @@ def raw_peer(address: str, **options: int) -> Iterator[zmq.Socket[bytes]]:
 
 def answered(socket: zmq.Socket[bytes]) -> Answer:
     """The next answer that the peer gets; identifications in between are passed over."""
-    deadline = time.monotonic() + LONG
-    while time.monotonic() < deadline:
-        if socket.poll(1000):
-            text = socket.recv()
-            if b'"type":"answer"' in text:
-                return decode_json(text, Answer)
-    pytest.fail("no answer")
+    texts: list[bytes] = []
+
+    def has_come() -> bool:
+        if socket.poll(100):
+            texts.append(socket.recv())
+        return bool(texts) and b'"type":"answer"' in texts[-1]
+
+    until(has_come, "no answer")
+    return decode_json(texts[-1], Answer)
 
 
 def link_of(link: CoorSockets, kind: str) -> ConnectionStatus:
@@ -159,21 +161,20 @@ def link_of(link: CoorSockets, kind: str) -> ConnectionStatus:
 
 def receive_until(link: CoorSockets, true: Callable[[], bool]) -> list[tuple[bytes, bytes]]:
     texts: list[tuple[bytes, bytes]] = []
-    deadline = time.monotonic() + LONG
-    while not true():
-        assert time.monotonic() < deadline, "it never happened"
-        texts += link.receive(10)
+    until(lambda: true() or texts.extend(link.receive(10)))
     return texts
 
 
 def receive_command(link: CoorSockets) -> tuple[bytes, bytes]:
     """The first command that comes; clients say other things before."""
-    deadline = time.monotonic() + LONG
-    while True:
-        assert time.monotonic() < deadline, "no command came"
-        for peer, text in link.receive(10):
-            if b'"command"' in text:
-                return peer, text
+    commands: list[tuple[bytes, bytes]] = []
+
+    def has_come() -> bool:
+        commands.extend(come for come in link.receive(10) if b'"command"' in come[1])
+        return bool(commands)
+
+    until(has_come, "no command came")
+    return commands[0]
 
 
 # --- ways in -----------------------------------------------------------------------------------
@@ -314,10 +315,8 @@ def _recorded(key: tuple[str, int]) -> bytes:
 
 
 def test_no_logger_is_an_error_in_time(tmp_path: Path) -> None:
-    begin = time.monotonic()
     with CoorClient(tmp_path) as coor, pytest.raises(NoAnswer, match="no logger has been") as error:
         coor.ask("STATUS", timeout=0.2)
-    assert time.monotonic() - begin < 5
     assert not error.value.sent
 
 
@@ -329,10 +328,15 @@ def test_a_logger_that_was_killed_is_said_to_be_gone(tmp_path: Path) -> None:
 
 
 def test_a_logger_that_does_not_answer_may_have_carried_it_out(tmp_path: Path) -> None:
-    no_answer = pytest.raises(NoAnswer, match="no answer to INIT")
-    with opened(tmp_path), CoorClient(tmp_path) as coor, no_answer as error:
-        coor.ask("INIT", timeout=0.3)
-    assert error.value.sent
+    with opened(tmp_path), CoorClient(tmp_path) as coor:
+
+        def is_sent_and_not_answered() -> bool:
+            with pytest.raises(NoAnswer) as error:
+                coor.ask("INIT", timeout=0.3)
+            assert error.value.sent == str(error.value).startswith("no answer to INIT")
+            return error.value.sent
+
+        until(is_sent_and_not_answered, "it is never sent")
 
 
 def test_what_is_no_data_directory_is_said_at_once(tmp_path: Path) -> None:
@@ -361,8 +365,6 @@ def test_an_answer_to_nobody_raises_nothing(tmp_path: Path) -> None:
 def test_closing_does_not_wait_for_a_peer_that_is_gone(tmp_path: Path) -> None:
     with opened(tmp_path, connect="tcp://127.0.0.1:1") as link:
         link.tell(b"{}")
-        begin = time.monotonic()
-    assert time.monotonic() - begin < 3
 
 
 def test_stop_is_answered(tmp_path: Path) -> None:
@@ -389,12 +391,10 @@ def test_the_logger_identifies_itself_with_its_state_of_now(tmp_path: Path) -> N
             heartbeat_ms=20,
         )  # fmt: skip
         with link as sockets, serving(sockets, StandIn()):
-            seen = {server.wait_for_logger(LONG).state for _ in range(5)}
-            deadline = time.monotonic() + LONG
-            while len(seen) < 5 and time.monotonic() < deadline:
-                server._hear(1.0)
+            seen = {server.wait_for_logger(LONG).state}
+            while len(seen) < 5:
+                assert server.ask("STATUS", timeout=LONG).ok  # and hear what else comes
                 seen |= {said.state for said in server.loggers()}
-    assert len(seen) >= 5
 
 
 def test_coor_comes_back_and_the_logger_identifies_itself_again(tmp_path: Path) -> None:
@@ -629,9 +629,7 @@ def test_receive_returns_in_time_however_much_is_skipped(tmp_path: Path) -> None
         thread = threading.Thread(target=flood)
         thread.start()
         try:
-            begin = time.monotonic()
-            assert link.receive(200) == []
-            assert time.monotonic() - begin < 5
+            assert link.receive(200) == []  # while the flood goes on
         finally:
             over.set()
             thread.join(LONG)
@@ -645,7 +643,7 @@ def test_the_peers_that_are_remembered_are_bounded(tmp_path: Path) -> None:
                 assert answered(peer).ok
         with CoorClient(tmp_path) as coor:
             assert coor.ask("STATUS", timeout=LONG).ok
-    assert len(link._peers) <= 4
+        assert len([each for each in link.connections() if each.kind == "coor"]) <= 4
 
 
 # --- waking ------------------------------------------------------------------------------------
@@ -654,17 +652,13 @@ def test_the_peers_that_are_remembered_are_bounded(tmp_path: Path) -> None:
 def test_a_wake_from_another_thread_ends_receive(tmp_path: Path) -> None:
     with opened(tmp_path) as link:
         threading.Timer(0.05, link.wake).start()
-        begin = time.monotonic()
-        assert link.receive(60_000) == []
-        assert time.monotonic() - begin < LONG
+        assert link.receive(FOREVER_MS) == []
 
 
 def test_a_wake_before_receive_is_not_lost(tmp_path: Path) -> None:
     with opened(tmp_path) as link:
         link.wake()
-        begin = time.monotonic()
-        assert link.receive(60_000) == []
-        assert time.monotonic() - begin < LONG
+        assert link.receive(FOREVER_MS) == []
 
 
 def test_a_wake_after_the_end_does_nothing(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import zmq
 
+from dlog.adapters import notice_links
 from dlog.adapters.clock import SystemClock
 from dlog.adapters.notice_links import NoticeLinks, NoticeServer
 from dlog.core.notices import GRACE_NS, REPORTS_MISSED_MAX, Desk, News, NewsKind
@@ -19,10 +19,11 @@ from dlog.errors import Error
 from dlog.model.messages import AlarmReport, AlarmState, MonitorReport
 from dlog.ports import Severity
 from dlog.services.alarms import AlarmBoard
+from tests.waiting import LONG, until
 
-LONG = 10.0  # seconds; a test that works never waits that long
 LOOPBACK = "tcp://127.0.0.1:*"
 NOWHERE = "tcp://127.0.0.1:1"
+A_DAY_MS = 86_400_000
 
 
 @contextmanager
@@ -61,20 +62,16 @@ def reports_until(
 ) -> list[AlarmReport | MonitorReport]:
     """What came, up to the first report that is as wanted."""
     came: list[AlarmReport | MonitorReport] = []
-    deadline = time.monotonic() + LONG
-    while time.monotonic() < deadline:
-        for report in server.receive(1000):
+
+    def has_come() -> bool:
+        for report in server.receive(100):
             came.append(report)
             if true(report):
-                return came
-    pytest.fail(f"it never came; {len(came)} others did")
+                return True
+        return False
 
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LONG
-    while not true():
-        assert time.monotonic() < deadline, "it never happened"
-        threading.Event().wait(0.005)
+    until(has_come, "the report never came")
+    return came
 
 
 def raised(report: AlarmReport) -> list[str]:
@@ -106,18 +103,17 @@ def test_alarms_are_reported_again_and_again(board: AlarmBoard, server: NoticeSe
 
 
 def test_alarms_that_come_and_go_without_pause_are_reported_in_bounds(
-    board: AlarmBoard, server: NoticeServer
+    board: AlarmBoard, server: NoticeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with links(board, alarm_server=server.address, alarm_interval_ms=60_000) as made:
+    with links(board, alarm_server=server.address, alarm_interval_ms=60_000):
         reports_until(server, lambda report: True)
-        begin = time.monotonic()
+        monkeypatch.setattr(notice_links, "REPORT_GAP_MS", A_DAY_MS)  # behind the next report
         for _ in range(5000):
             board.raise_alarm("flutter", Severity.WARNING, "")
             board.clear_alarm("flutter")
-        reports = reports_until(server, lambda report: "flutter" in report.cleared)
-        seconds = time.monotonic() - begin
-        assert len(reports) <= 3 + seconds / 0.05
-        assert made.connections()[0].messages_out <= 4 + seconds / 0.05
+    reports = reports_until(server, lambda report: report.last)
+    assert len(reports) <= 2
+    assert any("flutter" in report.cleared for report in reports)  # type: ignore[union-attr]
 
 
 def test_what_happens_while_the_server_is_dead_is_reported_when_it_lives(
@@ -162,18 +158,19 @@ def test_the_state_is_reported_on_request(board: AlarmBoard, server: NoticeServe
 
 
 def test_a_monitor_that_asks_without_pause_is_answered_in_bounds(
-    board: AlarmBoard, server: NoticeServer
+    board: AlarmBoard, server: NoticeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
-    with links(
-        board, lambda: {"n": len(asked)}, monitor=server.address, monitor_interval_ms=60_000
-    ) as made:
+    with links(board, monitor=server.address, monitor_interval_ms=60_000) as made:
         reports_until(server, lambda report: True)
-        begin = time.monotonic()
-        for _ in range(1000):
-            asked.append(server.request("uuid-daq"))
-        reports_until(server, lambda report: True)
-        assert made.connections()[0].messages_out <= 3 + (time.monotonic() - begin) / 0.05
+        monkeypatch.setattr(notice_links, "REPORT_GAP_MS", A_DAY_MS)  # behind the next report
+
+        def hears_a_thousand() -> bool:
+            for _ in range(100):
+                server.request("uuid-daq")
+            return made.connections()[0].messages_in >= 1000
+
+        until(hears_a_thousand)
+    assert len(reports_until(server, lambda report: report.last)) == 2
 
 
 def test_a_status_that_fails_is_counted_and_tried_again(
@@ -195,22 +192,22 @@ def test_a_status_that_fails_is_counted_and_tried_again(
 
 
 def test_a_status_that_never_comes_does_not_keep_the_logger_from_ending(
-    board: AlarmBoard, server: NoticeServer
+    board: AlarmBoard, server: NoticeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(notice_links, "CLOSE_SECONDS_MAX", 0.1)
     called, let_go = threading.Event(), threading.Event()
 
     def status() -> dict[str, Any]:
         called.set()
-        let_go.wait(60)
+        let_go.wait(LONG)
         return {}
 
     made = NoticeLinks(board, status, logger="daq", uuid="u")
     made.start()
     made.use(monitor=server.address)
     assert called.wait(LONG)
-    begin = time.monotonic()
     made.close()
-    assert time.monotonic() - begin < LONG
+    assert made.alive  # and the status is still on its way
     let_go.set()
     until(lambda: not made.alive)
     made.close()
@@ -222,14 +219,11 @@ def test_a_status_that_never_comes_does_not_keep_the_logger_from_ending(
 def test_a_dead_server_never_blocks_who_raises_alarms(board: AlarmBoard) -> None:
     with links(board, alarm_server=NOWHERE, monitor=NOWHERE, monitor_interval_ms=50) as made:
         until(lambda: len(made.connections()) == 2)
-        begin = time.monotonic()
         for number in range(1000):
             board.raise_alarm(f"alarm-{number % 100}", Severity.WARNING, "")
             board.clear_alarm(f"alarm-{number % 100}")
-        assert time.monotonic() - begin < 5
         assert {status.messages_out for status in made.connections()} == {0}
-        begin = time.monotonic()
-    assert time.monotonic() - begin < 3, "it waited for a dead server"
+    until(lambda: not made.alive)
 
 
 def test_a_server_that_takes_nothing_makes_nothing_grow(board: AlarmBoard) -> None:
@@ -252,10 +246,10 @@ def test_a_server_that_takes_nothing_makes_nothing_grow(board: AlarmBoard) -> No
             threading.Event().wait(0.2)
             counts.append(made.connections()[0].messages_out)
             assert len(counts) < 100
-        assert len(made_reports) == counts[-1] < 40  # what is not sent is not even made
-        board.raise_alarm("disk", Severity.ERROR, "full")
-        begin = time.monotonic()
-    assert time.monotonic() - begin < 3
+        # What is not sent is not even made.
+        until(lambda: len(made_reports) == made.connections()[0].messages_out)
+        assert len(made_reports) < 40
+    until(lambda: not made.alive)
     stalled.close(0)
     context.term()
 
@@ -355,10 +349,7 @@ def test_the_server_passes_over_what_is_no_report(server: NoticeServer) -> None:
     for text in bad:
         peer.send(text)
     peer.send_multipart([b"{}", b"{}"])
-    deadline = time.monotonic() + LONG
-    while server.malformed + server.skipped < len(bad) + 1:
-        assert server.receive(100) == []
-        assert time.monotonic() < deadline
+    until(lambda: server.receive(100) or server.malformed + server.skipped == len(bad) + 1)
     assert (server.malformed, server.skipped) == (6, 1)
     peer.close(0)
     context.term()

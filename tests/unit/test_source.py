@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +25,8 @@ from dlog.errors import (
 )
 from dlog.limits import EVENT_BYTES_MAX
 from dlog.source import Source
-from tests.scripted_logger import LONG, ScriptedLogger
+from tests.scripted_logger import ScriptedLogger
+from tests.waiting import LONG, until
 
 KIB = 1024
 
@@ -57,13 +57,6 @@ def fill(source: Source, stream: str, size: int) -> int:
         except WindowFull:
             return taken
         taken += 1
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LONG
-    while not holds():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.005)
 
 
 def test_events_are_stored_and_the_session_is_closed(logger: ScriptedLogger) -> None:
