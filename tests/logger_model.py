@@ -75,6 +75,7 @@ class LoggerModel:
         self.ending: set[int] = set()
         self.ended: set[int] = set()
         self.refuse_runs: set[int] = set()
+        self.name_in_use = False  # by another session
         self.waiting = ""
         self.duplicates = 0
         self.dropped = 0
@@ -137,6 +138,9 @@ class LoggerModel:
 
     def _hello(self, hello: Hello) -> None:
         self.session = hello.session
+        if self.name_in_use:
+            self._refuse(hello.session, "name-in-use", retry=True)
+            return
         if self.kept.closed:
             self._refuse(hello.session, "closed", retry=False)
             return

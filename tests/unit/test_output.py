@@ -7,6 +7,8 @@ import pty
 import subprocess
 import sys
 
+from tests.waiting import LONG
+
 _PROGRAM = """
 from dlog.cli.output import progress
 with progress("working", 3) as shown:
@@ -20,7 +22,7 @@ def test_lines_printed_beside_a_bar_reach_the_pipe() -> None:
     ours, theirs = pty.openpty()
     try:
         run = subprocess.run(
-            [sys.executable, "-c", _PROGRAM], stdout=subprocess.PIPE, stderr=theirs, timeout=60,
+            [sys.executable, "-c", _PROGRAM], stdout=subprocess.PIPE, stderr=theirs, timeout=LONG,
             check=True,
         )  # fmt: skip
     finally:

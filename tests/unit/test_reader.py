@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -19,7 +20,7 @@ from dlog.errors import FormatError, FormatVersionError, StorageError
 from dlog.limits import PAGE_BYTES
 from dlog.model.config import StreamConfig
 from dlog.model.ids import FileKind
-from dlog.reader import Event, EventFile, Reader, in_sent_order
+from dlog.reader import Event, EventFile, Reader, event_file, in_sent_order
 from tests.event_files import (
     SESSION_A,
     SESSION_B,
@@ -338,13 +339,13 @@ def test_a_block_that_is_written_while_we_look_is_read(
     last = built.blocks[-1]
     built.path.write_bytes(content[: last.offset + 200])
     file = EventFile(built.path)
-    ends_at = EventFile._ends_at
+    scan = event_file.scan
 
-    def written_meanwhile(self: EventFile, *arguments: object) -> bool:
+    def written_meanwhile(*arguments: Any, **options: Any) -> Any:
         built.path.write_bytes(content)
-        return ends_at(self, *arguments)  # type: ignore[arg-type]
+        return scan(*arguments, **options)
 
-    monkeypatch.setattr(EventFile, "_ends_at", written_meanwhile)
+    monkeypatch.setattr(event_file, "scan", written_meanwhile)
     assert [e.number for e in file] == built.numbers
     assert file.tail is None
 

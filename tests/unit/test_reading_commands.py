@@ -45,6 +45,7 @@ from tests.event_files import (
     make_pieces,
     overwrite,
 )
+from tests.waiting import LONG
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -196,7 +197,7 @@ def test_a_reader_that_has_enough_ends_cat_without_noise(tmp_path: Path) -> None
         assert child.stderr is not None
         assert child.stderr.read() == b""
         child.stderr.close()
-        assert child.wait(60) == 0
+        assert child.wait(LONG) == 0
 
 
 def test_payloads_are_not_written_to_a_terminal_unless_forced(tmp_path: Path) -> None:
@@ -204,7 +205,7 @@ def test_payloads_are_not_written_to_a_terminal_unless_forced(tmp_path: Path) ->
     for force, expected in (([], 2), (["--force"], 0)):
         terminal, end = os.openpty()
         child = process("cat", "--raw", *force, built.path, stdout=end, stderr=subprocess.DEVNULL)
-        assert child.wait(60) == expected
+        assert child.wait(LONG) == expected
         os.close(end)
         os.close(terminal)
 

@@ -8,6 +8,7 @@ import threading
 
 from dlog.adapters.logs import start_logging
 from dlog.logger import Logger
+from tests.waiting import LONG
 
 
 def test_a_signal_waits_for_nothing_that_the_main_thread_may_hold() -> None:
@@ -20,7 +21,7 @@ def test_a_signal_waits_for_nothing_that_the_main_thread_may_hold() -> None:
     try:
         with output._lines.mutex:
             handler.start()
-            handler.join(2.0)
+            handler.join(LONG)
             assert not handler.is_alive()
     finally:
         output.close()

@@ -3,6 +3,7 @@ refuses."""
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import threading
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 import dlog
-from dlog.adapters.source_link import SourceLink
+from dlog.core.source_session import SourceSession
 from dlog.errors import (
     EventsRefused,
     NotAcknowledged,
@@ -112,7 +113,7 @@ def test_a_large_event_makes_its_own_batch(logger: ScriptedLogger) -> None:
 
 
 def test_a_single_event_does_not_wait_for_others(logger: ScriptedLogger) -> None:
-    with sourced(logger, linger_ms=5000.0) as source:
+    with sourced(logger, linger_ms=3_600_000.0) as source:
         source.send("a", b"x")
         until(lambda: source.acknowledged == 1)
 
@@ -305,14 +306,11 @@ def test_refused_events_are_told_at_flush_and_close(logger: ScriptedLogger) -> N
 
 
 def test_a_name_in_use_is_tried_again_and_reported(logger: ScriptedLogger) -> None:
-    hello = logger.model._hello
-    logger.model._hello = lambda h: logger.model._refuse(  # type: ignore[method-assign]
-        h.session, "name-in-use", retry=True
-    )
+    logger.model.name_in_use = True
     with sourced(logger) as source:
         source.send("a", b"x")
         until(lambda: "name-in-use" in source.report().waiting)
-        logger.model._hello = hello  # type: ignore[method-assign]
+        logger.model.name_in_use = False
         source.flush(LONG)
 
 
@@ -333,9 +331,10 @@ def test_a_link_that_died_surfaces_in_the_next_call(
     def broken(*_: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(SourceLink, "_receive_ready", broken)
+    monkeypatch.setattr(SourceSession, "receive", broken)
     with sourced(logger) as source:
-        until(lambda: source._death is not None)
+        with pytest.raises(SourceError, match="a bug"):
+            source.wait_for_run(timeout=LONG)
         for call in (lambda: source.send("a", b""), source.flush, source.close):
             with pytest.raises(SourceError, match="a bug"):
                 call()
@@ -389,13 +388,15 @@ def test_an_error_in_the_body_is_not_hidden_by_the_goodbye(
 
 
 def test_a_source_that_was_forgotten_is_told_of(
-    logger: ScriptedLogger, caplog: pytest.LogCaptureFixture
+    logger: ScriptedLogger, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    at_exit: list[Callable[[], None]] = []
+    monkeypatch.setattr(atexit, "register", at_exit.append)
     logger.commits = False
     with sourced(logger) as source:
         source.send("a", b"x")
         with caplog.at_level(logging.ERROR, "dlog.source"):
-            source._forgotten()
+            at_exit[0]()
     assert "never closed: 1 pieces" in caplog.text
 
 

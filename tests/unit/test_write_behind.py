@@ -19,6 +19,7 @@ from dlog.adapters.write_behind import BYTES_AT_ONCE_ENOUGH, THREADS_MAX, WorkTh
 from dlog.errors import InvariantBroken, StorageError
 from dlog.limits import MIB
 from dlog.model.ids import Offset
+from tests.waiting import LONG
 
 Pwritev = Callable[..., int]
 
@@ -41,7 +42,7 @@ class Gate:
         self.opened = threading.Event()
 
     def __call__(self, fd: int, data: list[memoryview], offset: int) -> int:
-        self.opened.wait(10)
+        self.opened.wait(LONG)
         if self._fails:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return self._write(fd, data, offset)
@@ -75,7 +76,7 @@ def test_a_file_is_closed_when_its_writes_are_over_though_they_fail(
     closing.join(0.1)
     assert closing.is_alive()
     held.opened.set()
-    closing.join(10)
+    closing.join(LONG)
     assert not closing.is_alive()
 
 
@@ -91,7 +92,7 @@ def test_a_write_that_fails_under_a_sync_fails_the_sync_and_the_file(
     with pytest.raises(StorageError) as failed:
         sync.wait()
     assert failed.value.offset_bytes == MIB
-    assert over.wait(10)
+    assert over.wait(LONG)
     with pytest.raises(StorageError):
         file.sync_behind(lambda: None).wait()
     with pytest.raises(StorageError, match="earlier write failed"):
@@ -120,7 +121,7 @@ def test_a_sync_that_fails_is_told_to_each_that_follows(
     monkeypatch.setattr(os, "fdatasync", fail)
     over = threading.Event()
     first = file.sync_behind(over.set)
-    assert over.wait(10)
+    assert over.wait(LONG)
     monkeypatch.undo()
     second = file.sync_behind(lambda: None)
     for sync in (second, first):
@@ -228,7 +229,7 @@ def test_many_writes_share_a_few_threads() -> None:
     seen: set[int] = set()
 
     def write() -> None:
-        opened.wait(10)
+        opened.wait(LONG)
         seen.add(threading.get_ident())
 
     under_way = [workers.begin(write) for _ in range(5 * THREADS_MAX)]
@@ -243,15 +244,15 @@ def test_a_disk_is_given_enough_at_once_and_no_more() -> None:
 
     def write() -> None:
         begun.release()
-        go_on.acquire(timeout=10)
+        go_on.acquire(timeout=LONG)
 
     enough = BYTES_AT_ONCE_ENOUGH // (8 * MIB)
     under_way = [workers.begin(write, None, 8 * MIB) for _ in range(2 * enough)]
-    assert all(begun.acquire(timeout=10) for _ in range(enough))
+    assert all(begun.acquire(timeout=LONG) for _ in range(enough))
     for _ in range(enough):
         assert not begun.acquire(timeout=0.05)
         go_on.release()
-        assert begun.acquire(timeout=10)
+        assert begun.acquire(timeout=LONG)
     for _ in range(enough):
         go_on.release()
     assert [each.outcome() for each in under_way] == [None] * len(under_way)
@@ -271,7 +272,7 @@ def test_small_ones_go_side_by_side() -> None:
     workers, together = WorkThreads(), threading.Barrier(THREADS_MAX)
 
     def write() -> None:
-        together.wait(10)
+        together.wait(LONG)
 
     for each in [workers.begin(write, None, MIB) for _ in range(THREADS_MAX)]:
         assert each.outcome() is None
