@@ -7,7 +7,6 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,10 +15,10 @@ from dlog.adapters.data_files import DataDirectory, rename_by_link
 from dlog.errors import DataDirectoryGone, DiskFull, NameTaken, StorageError
 from dlog.limits import KIB, MIB, PAGE_BYTES
 from dlog.model.ids import Offset
+from tests.end_to_end.filesystems import Hog
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 PAGE = memoryview(b"\7" * PAGE_BYTES)
-Fill = Callable[[Path], Path]
 
 
 @pytest.fixture
@@ -272,11 +271,11 @@ file.write(4096, page)
 # --- space ------------------------------------------------------------------------------------
 
 
-def test_a_full_disk_shows_at_reservation(small_filesystem: Path, fill: Fill) -> None:
+def test_a_full_disk_shows_at_reservation(small_filesystem: Path) -> None:
     directory = DataDirectory(small_filesystem)
     file = directory.create("a")
     file.reserve(Offset(4 * MIB))
-    fill(small_filesystem)
+    Hog.full(small_filesystem)
     assert directory.space().free < 64 * KIB
     with pytest.raises(DiskFull) as full:
         file.reserve(Offset(8 * MIB))
@@ -288,34 +287,34 @@ def test_a_full_disk_shows_at_reservation(small_filesystem: Path, fill: Fill) ->
     assert file.read(Offset(4 * MIB - 4), 4) == b"\7" * 4
 
 
-def test_a_write_that_fails_behind_is_told_by_the_sync(small_filesystem: Path, fill: Fill) -> None:
+def test_a_write_that_fails_behind_is_told_by_the_sync(small_filesystem: Path) -> None:
     file = DataDirectory(small_filesystem).create("a")
     file.write(Offset(0), PAGE)
-    hog = fill(small_filesystem)
+    hog = Hog.full(small_filesystem)
     file.write_behind(Offset(PAGE_BYTES), memoryview(mmap.mmap(-1, 8 * MIB)))
     with pytest.raises(DiskFull):
         file.sync()
-    hog.unlink()
+    hog.give_back()
     # Nor does a later one say that all is durable: a page of it never was written.
     with pytest.raises(StorageError, match="an earlier write failed"):
         file.sync()
 
 
 def test_a_write_on_a_full_disk_is_an_error_and_what_was_there_stays(
-    small_filesystem: Path, fill: Fill
+    small_filesystem: Path,
 ) -> None:
     directory = DataDirectory(small_filesystem)
     file = directory.create("a")
     file.write(Offset(0), PAGE)
     file.sync()
-    hog = fill(small_filesystem)
+    hog = Hog.full(small_filesystem)
     with pytest.raises(DiskFull):
         file.write(Offset(PAGE_BYTES), memoryview(bytes(8 * MIB)))
     assert file.read(Offset(0), PAGE_BYTES) == PAGE
     with pytest.raises(DiskFull):
         directory.write_new("b", bytes(MIB))
     assert not directory.exists("b")
-    hog.unlink()
+    hog.give_back()
     directory.write_new("b", bytes(MIB))
 
 
