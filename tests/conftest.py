@@ -1,5 +1,5 @@
 """What every test may ask for. It owns the recorded data's place, what a test needs installed, the
-Hypothesis profiles and Ctrl-C; of processes it starts strace alone, to see whether it may trace."""
+Hypothesis profiles, Ctrl-C, and the end of each test's loggers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.rig.commands import CHECKOUT
+from tests.rig.processes import LoggerProcess, NewLogger
 
 # No deadline: a test's time on a busy machine says nothing about the code. The same examples each
 # time, so that a run that failed fails again; `make fuzz` and `make soak` look for new ones.
@@ -31,8 +35,6 @@ settings.load_profile("dlog")
 # process that they start and send one.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session")
@@ -75,3 +77,42 @@ def strace() -> str:
     if tried.returncode:
         pytest.skip(f"strace may not trace here: {tried.stderr.decode().strip()}")
     return found
+
+
+# --- real loggers: none outlives its test, and their logs stand in the report of one that failed -
+
+_LOGGERS = pytest.StashKey[list[LoggerProcess]]()
+_FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        item.stash[_FAILED] = True
+        for logger in item.stash.get(_LOGGERS, []):
+            report.sections.append((f"log of the logger in {logger.folder}", logger.log_tail()))
+    return report
+
+
+@pytest.fixture
+def new_logger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewLogger]:
+    """Makes loggers, each in a folder of its own: `new_logger(configuration, name="logger")`."""
+    loggers: list[LoggerProcess] = []
+    request.node.stash[_LOGGERS] = loggers
+
+    def make(
+        configuration: str, *, name: str = "logger", data: Path | None = None
+    ) -> LoggerProcess:
+        logger = LoggerProcess(tmp_path / name, configuration, data=data)
+        loggers.append(logger)
+        return logger
+
+    yield make
+    for logger in loggers:
+        logger.kill()
+    if not request.node.stash.get(_FAILED, False):
+        # Hundreds of megabytes that nobody will look at.
+        shutil.rmtree(tmp_path, ignore_errors=True)

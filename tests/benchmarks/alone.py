@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +20,7 @@ from dlog.core.journal_records import ClosedFileRecord
 from dlog.limits import MIB
 from dlog.model.ids import FileKind
 from dlog.services.parts import put_closed
-from tests.benchmarks.rounds import CHECKOUT
+from tests.rig.commands import dlog_command, environment
 
 _RECORDS_PER_COMMIT: Final = 20_000
 _START_SECONDS_MAX: Final = 60.0
@@ -93,7 +92,7 @@ def _closed(i: int) -> ClosedFileRecord:
 def _seconds_to_events(data: Path) -> float:
     begin = time.monotonic()
     logger = subprocess.Popen(
-        [sys.executable, "-m", "dlog.cli.main", "resume", "-d", str(data)], cwd=CHECKOUT,
+        dlog_command("resume", "-d", data), env=environment(),
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:

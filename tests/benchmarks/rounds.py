@@ -24,8 +24,8 @@ from dlog.bench.rig import Load, Measured, Rig
 from tests.benchmarks.peers import PEERS, Order, Written
 from tests.benchmarks.reading import events_over_reading, verify_over_reading
 from tests.benchmarks.targets import PEER_SIZES, SIZES
+from tests.rig.commands import CHECKOUT
 
-CHECKOUT: Final = Path(__file__).resolve().parents[2]
 Say = Callable[[str], None]
 # What changes most from one moment to the next, and takes few seconds.
 _TIMES_A_ROUND: Final = 3

@@ -8,6 +8,7 @@ machine can still make it fail, so `make guard` alone runs it.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from crc32c import crc32c
 
+from dlog.adapters.journal import LmdbJournal
 from dlog.bench.events import random_bytes, waveforms
 from dlog.bench.rig import Load, Measured, Rig
 from dlog.core.batch import Batch, decode_batch, encode_batch
@@ -36,6 +38,7 @@ from dlog.core.many_events import ManyEvents
 from dlog.core.packer import Packer
 from dlog.core.packer import Packing as BatchPacking
 from dlog.core.pieces import select, split
+from dlog.errors import NotAcknowledged
 from dlog.limits import MIB
 from dlog.model.events import EVENT_BYTES, EVENT_DTYPE
 from dlog.model.ids import (
@@ -47,6 +50,10 @@ from dlog.model.ids import (
     SessionId,
     StreamName,
 )
+from tests.rig.filesystems import Hog, small_disk
+from tests.rig.processes import QUICK_INIT, NewLogger
+from tests.rig.sources import Sender
+from tests.waiting import until
 
 pytestmark = pytest.mark.bench
 
@@ -181,3 +188,40 @@ def test_small_events_cost_the_logger_little_more_than_large_ones(tmp_path: Path
     assert small.sources_cpu_seconds / small.stored_bytes < 5 * (
         large.sources_cpu_seconds / large.stored_bytes
     )
+
+
+def test_opening_a_journal_costs_the_same_however_large_the_archive_is(tmp_path: Path) -> None:
+    def opened(closed: int) -> float:
+        path = tmp_path / f"{closed}"
+        with LmdbJournal.create(path) as journal:
+            for begin in range(0, closed, 5000):
+                numbers = range(begin, min(closed, begin + 5000))
+                journal.commit([(b"done/%d" % n, bytes(500)) for n in numbers])
+            journal.commit([(b"live/1", b"x")])
+        return cost(lambda: LmdbJournal.open(path, live_prefixes=[b"live/"]).close(), 5)
+
+    assert opened(100_000) < 3 * opened(10)
+
+
+def test_to_wait_for_space_costs_little(new_logger: NewLogger, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small", 96 * MIB) as disk:
+        streams = '[streams.a]\nreserve_bytes = "1 MiB"\n'
+        logger = new_logger(QUICK_INIT + streams, data=disk / "data").start()
+        logger.start_run(7)
+        sender = Sender(logger.data, "source", (7,), ("a",), pause_seconds=0.002)
+        sender.start()
+        Hog.full(disk)
+        until(lambda: any(name.startswith("stalled") for name in logger.alarms()), "the alarm")
+        sender.until_still()
+        busy, began = cpu_seconds(logger.pid), time.monotonic()
+        time.sleep(1.0)
+        assert cpu_seconds(logger.pid) - busy < 0.3 * (time.monotonic() - began)
+        sender.halt()
+        with pytest.raises(NotAcknowledged):
+            sender.source.close(0)
+        logger.kill()
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

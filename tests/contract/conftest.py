@@ -20,7 +20,7 @@ from dlog.faults.simulation.journal import JournalStore, SimulatedJournal
 from dlog.faults.simulation.steps import StorageSteps
 from dlog.limits import MIB
 from dlog.ports import Directory, Journal
-from tests.end_to_end.filesystems import small_disk
+from tests.rig.filesystems import small_disk
 
 SMALL_SPACE = JournalSpace(ballast_bytes=MIB, ahead_bytes=2 * MIB)
 

@@ -6,7 +6,6 @@ import mmap
 import os
 import stat
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,9 @@ from dlog.adapters.data_files import DataDirectory, rename_by_link
 from dlog.errors import DataDirectoryGone, DiskFull, NameTaken, StorageError
 from dlog.limits import KIB, MIB, PAGE_BYTES
 from dlog.model.ids import Offset
-from tests.end_to_end.filesystems import Hog
+from tests.rig.commands import run_python
+from tests.rig.filesystems import Hog
 
-CHECKOUT = Path(__file__).resolve().parent.parent.parent
 PAGE = memoryview(b"\7" * PAGE_BYTES)
 
 
@@ -28,17 +27,9 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def traced(program: str, *arguments: str, tracer: list[str]) -> list[str]:
-    """Run a program under the tracer; its lines and its end."""
-    done = subprocess.run(
-        [*tracer, sys.executable, "-c", _OPENING + program, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
-        timeout=60,
-    )
-    return [*done.stdout.splitlines(), f"exit {done.returncode}"]
+def traced(program: str, root: Path, *, tracer: list[str]) -> list[str]:
+    """Run a program on the directory under the tracer; its lines and its end."""
+    return run_python(_OPENING + program, root, tracer=tracer)
 
 
 _OPENING = """
@@ -69,7 +60,7 @@ directory.create("runs/1/b.part").close()
 directory.rename("runs/1/a.part", "quarantine/a")
 directory.write_new("runs/1/b.json", b"x")
 """
-    assert traced(program, str(root), tracer=tracer) == ["exit 0"]
+    assert traced(program, root, tracer=tracer) == ["exit 0"]
     said = []
     for line in log.read_text().splitlines():
         call = line.partition("(")[0]
@@ -93,7 +84,7 @@ def test_a_folder_left_by_a_process_that_died_is_made_durable(strace: str, root:
     (root / "runs").mkdir()
     log = root.with_name("calls")
     tracer = [strace, "-y", "-o", str(log), "-e", "trace=fsync"]
-    traced('directory.create("runs/a").close()', str(root), tracer=tracer)
+    traced('directory.create("runs/a").close()', root, tracer=tracer)
     first = log.read_text().splitlines()[0]
     assert f"<{root.resolve()}>" in first
 
@@ -110,7 +101,7 @@ attempt(lambda: file.reserve(8192))
 attempt(lambda: file.cut(0))
 print(len(file.read(0, 8192)))
 """
-    said = traced(program, str(root), tracer=tracer)
+    said = traced(program, root, tracer=tracer)
     assert said[0] == "StorageError 0 Input/output error"
     assert all("an earlier sync failed: Input/output error" in line for line in said[1:5])
     assert said[5:] == ["4096", "exit 0"]
@@ -125,7 +116,7 @@ file.write(0, page)
 attempt(lambda: file.cut(0))
 attempt(file.sync)
 """
-    said = traced(program, str(root), tracer=tracer)
+    said = traced(program, root, tracer=tracer)
     assert said[0] == "StorageError 0 Input/output error"
     assert "an earlier sync failed" in said[1]
 
@@ -138,7 +129,7 @@ file = directory.create("a")
 file.write(0, page)
 attempt(lambda: file.write(4096, page))
 """
-    said = traced(program, str(root), tracer=tracer)
+    said = traced(program, root, tracer=tracer)
     assert said[0].startswith(f"{name} 4096 ")
 
 
@@ -151,7 +142,7 @@ def test_a_short_write_is_continued(strace: str, root: Path) -> None:
 file = directory.create("a")
 file.write(0, page)
 """
-    assert traced(program, str(root), tracer=tracer) == ["exit 0"]
+    assert traced(program, root, tracer=tracer) == ["exit 0"]
     assert "iov_len=3584}], 1, 512, 0)" in log.read_text().splitlines()[1]
 
 
@@ -160,7 +151,7 @@ def test_a_small_file_is_there_whole_or_not_at_all(strace: str, root: Path, call
     call = "linkat" if call == "link" else call
     tracer = [strace, "-o", os.devnull, "-e", f"inject={call}:signal=SIGKILL:when=1"]
     program = 'directory.write_new("a", bytes(100_000))'
-    assert traced(program, str(root), tracer=tracer) == ["exit -9"]
+    assert traced(program, root, tracer=tracer) == ["exit -9"]
     assert os.listdir(root) == []
     DataDirectory(root).write_new("a", b"again")
     assert DataDirectory(root).read_all("a", 10) == b"again"
@@ -177,7 +168,7 @@ def test_small_files_are_written_where_unnamed_files_are_not_to_be_had(
 attempt(lambda: directory.write_new("a", b"content"))
 attempt(lambda: directory.write_new("a", b"other"))
 """
-    said = traced(program, str(root), tracer=tracer)
+    said = traced(program, root, tracer=tracer)
     if said[0] != "done":
         pytest.skip(f"this strace counts openings otherwise: {said}")
     assert said[1].startswith("NameTaken")
@@ -251,7 +242,7 @@ attempt(file.sync)
 print(file.direct, len(file.read(0, 8192)))
 """
     tracer = [strace, "-o", os.devnull, "-e", "inject=pwritev2:error=EINVAL:when=1"]
-    said = traced(program, str(root), tracer=tracer)
+    said = traced(program, root, tracer=tracer)
     assert said == ["done", "done", "False 4096", "exit 0"]
 
 
@@ -264,7 +255,7 @@ print(file.size(), file.read(4096, 4 << 20).count(0))
 file.write(4096, page)
 """
     tracer = [strace, "-o", os.devnull, "-e", "inject=fallocate:error=EOPNOTSUPP"]
-    said = traced(program, str(root), tracer=tracer)
+    said = traced(program, root, tracer=tracer)
     assert said == ["done", f"{3 * MIB} {3 * MIB - PAGE_BYTES}", "exit 0"]
 
 

@@ -21,9 +21,9 @@ from dlog.core.frame import FRAME_BYTES, MessageKind, encode_control, encode_fra
 from dlog.limits import BATCH_EVENTS_MAX, CONTROL_MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX, MIB
 from dlog.model.events import EVENT_DTYPE
 from dlog.model.messages import Refused, Resend
-from tests.end_to_end.conftest import NewLogger
-from tests.end_to_end.processes import QUICK_INIT, LoggerProcess, until
-from tests.end_to_end.raw_source import RawSource, hello_message
+from tests.rig.processes import QUICK_INIT, LoggerProcess, NewLogger
+from tests.rig.raw_source import RawSource, hello_message
+from tests.waiting import LONG, until
 
 pytestmark = pytest.mark.long
 
@@ -67,7 +67,7 @@ def goes_on(source: dlog.Source) -> None:
     """It sends an event, which is acknowledged."""
     before = source.acknowledged
     source.send("a", b"still here")
-    source.flush(15)
+    source.flush(LONG)
     assert source.acknowledged == before + 1
 
 
@@ -212,7 +212,7 @@ def test_an_empty_batch_is_counted(logger: LoggerProcess, bad: RawSource) -> Non
         np.empty(0, np.uint8), 0,
     )  # fmt: skip
     bad.send(encode_batch(empty))
-    until(lambda: logger.source_status("bad").skipped.get("empty"), "it is counted", 10)
+    until(lambda: logger.source_status("bad").skipped.get("empty"), "it is counted")
 
 
 def test_a_message_of_several_frames_is_counted(
@@ -288,7 +288,7 @@ def test_a_duplicate_is_counted_and_not_stored(logger: LoggerProcess, bad: RawSo
         counts = logger.stream_status(7, "a").sources["bad"]
         return (counts.stored, counts.duplicate) == (before.stored + 2, before.duplicate + 4)
 
-    until(counted, "two stored, four duplicates", 10)
+    until(counted, "two stored, four duplicates")
 
 
 def test_a_batch_outside_the_window_is_dropped_and_told(
@@ -300,7 +300,7 @@ def test_a_batch_outside_the_window_is_dropped_and_told(
         events = greedy.ack.limit_bytes // MIB + 1
         greedy.send(greedy.batch(7, "a", [bytes(MIB)] * events))
         message = greedy.batch(7, "a", [bytes(MIB)])
-        until(lambda: logger.source_status("greedy").skipped.get("window"), "it is counted", 10)
+        until(lambda: logger.source_status("greedy").skipped.get("window"), "it is counted")
         assert "window greedy" in logger.alarms()
         goes_on(good)
         greedy.acknowledged()
@@ -313,7 +313,7 @@ def test_a_lie_about_the_position_is_dropped_and_told(logger: LoggerProcess) -> 
     with RawSource(logger.event_address, "liar").open() as liar:
         for position in (2**63, 2**64 - 1, 100):
             liar.send(liar.batch(7, "a", GOOD, position=position))
-        until(lambda: logger.source_status("liar").skipped.get("window") == 3, "counted", 10)
+        until(lambda: logger.source_status("liar").skipped.get("window") == 3, "counted")
         liar.send_next(liar.batch(7, "a", GOOD))
         liar.acknowledged()
         liar.bye()
@@ -372,8 +372,8 @@ def test_a_second_source_of_a_name_waits_until_the_first_says_goodbye(
             assert "name-in-use twin" in logger.alarms()
             goes_on(first)
             assert second.acknowledged == 0
-            first.close(10)
-            second.flush(15)
+            first.close(LONG)
+            second.flush(LONG)
             assert second.acknowledged == 1
     until(lambda: "name-in-use twin" not in logger.alarms(), "the alarm is cleared")
 
@@ -386,7 +386,7 @@ def test_a_name_is_free_again_when_its_source_is_silent_for_too_long(
         ghost.acknowledged()
         with dlog.Source(logger.data, name="ghost", run=7) as second:
             second.send("a", b"from the second")
-            second.flush(15)
+            second.flush(LONG)
             # The first one comes back: its session is closed for good.
             ghost.heard.clear()
             ghost.hello(lowest=2, position=ghost.position)
@@ -405,7 +405,7 @@ def test_a_name_is_free_again_when_its_source_is_silent_for_too_long(
 def test_what_comes_outside_any_session_stands_in_the_status(logger: LoggerProcess) -> None:
     with RawSource(logger.event_address, "stranger") as stranger:
         stranger.send(b"no frame at all, and long enough")
-        until(lambda: strangers(logger).get("magic"), "it is counted", 10)
+        until(lambda: strangers(logger).get("magic"), "it is counted")
 
 
 def strangers(logger: LoggerProcess) -> dict[str, int]:
@@ -421,10 +421,10 @@ def test_a_crowd_of_strangers_does_not_hide_other_alarms(new_logger: NewLogger) 
         for i in range(300):
             stranger = crowd.enter_context(dealer(context, address, b"stranger-%d" % i))
             stranger.send(b"no frame at all, and long enough")
-        until(lambda: strangers(logger).get("magic", 0) == 300, "all are counted")
+        until(lambda: strangers(logger).get("magic") == 300, "all are counted")
         with RawSource(logger.event_address, "known").open() as known:
             known.send(b"no frame at all, and long enough")
-            until(lambda: "malformed known" in logger.alarms(), "its alarm is seen", 10)
+            until(lambda: "malformed known" in logger.alarms(), "its alarm is seen")
 
 
 def dealer(
@@ -446,7 +446,7 @@ def test_sources_that_are_gone_do_not_keep_new_ones_out(new_logger: NewLogger) -
             name, session = f"gone-{i}", os.urandom(16)
             with dealer(context, address, name.encode() + b"/" + session) as gone:
                 gone.send(hello_message(name, session))
-                assert gone.poll(5000), name
+                assert gone.poll(int(LONG * 1000)), name
     with dlog.Source(logger.data, name="new", run=7) as new:
         new.send("a", b"there is room for me")
-        new.flush(20)
+        new.flush(LONG)

@@ -14,10 +14,12 @@ from dlog.adapters.coor_link import CoorClient, CoorServer
 from dlog.errors import EventsRefused, RunEnded
 from dlog.model.messages import Answer
 from dlog.reader.event_file import EventFile
-from tests.end_to_end.conftest import NewLogger
-from tests.end_to_end.events import Sender, assert_exactly_once, payload_of, readable
-from tests.end_to_end.processes import QUICK_INIT, LoggerProcess, run_dlog, until
-from tests.end_to_end.raw_source import RawSource
+from tests.rig.commands import run_dlog
+from tests.rig.exactly_once import assert_acknowledged_once, assert_exactly_once, finish
+from tests.rig.processes import QUICK_INIT, LoggerProcess, NewLogger
+from tests.rig.raw_source import RawSource
+from tests.rig.sources import Sender, payload_of
+from tests.waiting import LONG, until, until_still
 
 pytestmark = pytest.mark.long
 
@@ -69,7 +71,7 @@ def run_a_life(coor: CoorClient | CoorServer, logger: LoggerProcess) -> None:
     """INIT to STOP, with events."""
 
     def do(command: str, parameters: dict[str, object] | None = None) -> Answer:
-        answer = coor.ask(command, parameters, 30)
+        answer = coor.ask(command, parameters, LONG)
         assert answer.ok, answer.error
         return answer
 
@@ -79,14 +81,14 @@ def run_a_life(coor: CoorClient | CoorServer, logger: LoggerProcess) -> None:
     sender = Sender(logger.data, "source", (7,), BOTH)
     for _ in range(50):
         sender.send(7)
-    sender.source.flush(30)
+    sender.source.flush(LONG)
     assert do("PAUSE RUN", {"run": 7}).ok
     assert do("RESUME RUN", {"run": 7}).ok
     assert do("STOP RUN", {"run": 7}).data == {"run": 7, "state": "ENDED"}
     sender.finish()
     assert do("STATUS").data["logger"]["state"] == "CONFIGURED"
     assert do("STOP").state == "STOPPED"
-    assert_exactly_once(logger.data, sender.expected())
+    assert_exactly_once(logger.data, sender)
     assert logger.ended_run(7).comment == "first light"
 
 
@@ -100,16 +102,16 @@ def test_a_logger_that_connects_finds_a_coor_that_comes_late_and_comes_back(
     )
     logger.start(auto=False, state="PREINITIALIZED")
     with CoorServer(address, name="run-control") as coor:
-        who = coor.wait_for_logger(20)
+        who = coor.wait_for_logger(LONG)
         assert (who.name, who.process, who.state) == ("dl7", logger.pid, "PREINITIALIZED")
-        assert coor.ask("INIT", init_parameters(), 20).ok
+        assert coor.ask("INIT", init_parameters(), LONG).ok
     until(lambda: coor_state(logger) != "connected", "the logger sees that COOR is gone")
     with CoorServer(address, name="run-control") as coor:
-        who = coor.wait_for_logger(20)
+        who = coor.wait_for_logger(LONG)
         assert who.state == "INITIALIZED"
         assert coor_state(logger) == "connected"
-        assert coor.ask("CONFIGURE", {"streams": {"a": {}}}, 20).ok
-        assert coor.ask("STOP", timeout=20).ok
+        assert coor.ask("CONFIGURE", {"streams": {"a": {}}}, LONG).ok
+        assert coor.ask("STOP", timeout=LONG).ok
     assert logger.ended() == 0
 
 
@@ -151,7 +153,7 @@ def test_two_coors_that_ask_the_same_at_once_get_the_same_answer(logger: LoggerP
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(LONG)
     assert [answer.ok for answer in answers] == [True] * 4
     assert len({str(answer.data) for answer in answers}) == 1
 
@@ -268,7 +270,7 @@ def test_reconfiguring_touches_later_runs_alone(logger: LoggerProcess) -> None:
         for run, streams in ((7, "ab"), (8, "bc")):
             for stream in streams:
                 source.send(stream, payload_of("source", run, stream, 1), run=run, number=1)
-        source.flush(30)
+        source.flush(LONG)
         logger.stop_run(7, 8)
     frozen = {path: EventFile(path).header.text for run in (7, 8) for path in logger.files(run)}
     by_name = {f"{path.parent.name}/{path.name}": text for path, text in frozen.items()}
@@ -288,35 +290,22 @@ def test_a_paused_run_waits_at_its_sources_and_the_others_go_on(logger: LoggerPr
     logger.do("PAUSE RUN", {"run": 7})
     assert logger.run_status(7).state == "PAUSED"
     until(lambda: sender.source.report().held == (7,), "the source is told")
+
+    def stored_of_7_while_8_goes_on() -> int:
+        before = stored(logger, 8)
+        until(lambda: stored(logger, 8) > before + 100, "run 8 goes on")
+        return stored(logger, 7)
+
     # What was under way when the source heard of it is stored all the same.
-    paused = settled_count(logger, 7)
-    others = stored(logger, 8)
-    until(lambda: stored(logger, 8) > others + 100, "run 8 goes on")
-    assert stored(logger, 7) == paused
+    paused = until_still(stored_of_7_while_8_goes_on, "run 7", every=0.0)
     assert sender.source.report().pending > 0
     logger.do("RESUME RUN", {"run": 7})
     until(lambda: stored(logger, 7) > paused, "run 7 goes on")
-    sender.halt()
-    sender.source.flush(30)
-    logger.stop_run(7, 8)
-    sender.finish()
-    assert_exactly_once(logger.data, sender.expected())
+    finish(logger, sender)
 
 
 def stored(logger: LoggerProcess, run: int) -> int:
     return sum(stream.counts.stored for stream in logger.run_status(run).streams)
-
-
-def settled_count(logger: LoggerProcess, run: int) -> int:
-    """The stored pieces, once that number stands still for half a second."""
-    seen = [stored(logger, run)]
-
-    def still() -> bool:
-        seen.append(stored(logger, run))
-        return len(seen) > 5 and len(set(seen[-5:])) == 1
-
-    until(still, f"no event of run {run} is under way", every=0.1)
-    return seen[-1]
 
 
 # --- ending a run ------------------------------------------------------------------------------
@@ -334,12 +323,11 @@ def test_stop_run_drains_what_the_sources_had_taken(logger: LoggerProcess) -> No
     answer = logger.do("STOP RUN", {"run": 7})
     assert answer.data == {"run": 7, "state": "ENDED"}
     for sender in senders:
-        sender.join(10)
-        assert isinstance(sender.error, RunEnded)
-        sender.source.close(10)
+        sender.ended_with_its_run()
+        sender.source.close(LONG)
         report = sender.source.report()
         assert (report.pending, report.refused) == (0, {})
-    assert_exactly_once(logger.data, {k: v for s in senders for k, v in s.expected().items()})
+    assert_exactly_once(logger.data, *senders)
 
 
 def test_a_source_that_does_not_answer_holds_the_end_up_for_the_drain_time_alone(
@@ -350,11 +338,11 @@ def test_a_source_that_does_not_answer_holds_the_end_up_for_the_drain_time_alone
     good = Sender(logger.data, "good", (7,), BOTH)
     for _ in range(20):
         good.send(7)
-    good.source.flush(30)
+    good.source.flush(LONG)
     with RawSource(logger.event_address, "mute").open() as mute:
         mute.send_next(mute.batch(7, "a", [b"mute/7/a/1|"]))
         mute.acknowledged()
-        answer = logger.do("STOP RUN", {"run": 7}, timeout=8)
+        answer = logger.do("STOP RUN", {"run": 7})
         assert answer.data["state"] == "ENDED"
         assert "mute" in answer.data["reason"]
         assert "good" not in answer.data["reason"]
@@ -370,23 +358,20 @@ def test_abort_run_refuses_what_is_not_stored_and_says_so(logger: LoggerProcess)
     until(lambda: stored(logger, 7) > 200, "events are stored")
     answer = logger.do("ABORT RUN", {"run": 7, "reason": "beam is off"})
     assert answer.data == {"run": 7, "state": "ABORTED", "reason": "beam is off"}
-    sender.join(10)
-    assert isinstance(sender.error, RunEnded)
+    sender.ended_with_its_run()
     with suppress(EventsRefused):
-        sender.source.flush(30)
+        sender.source.flush(LONG)
     report = sender.source.report()
     assert report.pending == 0
     assert set(report.refused) <= {"run-aborted", "run-ended"}
-    stood = sum(len(numbers) for numbers in readable(logger.data, [7]).values())
-    assert stood == report.acknowledged
-    assert report.sent == stood + sum(report.refused.values())
+    assert_acknowledged_once(logger.data, sender)
     assert logger.ended_run(7).state == "ABORTED"
     assert logger.ended_run(7).reason == "beam is off"
     # Its name is not taken up again by what comes later.
     with pytest.raises(RunEnded):
         sender.send(7)
     sender.source.send("a", b"source/8/a/1|", run=8, number=1)
-    assert sender.source.close(30).acknowledged == stood + 1
+    assert sender.source.close(LONG).acknowledged == report.acknowledged + 1
     logger.assert_verified()
 
 
@@ -407,17 +392,17 @@ def test_stop_ends_the_runs_that_are_active_first(
     assert [logger.ended_run(run).state for run in (7, 8)] == ["ENDED", "ENDED"]
     assert sender.source.report().pending == 0
     sender.source.close(1)
-    assert_exactly_once(logger.data, sender.expected())
+    assert_exactly_once(logger.data, sender)
     logger.assert_verified()
 
 
 def test_a_run_of_many_streams_with_long_names_can_be_started(logger: LoggerProcess) -> None:
     names = [f"a_stream_with_a_rather_long_n{i:03d}" for i in range(200)]
     logger.do("CONFIGURE", {"streams": {name: {} for name in names}})
-    logger.do("START RUN", {"run": 7}, timeout=60)
+    logger.do("START RUN", {"run": 7})
     assert len(logger.run_status(7).streams) + logger.run_status(7).omitted == 200
-    logger.do("STOP RUN", {"run": 7}, timeout=60)
-    logger.do("START RUN", {"run": 8}, timeout=60)
+    logger.do("STOP RUN", {"run": 7})
+    logger.do("START RUN", {"run": 8})
     logger.stop()
 
 

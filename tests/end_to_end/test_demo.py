@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,9 +27,10 @@ from dlog.demo.detectors import (
     streams_of,
 )
 from dlog.demo.proof import compare
-from tests.end_to_end.processes import dlog_command, environment, run_dlog
 from tests.end_to_end.test_readme import README, blocks, plain
 from tests.event_files import FileBuilder, Piece, SentEvent, make_key
+from tests.rig.commands import dlog_command, environment, run_dlog
+from tests.waiting import LONG, until
 
 SECONDS = 4.0
 
@@ -45,7 +45,7 @@ class Demo(NamedTuple):
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """One whole demo, whose data are kept."""
     data = tmp_path_factory.mktemp("demo") / "data"
-    done = run_dlog("demo", "--data", data, "--seconds", str(SECONDS), "--json", timeout=240)
+    done = run_dlog("demo", "--data", data, "--seconds", str(SECONDS), "--json")
     assert done.returncode == 0, done.stderr.decode()
     yield Demo(data, json.loads(done.stdout), done.stderr.decode())
     shutil.rmtree(data, ignore_errors=True)
@@ -108,7 +108,7 @@ def test_a_demo_that_is_ended_leaves_no_process_and_no_file(
 ) -> None:
     process = _demo_that_sends(tmp_path)
     process.send_signal(number)
-    assert process.wait(30) == 128 + number
+    assert process.wait(LONG) == 128 + number
     assert _processes_that_name(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 
@@ -117,11 +117,8 @@ def test_a_demo_that_is_ended_leaves_no_process_and_no_file(
 def test_a_demo_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
     process = _demo_that_sends(tmp_path)
     process.kill()
-    process.wait(30)
-    end = time.monotonic() + 10
-    while (left := _processes_that_name(tmp_path)) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert left == []
+    process.wait(LONG)
+    until(lambda: _processes_that_name(tmp_path) == [], "all of them are gone")
 
 
 def _demo_that_sends(temporary: Path) -> subprocess.Popen[bytes]:

@@ -5,32 +5,20 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dlog.errors import EventsRefused, RunEnded
+from dlog.errors import EventsRefused
 from dlog.limits import MIB
 from dlog.reader.event_file import EventFile
-from tests.end_to_end.conftest import NewLogger
-from tests.end_to_end.events import (
-    Sender,
-    assert_exactly_once,
-    merged,
-    readable,
-)
-from tests.end_to_end.filesystems import (
-    Hog,
-    break_disk,
-    go_read_only,
-    mount,
-    remount,
-    small_disk,
-    unmount,
-)
-from tests.end_to_end.processes import CHECKOUT, LoggerProcess, strace_on, until
+from tests.rig.commands import environment_with
+from tests.rig.exactly_once import assert_acknowledged_once, assert_exactly_once, finish
+from tests.rig.filesystems import Hog, break_disk, go_read_only, mount, remount, small_disk, unmount
+from tests.rig.processes import LoggerProcess, NewLogger, strace_on
+from tests.rig.sources import Sender
+from tests.waiting import LONG, until
 
 INIT = """
 [init]
@@ -57,51 +45,11 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         yield place
 
 
-def acknowledges(sender: Sender, more: int = 200) -> None:
-    before = sender.source.acknowledged
-    until(lambda: sender.source.acknowledged > before + more, f"{more} more acknowledgements")
-
-
-def stands_still(sender: Sender) -> int:
-    """The acknowledged pieces, once there are no more of them for half a second."""
-    seen = [sender.source.acknowledged]
-
-    def still() -> bool:
-        seen.append(sender.source.acknowledged)
-        return len(seen) > 5 and len(set(seen[-5:])) == 1
-
-    until(still, "the source stands still", every=0.1)
-    return seen[-1]
-
-
 def end_with_losses(sender: Sender) -> None:
-    """A run is over although the source had more: that is counted, and nothing else is missing."""
-    sender.join(30)
-    assert isinstance(sender.error, RunEnded), sender.error
+    """A run is over although the source had more, which is counted."""
+    sender.ended_with_its_run()
     with pytest.raises(EventsRefused):
-        sender.source.close(30)
-
-
-def assert_what_is_acknowledged_is_there(data: list[Path], run: int, *senders: Sender) -> None:
-    """Where events were refused at the end: each of the others once, no more and no less."""
-    found = readable(data, [run])
-    for numbers in found.values():
-        assert len(numbers) == len(set(numbers))
-    for sender in senders:
-        mine = {key: n for key, n in found.items() if key[0][0] == sender.source_name}
-        stood = sum(len(numbers) for numbers in mine.values())
-        report = sender.source.report()
-        assert stood == report.acknowledged
-        assert report.sent == stood + sum(report.refused.values())
-        assert report.pending == 0
-
-
-def in_small_batches(sender: Sender, events: int) -> None:
-    """Events, acknowledged; each fifty of them are synced for themselves."""
-    for _ in range(0, events, 50):
-        for _ in range(50):
-            sender.send(7)
-        sender.source.flush(30)
+        sender.source.close(LONG)
 
 
 # --- space -------------------------------------------------------------------------------------
@@ -115,14 +63,14 @@ def test_below_the_low_water_mark_sources_wait_and_go_on_by_themselves(
     logger.start_run(7)
     sender = Sender(logger.data, "source", (7,), BOTH, pause_seconds=0.002)
     sender.start()
-    acknowledges(sender)
+    sender.goes_on()
     hog = Hog(disk)
     with logger.coor() as coor:
         assert coor.ask("STATUS").ok  # so that the logger knows whom to ask
         hog.take(leave_bytes=20 * MIB)  # more than what a source has under way
         until(lambda: "disk-low" in logger.alarms(), "the alarm")
         until(lambda: "low-water" in sender.source.report().waiting, "the source is told why")
-        stands_still(sender)
+        sender.until_still()
         assert logger.status().disks[0].low
         # Commands work meanwhile, and a run can begin and end.
         assert coor.ask("SET DEBUG", {"level": "info"}).ok
@@ -131,7 +79,7 @@ def test_below_the_low_water_mark_sources_wait_and_go_on_by_themselves(
         logger.start_run(8)
         logger.stop_run(8)
         hog.give_back()
-        acknowledges(sender)
+        sender.goes_on()
         heard: list[tuple[str, list[int]]] = []
 
         def asked_to_resume() -> bool:
@@ -142,13 +90,7 @@ def test_below_the_low_water_mark_sources_wait_and_go_on_by_themselves(
         until(asked_to_resume, "COOR is asked to pause and to resume")
         assert heard == [("pause", [7]), ("resume", [7])]
     until(lambda: "disk-low" not in logger.alarms(), "the alarm is cleared")
-    sender.halt()
-    sender.source.flush(30)
-    logger.stop_run(7)
-    sender.finish()
-    logger.stop()
-    assert_exactly_once(logger.data, sender.expected())
-    logger.assert_verified()
+    finish(logger, sender)
 
 
 def test_a_full_disk_stops_the_sources_and_nothing_else(new_logger: NewLogger, disk: Path) -> None:
@@ -156,28 +98,18 @@ def test_a_full_disk_stops_the_sources_and_nothing_else(new_logger: NewLogger, d
     logger.start_run(7)
     sender = Sender(logger.data, "source", (7,), BOTH, pause_seconds=0.002)
     sender.start()
-    acknowledges(sender)
+    sender.goes_on()
     hog = Hog.full(disk)
     until(lambda: any(name.startswith("stalled") for name in logger.alarms()), "the alarm")
-    stands_still(sender)
+    sender.until_still()
     assert logger.ask("SET DEBUG", {"level": "info"}).ok
     assert logger.ask("PAUSE RUN", {"run": 7}).ok
     assert logger.ask("RESUME RUN", {"run": 7}).ok
     assert logger.status().logger.state == "RUNNING"
-    busy, began = logger.cpu_seconds(), time.monotonic()
-    time.sleep(1.0)  # what it costs to wait is measured over some time
-    spent = (logger.cpu_seconds() - busy) / (time.monotonic() - began)
-    assert spent < 0.3, f"{spent:.0%} of a processor to wait for space"
     hog.give_back()
-    acknowledges(sender)
+    sender.goes_on()
     until(lambda: not any(n.startswith("stalled") for n in logger.alarms()), "the alarm is cleared")
-    sender.halt()
-    sender.source.flush(30)
-    logger.stop_run(7)
-    sender.finish()
-    logger.stop()
-    assert_exactly_once(logger.data, sender.expected())
-    logger.assert_verified()
+    finish(logger, sender)
 
 
 @pytest.mark.long
@@ -186,15 +118,15 @@ def test_a_run_can_be_ended_while_the_disk_is_full(new_logger: NewLogger, disk: 
     logger.start_run(7)
     sender = Sender(logger.data, "source", (7,), BOTH, pause_seconds=0.002)
     sender.start()
-    acknowledges(sender)
+    sender.goes_on()
     hog = Hog.full(disk)
-    stands_still(sender)
-    answer = logger.do("STOP RUN", {"run": 7}, timeout=20)
+    sender.until_still()
+    answer = logger.do("STOP RUN", {"run": 7})
     assert answer.data["state"] == "ENDED"
     end_with_losses(sender)
     reasons = set(sender.source.report().refused)
     assert reasons <= {"no-space-at-end-of-run", "run-ended"}, reasons
-    assert_what_is_acknowledged_is_there([logger.data], 7, sender)
+    assert_acknowledged_once(logger.data, sender)
     assert logger.status().logger.state == "CONFIGURED"
     hog.give_back()
     logger.start_run(8)
@@ -210,23 +142,17 @@ def test_a_logger_that_dies_on_a_full_disk_starts_on_it_and_goes_on(
     logger.start_run(7)
     sender = Sender(logger.data, "source", (7,), BOTH, pause_seconds=0.002)
     sender.start()
-    acknowledges(sender)
+    sender.goes_on()
     hog = Hog.full(disk)
-    stands_still(sender)
+    sender.until_still()
     for _ in range(2):
         logger.kill()
         logger.start(auto=False, state="RUNNING")
         assert logger.ask("PAUSE RUN", {"run": 7}).ok
         assert logger.ask("RESUME RUN", {"run": 7}).ok
     hog.give_back()
-    acknowledges(sender)
-    sender.halt()
-    sender.source.flush(60)
-    logger.stop_run(7)
-    sender.finish()
-    logger.stop()
-    assert_exactly_once(logger.data, sender.expected())
-    logger.assert_verified()
+    sender.goes_on()
+    finish(logger, sender)
 
 
 @pytest.fixture
@@ -254,31 +180,23 @@ def test_a_stream_on_a_full_disk_does_not_stop_the_others(
     for sender in senders:
         sender.start()
     for sender in senders:
-        acknowledges(sender)
+        sender.goes_on()
     Hog.full(disk)
     until(lambda: "stalled run 7 stream b" in logger.alarms(), "the stream stalls")
-    stands_still(stalled)
+    stalled.until_still()
     for _ in range(2):
-        acknowledges(good)
-        acknowledges(moving)
+        good.goes_on()
+        moving.goes_on()
     good.halt()
     moving.halt()
-    good.source.flush(30)
-    moving.source.flush(30)
-    assert logger.do("STOP RUN", {"run": 7}, timeout=20).data["state"] == "ENDED"
+    good.source.flush(LONG)
+    moving.source.flush(LONG)
+    assert logger.do("STOP RUN", {"run": 7}).data["state"] == "ENDED"
     good.finish()
     moving.finish()
     end_with_losses(stalled)
-    both = [logger.data, disk]
-    assert_what_is_acknowledged_is_there(both, 7, *senders)
-    assert_what_was_sent_is_there(both, good, moving)
+    assert_acknowledged_once(logger.directories, *senders)
     assert logger.files(7, "c_*.dlog"), "stream c moved to the other directory"
-
-
-def assert_what_was_sent_is_there(data: list[Path], *senders: Sender) -> None:
-    found = readable(data, [7])
-    for key, numbers in merged(*(sender.expected() for sender in senders)).items():
-        assert sorted(found[key, key[2]]) == numbers
 
 
 @pytest.mark.long
@@ -289,7 +207,7 @@ def test_a_tail_that_no_space_is_left_to_save_is_not_read_a_second_time(
     logger = two_directories.start()
     logger.start_run(7)
     sender = Sender(logger.data, "source", (7,), ("c",), pause_seconds=0.001)
-    in_small_batches(sender, 50)
+    sender.send_acknowledged(50)
     part = disk / "runs" / "7" / "c_0001.dlog.part"
     durable = logger.stream_status(7, "c").files[0].durable_bytes
     journal = logger.data / "journal" / "data.mdb"
@@ -297,21 +215,16 @@ def test_a_tail_that_no_space_is_left_to_save_is_not_read_a_second_time(
         sender.start()
         until(lambda: end_of_data(part) > durable, "blocks are written, and no commit tells of it")
         logger.kill()
-    both, hog = [logger.data, disk], Hog(disk)
-    hog.take()
+    hog = Hog.full(disk)
     logger.start(auto=False)
     assert "no space to save its tail aside" in str(logger.alarms())
-    acknowledges(sender)
+    sender.goes_on()
     sender.halt()
-    sender.source.flush(30)
+    sender.source.flush(LONG)
     # The tail is still there; whoever reads must not take it for a part of the file.
-    assert_exactly_once(both, sender.expected())
+    assert_exactly_once(logger.directories, sender)
     hog.give_back()
-    logger.stop_run(7)
-    sender.finish()
-    logger.stop()
-    assert_exactly_once(both, sender.expected())
-    logger.assert_verified()
+    finish(logger, sender)
 
 
 @pytest.mark.long
@@ -322,7 +235,7 @@ def test_what_was_refused_at_the_end_of_a_run_is_not_read_though_it_lies_on_the_
     logger = two_directories.start()
     logger.start_run(7)
     sender = Sender(logger.data, "source", (7,), ("b",))
-    in_small_batches(sender, 50)
+    sender.send_acknowledged(50)
     Hog.full(disk)
     part = disk / "runs" / "7" / "b_0001.dlog.part"
     with strace_on(logger, "fdatasync", "error=EIO", path=part):
@@ -330,12 +243,12 @@ def test_what_was_refused_at_the_end_of_a_run_is_not_read_though_it_lies_on_the_
         for _ in range(50):
             sender.send(7)
         until(lambda: "stalled run 7 stream b" in logger.alarms(), "the stream stalls")
-    assert logger.do("STOP RUN", {"run": 7}, timeout=20).data["state"] == "ENDED"
+    assert logger.do("STOP RUN", {"run": 7}).data["state"] == "ENDED"
     with pytest.raises(EventsRefused):
-        sender.source.close(30)
+        sender.source.close(LONG)
     assert sender.source.report().acknowledged == 50
     assert part.exists(), "there is no space to save aside what is behind its end"
-    assert_what_is_acknowledged_is_there([disk], 7, sender)
+    assert_acknowledged_once(disk, sender)
 
 
 def end_of_data(path: Path) -> int:
@@ -359,17 +272,14 @@ SMALL_PARTS = UNWATCHED.replace("[streams.b]", "[streams.b]\nranges = false\npar
 @pytest.fixture
 def small_journal(tmp_path: Path) -> dict[str, str]:
     """The environment of a logger with such a journal."""
-    folder = tmp_path / "small-journal"
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(SMALL_JOURNAL)
-    return {"PYTHONPATH": f"{folder}:{CHECKOUT}"}
+    return environment_with(tmp_path / "small-journal", SMALL_JOURNAL)
 
 
 def until_full(logger: LoggerProcess, sender: Sender) -> None:
     """Every twenty events are a closed file in the catalogue, until that takes no more."""
     sender.start()
-    until(lambda: "journal-full" in logger.alarms(), "the alarm", seconds=60)
-    stands_still(sender)
+    until(lambda: "journal-full" in logger.alarms(), "the alarm")
+    sender.until_still()
 
 
 @pytest.mark.soak
@@ -385,15 +295,10 @@ def test_a_journal_that_is_full_stops_the_sources_and_goes_on_when_it_may_grow(
     for _ in range(2):
         logger.kill()
         logger.start(auto=False, env=small_journal, state="RUNNING")
-        stands_still(sender)
+        sender.until_still()
     logger.kill()
     logger.start(auto=False, state="RUNNING")
-    sender.source.flush(60)
-    logger.stop_run(7)
-    sender.finish()
-    logger.stop()
-    assert_exactly_once(logger.data, sender.expected())
-    logger.assert_verified()
+    finish(logger, sender)
 
 
 @pytest.mark.long
@@ -404,10 +309,10 @@ def test_a_run_can_be_ended_while_the_journal_is_full(
     logger.start_run(7)
     sender = Sender(logger.data, "source", (7,), ("b",), pause_seconds=0.01)
     until_full(logger, sender)
-    assert logger.do("STOP RUN", {"run": 7}, timeout=30).data["state"] == "ENDED"
+    assert logger.do("STOP RUN", {"run": 7}).data["state"] == "ENDED"
     end_with_losses(sender)
-    assert_what_is_acknowledged_is_there([logger.data], 7, sender)
-    logger.do("STOP", timeout=30)
+    assert_acknowledged_once(logger.data, sender)
+    logger.do("STOP")
     assert logger.ended() == 0
 
 
@@ -431,19 +336,15 @@ def test_a_failed_write_or_sync_seals_the_part_and_goes_on_in_a_new_one(
     logger = new_logger(UNWATCHED).start()
     logger.start_run(7)
     sender = Sender(logger.data, "source", (7,), BOTH)
-    in_small_batches(sender, 100)
+    sender.send_acknowledged(100)
     part = logger.data / "runs" / "7" / "a_0001.dlog.part"
     with strace_on(logger, calls, inject, path=part):
         # More than what is reserved, so that there is a reservation too.
-        in_small_batches(sender, 4000)
+        sender.send_acknowledged(4000)
     assert any(name.startswith("storage run 7") for name in logger.alarms())
     assert logger.files(7, "a_0002.dlog*"), "there is a new part"
-    in_small_batches(sender, 50)
-    logger.stop_run(7)
-    sender.finish()
-    logger.stop()
-    assert_exactly_once(logger.data, sender.expected())
-    logger.assert_verified()
+    sender.send_acknowledged(50)
+    finish(logger, sender)
     sealed = EventFile(logger.data / "runs" / "7" / "a_0001.dlog")
     assert sealed.path.stat().st_mode & 0o777 == 0o444
     assert sealed.sidecar is not None
@@ -465,23 +366,23 @@ def test_a_stream_on_a_disk_that_dies_does_not_stop_the_others(
     for sender in (stalled, good, moving):
         sender.start()
     for sender in (stalled, good, moving):
-        acknowledges(sender)
+        sender.goes_on()
     break_disk(disk)
     until(lambda: "stalled run 7 stream b" in logger.alarms(), "the stream stalls")
-    stands_still(stalled)
+    stalled.until_still()
     for _ in range(2):
-        acknowledges(good)
-        acknowledges(moving)
+        good.goes_on()
+        moving.goes_on()
     for sender in (good, moving):
         sender.halt()
-        sender.source.flush(30)
-    answer = logger.do("STOP RUN", {"run": 7}, timeout=20)
+        sender.source.flush(LONG)
+    answer = logger.do("STOP RUN", {"run": 7})
     assert answer.data["state"] == "ENDED"
     good.finish()
     moving.finish()
     end_with_losses(stalled)
     assert set(stalled.source.report().refused) <= {"storage-failed-at-end-of-run", "run-ended"}
-    logger.do("STOP", timeout=20)
+    logger.do("STOP")
     assert logger.ended() == 0
 
 
@@ -511,20 +412,16 @@ def test_a_journal_commit_that_fails_ends_the_logger_and_loses_nothing(
     logger = new_logger(UNWATCHED).start()
     logger.start_run(7)
     sender = Sender(logger.data, "source", (7,), BOTH)
-    in_small_batches(sender, 100)
+    sender.send_acknowledged(100)
     with strace_on(
         logger, "fdatasync", "error=EIO:when=2+", path=logger.data / "journal" / "data.mdb"
     ):
         for _ in range(200):
             sender.send(7)
-        assert logger.ended(20) == 70
+        assert logger.ended() == 70
     logger.start(auto=False, state="RUNNING")
-    in_small_batches(sender, 50)
-    logger.stop_run(7)
-    sender.finish()
-    logger.stop()
-    assert_exactly_once(logger.data, sender.expected())
-    logger.assert_verified()
+    sender.send_acknowledged(50)
+    finish(logger, sender)
 
 
 @pytest.mark.long
@@ -534,7 +431,7 @@ def test_a_start_without_the_disk_of_an_active_run_is_refused(
     logger = two_directories.start()
     logger.start_run(7)
     sender = Sender(logger.data, "source", (7,), ("b",))
-    in_small_batches(sender, 50)
+    sender.send_acknowledged(50)
     logger.kill()
     subprocess.run(["umount", str(disk)], check=True)
     logger.spawn(auto=False)
@@ -544,12 +441,8 @@ def test_a_start_without_the_disk_of_an_active_run_is_refused(
     assert list(disk.iterdir()) == []
     mount(disk)
     logger.start(auto=False)
-    in_small_batches(sender, 50)
-    logger.stop_run(7)
-    sender.finish()
-    logger.stop()
-    assert_exactly_once([logger.data, disk], sender.expected())
-    logger.assert_verified()
+    sender.send_acknowledged(50)
+    finish(logger, sender)
 
 
 @pytest.mark.long
@@ -560,24 +453,18 @@ def test_a_disk_that_goes_read_only_ends_the_logger_and_costs_nothing(
     logger.start_run(7)
     sender = Sender(logger.data, "source", (7,), BOTH, pause_seconds=0.002)
     sender.start()
-    acknowledges(sender)
+    sender.goes_on()
     go_read_only(disk)
-    assert logger.ended(20) == 70
-    stands_still(sender)
+    assert logger.ended() == 70
+    sender.until_still()
     logger.spawn(auto=False)
-    assert logger.ended(20) in (1, 70)
+    assert logger.ended() in (1, 70)
     assert "Read-only file system" in logger.log_tail()
     unmount(disk)
     mount(disk)
     logger.start(auto=False, state="RUNNING")
-    acknowledges(sender)
-    sender.halt()
-    sender.source.flush(30)
-    logger.stop_run(7)
-    sender.finish()
-    logger.stop()
-    assert_exactly_once(logger.data, sender.expected())
-    logger.assert_verified()
+    sender.goes_on()
+    finish(logger, sender)
 
 
 @pytest.mark.long
@@ -587,7 +474,7 @@ def test_a_start_on_a_disk_that_is_mounted_read_only_is_refused_in_words(
     logger = new_logger(UNWATCHED, data=disk / "data").start()
     logger.start_run(7)
     sender = Sender(logger.data, "source", (7,), BOTH)
-    in_small_batches(sender, 50)
+    sender.send_acknowledged(50)
     for _ in range(50):
         sender.send(7)
     logger.kill()
@@ -598,12 +485,8 @@ def test_a_start_on_a_disk_that_is_mounted_read_only_is_refused_in_words(
     assert "Traceback" not in logger.log()
     remount(disk, "rw")
     logger.start(auto=False, state="RUNNING")
-    in_small_batches(sender, 50)
-    logger.stop_run(7)
-    sender.finish()
-    logger.stop()
-    assert_exactly_once(logger.data, sender.expected())
-    logger.assert_verified()
+    sender.send_acknowledged(50)
+    finish(logger, sender)
 
 
 @pytest.mark.long
@@ -619,29 +502,21 @@ def test_a_stream_on_a_disk_that_goes_read_only_does_not_stop_the_others(
     for sender in senders:
         sender.start()
     for sender in senders:
-        acknowledges(sender)
+        sender.goes_on()
     go_read_only(disk)
     until(lambda: "stalled run 7 stream b" in logger.alarms(), "the stream stalls")
-    stands_still(stalled)
+    stalled.until_still()
     for _ in range(2):
-        acknowledges(good)
-        acknowledges(moving)
+        good.goes_on()
+        moving.goes_on()
     # What stalls is not lost: it stands once the disk is mounted anew.
     logger.signal(signal.SIGTERM)
     assert logger.ended() == 0
     unmount(disk)
     mount(disk)
     logger.start(auto=False, state="RUNNING")
-    acknowledges(stalled)
-    for sender in senders:
-        sender.halt()
-        sender.source.flush(30)
-    logger.stop_run(7)
-    for sender in senders:
-        sender.finish()
-    logger.stop()
-    assert_exactly_once([logger.data, disk], merged(*(sender.expected() for sender in senders)))
-    logger.assert_verified()
+    stalled.goes_on()
+    finish(logger, *senders)
 
 
 @pytest.mark.long
@@ -651,7 +526,7 @@ def test_a_data_directory_that_is_gone_is_a_failure(
     logger = two_directories.start()
     logger.start_run(7)
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
-    assert logger.ended(20) == 70
+    assert logger.ended() == 70
     assert "FAILURE" in logger.log()
 
 

@@ -4,7 +4,6 @@ speed."""
 from __future__ import annotations
 
 import errno
-import time
 from collections.abc import Callable
 
 import pytest
@@ -12,10 +11,10 @@ import pytest
 from dlog.faults import system_calls
 from dlog.faults.call_table import SYNCS, WRITES
 from dlog.faults.system_calls import PASS, Call, Deed, Fate
-from dlog.limits import MIB
-from tests.end_to_end.conftest import NewLogger
-from tests.end_to_end.floods import EVENT_BYTES, Flood, assert_floods_stand_once
-from tests.end_to_end.processes import QUICK_INIT, LoggerProcess, until
+from tests.rig.exactly_once import finish
+from tests.rig.processes import QUICK_INIT, LoggerProcess, NewLogger
+from tests.rig.sources import Flood
+from tests.waiting import until, until_still
 
 pytestmark = pytest.mark.long
 
@@ -33,8 +32,6 @@ part_bytes = "32 MiB"
 )
 RUN = 7
 SOURCES = 3
-EVENTS_MAX = 200 * MIB // EVENT_BYTES  # of a source
-FAULT_SECONDS = 0.5
 
 
 @pytest.fixture
@@ -62,7 +59,7 @@ class Switch:
 
 def flood(logger: LoggerProcess) -> list[Flood]:
     logger.start_run(RUN)
-    floods = [Flood(logger.data, n, RUN, ("a", "b"), EVENTS_MAX) for n in range(SOURCES)]
+    floods = [Flood(logger.data, n, RUN) for n in range(SOURCES)]
     for each in floods:
         each.start()
     goes_on(floods)
@@ -78,32 +75,14 @@ def goes_on(floods: list[Flood], events: int = 40_000) -> None:
     until(lambda: acknowledged(floods) > before + events, f"{events} more acknowledgements")
 
 
-def finish(logger: LoggerProcess, floods: list[Flood], began: float) -> None:
-    for each in floods:
-        each.halt()
-        each.source.flush(60)
-    seconds = time.monotonic() - began
-    logger.stop_run(RUN)
-    reports = [each.source.close(30) for each in floods]
-    logger.stop()
-    sent = sum(each.sent for each in floods)
-    print(f"\n{sent} events in {seconds:.1f} s, {sent * EVENT_BYTES / seconds / 1e6:.0f} MB/s")
-    assert [r.pending for r in reports] == [0] * SOURCES
-    assert sum(r.acknowledged for r in reports) == sent
-    assert_floods_stand_once(logger.data, RUN, floods)
-    assert sum(count.stored for count in logger.counts(RUN).values()) == sent
-    logger.assert_verified()
-
-
 def test_kills_at_full_speed_cost_nothing(new_logger: NewLogger) -> None:
     logger = new_logger(CONFIGURATION).start()
-    began = time.monotonic()
     floods = flood(logger)
     for _ in range(3):
         logger.kill()
         logger.start(auto=False, state="RUNNING")
         goes_on(floods)
-    finish(logger, floods, began)
+    finish(logger, *floods)
 
 
 def of_a_part(calls: frozenset[str]) -> Callable[[Call], bool]:
@@ -128,26 +107,14 @@ def test_a_disk_that_fails_for_a_while_at_full_speed_costs_nothing(
 ) -> None:
     fault = Switch(Fate(Deed.FAIL, code=code), of_a_part(calls))
     logger = new_logger(CONFIGURATION).start(decide=fault)
-    began = time.monotonic()
     floods = flood(logger)
     fault.on = True
     until(lambda: fault.struck, "the fault strikes")
     # What was durable before may still be told.
-    stand_still(floods)
+    until_still(lambda: acknowledged(floods), "what is acknowledged")
     fault.on = False
     goes_on(floods)
-    finish(logger, floods, began)
-
-
-def stand_still(floods: list[Flood]) -> None:
-    """No acknowledgement for the time of the fault, once those under way have come."""
-    deadline = time.monotonic() + 10
-    seen, since = acknowledged(floods), time.monotonic()
-    while time.monotonic() < since + FAULT_SECONDS:
-        assert time.monotonic() < deadline, "acknowledgements while storage fails"
-        time.sleep(0.05)
-        if acknowledged(floods) != seen:
-            seen, since = acknowledged(floods), time.monotonic()
+    finish(logger, *floods)
 
 
 @pytest.mark.usefixtures("_allowed")
@@ -160,31 +127,34 @@ def test_a_journal_that_fails_at_full_speed_costs_a_restart_and_nothing_else(
 ) -> None:
     fault = Switch(Fate(Deed.FAIL, code=code), of_the_journal(calls))
     logger = new_logger(CONFIGURATION).start(decide=fault)
-    began = time.monotonic()
     floods = flood(logger)
     fault.on = True
     assert logger.ended() == 70
     logger.start(auto=False, state="RUNNING")
     goes_on(floods)
-    finish(logger, floods, began)
+    finish(logger, *floods)
 
 
 @pytest.mark.usefixtures("_allowed")
 def test_slow_syncs_at_full_speed_hold_up_the_sources_and_no_command(
     new_logger: NewLogger,
 ) -> None:
-    slow = Switch(Fate(Deed.DELAY, seconds=0.5), of_a_part(SYNCS))
+    slow = Switch(Fate(Deed.DELAY, seconds=2.0), of_a_part(SYNCS))
     logger = new_logger(CONFIGURATION).start(decide=slow)
-    began = time.monotonic()
     floods = flood(logger)
     slow.on = True
     until(lambda: slow.struck >= 2, "syncs are slow")
-    for _ in range(5):
-        asked = time.monotonic()
-        status = logger.status()
-        assert time.monotonic() - asked < 1.0, "STATUS waits for the disk"
-        assert status.memory.in_use_bytes <= status.memory.budget_bytes
+
+    def answered_while_all_syncs_wait() -> bool:
+        """As nothing is acknowledged meanwhile, no sync has come to its end."""
+        before = acknowledged(floods)
+        for _ in range(5):
+            memory = logger.status().memory
+            assert memory.in_use_bytes <= memory.budget_bytes
+        return acknowledged(floods) == before
+
+    until(answered_while_all_syncs_wait, "STATUS is answered before the disk is done")
     goes_on(floods, events=1000)
     slow.on = False
     goes_on(floods)
-    finish(logger, floods, began)
+    finish(logger, *floods)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -15,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-import dlog
 from dlog.errors import EventsRefused, RunEnded, WindowFull
 from dlog.limits import MIB
-from tests.end_to_end.conftest import NewLogger
-from tests.end_to_end.events import payload_of, readable
-from tests.end_to_end.filesystems import Hog, small_disk
-from tests.end_to_end.network import Relay
-from tests.end_to_end.processes import LoggerProcess
+from tests.rig.exactly_once import assert_acknowledged_once
+from tests.rig.filesystems import Hog, small_disk
+from tests.rig.network import Relay
+from tests.rig.processes import LoggerProcess, NewLogger
+from tests.rig.sources import Sender
+from tests.waiting import LONG
 
 pytestmark = pytest.mark.long
 
@@ -121,12 +120,12 @@ class Life:
 
     def _do(self, command: str, run: int) -> str:
         """Every command works at any time; the answer's state."""
-        answer = self._logger.do(command, {"run": run}, timeout=40)
+        answer = self._logger.do(command, {"run": run})
         return str(answer.data.get("state", ""))
 
     def _start_run(self) -> None:
         run = self._last_run = self._last_run + 1
-        answer = self._logger.ask("START RUN", {"run": run}, timeout=40)
+        answer = self._logger.ask("START RUN", {"run": run})
         if answer.ok:
             self._runs[run] = "ACTIVE"
         else:
@@ -164,7 +163,7 @@ class Life:
 
     def _terminate(self) -> None:
         self._logger.signal(signal.SIGTERM)
-        assert self._logger.ended(15) == 0
+        assert self._logger.ended() == 0
         self._logger.start(auto=False)
 
     def _cut(self) -> None:
@@ -195,74 +194,38 @@ class Life:
             self._start_run()  # or what is left would wait for one
         for speaker in self._speakers:
             with suppress(EventsRefused):
-                speaker.source.flush(60)
+                speaker.source.flush(LONG)
         for run in list(self._runs):
             assert self._do("STOP RUN", run) == "ENDED"
         for speaker in self._speakers:
             with suppress(EventsRefused):
-                speaker.source.close(30)
+                speaker.source.close(LONG)
         self._logger.stop()
         # Not before: the orphan file is closed after the run, and is renamed while one looks.
-        found = readable(self._logger.data, range(1, self._last_run + 1))
+        assert_acknowledged_once(self._logger.data, *self._speakers)
         for speaker in self._speakers:
-            self._compare(speaker, found)
+            refused = speaker.source.report().refused
+            assert set(refused) <= {
+                "run-ended", "run-aborted", "no-run-active", "no-space-at-end-of-run",
+            }, refused  # fmt: skip
         self._logger.assert_verified()
 
-    def _compare(
-        self, speaker: Speaker, found: dict[tuple[tuple[str, int, str], str], list[int]]
-    ) -> None:
-        report = speaker.source.report()
-        assert report.pending == 0
-        stood = 0
-        for (who, stream), numbers in found.items():
-            if who[0] == speaker.source_name:
-                stood += len(numbers)
-                assert len(numbers) == len(set(numbers)), f"{who} in {stream}: twice"
-                assert set(numbers) <= speaker.sent[who[1], who[2]], f"{who}: never sent"
-        assert stood == report.acknowledged
-        assert report.sent == report.acknowledged + sum(report.refused.values())
-        assert set(report.refused) <= {
-            "run-ended", "run-aborted", "no-run-active", "no-space-at-end-of-run",
-        }, report.refused  # fmt: skip
 
-
-class Speaker(threading.Thread):
+class Speaker(Sender):
     """A source that sends to whatever runs are active."""
 
     def __init__(self, address: str, name: str, offset: int, life: Life) -> None:
-        super().__init__(name=name, daemon=True)
-        self.source_name = name
-        self.source = dlog.Source(address, name=name, queue_bytes=8 * MIB)
-        self._life, self._offset = life, offset
-        self._halt = threading.Event()
-        self._next: Counter[int] = Counter()
-        self.sent: dict[tuple[int, str], set[int]] = {}
-        self.error: BaseException | None = None
+        super().__init__(address, name, (), STREAMS, offset=offset, step=2, queue_bytes=8 * MIB)
+        self._life = life
 
-    def run(self) -> None:
-        try:
-            while not self._halt.is_set():
-                for run in self._life.active():
-                    self._burst(run)
-                self._halt.wait(0.02)
-        except BaseException as error:  # noqa: BLE001 - `halt` raises it
-            self.error = error
+    def send_some(self) -> None:
+        for run in self._life.active():
+            self._send_burst(run)
+        self._halt.wait(0.02)
 
-    def _burst(self, run: int) -> None:
+    def _send_burst(self, run: int) -> None:
         for _ in range(20):
-            k = self._next[run]
-            streams, number = STREAMS[k % len(STREAMS)], 2 * k + self._offset
-            payload = payload_of(self.source_name, run, streams, number)
             try:
-                self.source.send(streams.split("+"), payload, run=run, number=number, timeout=0.2)
+                self.send(run, timeout=0.2)
             except (RunEnded, WindowFull):
                 return
-            self._next[run] += 1
-            self.sent.setdefault((run, streams), set()).add(number)
-
-    def halt(self) -> None:
-        self._halt.set()
-        self.join(30)
-        assert not self.is_alive(), f"{self.name} hangs: {self.source.report()}"
-        if self.error is not None:
-            raise self.error

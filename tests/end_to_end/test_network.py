@@ -6,20 +6,21 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import dlog
-from dlog.errors import EventsRefused, RunEnded
-from tests.end_to_end.conftest import NewLogger
-from tests.end_to_end.events import Sender, assert_exactly_once, merged, readable
-from tests.end_to_end.network import Relay
-from tests.end_to_end.processes import QUICK_INIT, LoggerProcess, environment, until
+from dlog.errors import EventsRefused
+from tests.rig.commands import start_python
+from tests.rig.exactly_once import assert_acknowledged_once, finish
+from tests.rig.network import Relay
+from tests.rig.processes import QUICK_INIT, LoggerProcess, NewLogger
+from tests.rig.sources import Sender, readable
+from tests.waiting import LONG, until, until_still
 
 pytestmark = pytest.mark.long
 
@@ -46,23 +47,6 @@ def logger(new_logger: NewLogger) -> LoggerProcess:
     return logger
 
 
-def acknowledges(sender: Sender, more: int = 100) -> None:
-    before = sender.source.acknowledged
-    until(lambda: sender.source.acknowledged > before + more, f"{more} more acknowledgements")
-
-
-def finish(logger: LoggerProcess, *senders: Sender) -> None:
-    for sender in senders:
-        sender.halt()
-        sender.source.flush(60)
-    logger.stop_run(*{run for sender in senders for run in sender.sent})
-    for sender in senders:
-        sender.finish()
-    logger.stop()
-    assert_exactly_once(logger.data, merged(*(sender.expected() for sender in senders)))
-    logger.assert_verified()
-
-
 # --- the network -------------------------------------------------------------------------------
 
 
@@ -76,11 +60,11 @@ def test_connections_that_are_cut_lose_and_double_nothing(logger: LoggerProcess)
         for sender in senders:
             sender.start()
         for _ in range(20):
-            acknowledges(senders[0], 1)
+            senders[0].goes_on(0)
             time.sleep(chance.uniform(0.0, 0.1))  # so that each cut falls somewhere else
             relay.cut()
         for sender in senders:
-            acknowledges(sender)
+            sender.goes_on()
         assert all(sender.source.report().reconnects >= 10 for sender in senders)
         finish(logger, *senders)
 
@@ -89,12 +73,12 @@ def test_a_network_that_holds_everything_up_is_noticed_and_survived(logger: Logg
     with Relay(logger.event_address) as relay:
         sender = Sender(relay.address, "source", (7,), BOTH, pause_seconds=0.005)
         sender.start()
-        acknowledges(sender)
+        sender.goes_on()
         relay.hold()
         until(lambda: logger.source_status("source").state == "lost", "the logger misses it")
         assert "source-lost source" in logger.alarms()
         relay.let_go()
-        acknowledges(sender)
+        sender.goes_on()
         until(lambda: not logger.alarms(), "the alarm is cleared, and there is no other")
         assert logger.source_status("source").skipped == {}
         finish(logger, sender)
@@ -106,18 +90,17 @@ def test_a_network_that_holds_everything_up_is_noticed_and_survived(logger: Logg
 def test_a_logger_that_stands_still_for_a_while_goes_on(logger: LoggerProcess) -> None:
     sender = Sender(logger.data, "source", (7,), BOTH, pause_seconds=0.005)
     sender.start()
-    acknowledges(sender)
+    sender.goes_on()
     logger.signal(signal.SIGSTOP)
-    time.sleep(3.5)  # longer than what counts as silence
+    until(lambda: sender.source.report().state != "connected", "the source misses it")
     logger.signal(signal.SIGCONT)
-    acknowledges(sender)
+    sender.goes_on()
     finish(logger, sender)
 
 
 _COLLECTOR = """
 import sys
 import dlog
-from tests.end_to_end.events import payload_of
 
 with dlog.Source(sys.argv[1], name="collector", run=7) as source:
     for number in range(int(sys.argv[2]), 10**9):
@@ -128,28 +111,19 @@ with dlog.Source(sys.argv[1], name="collector", run=7) as source:
 """
 
 
-def collector(logger: LoggerProcess, first: int) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", _COLLECTOR, str(logger.data), str(first)],
-        stdout=subprocess.PIPE, text=True, env=environment(),
-    )  # fmt: skip
-
-
 def test_a_source_that_is_killed_keeps_what_was_acknowledged_and_its_successor_goes_on(
     logger: LoggerProcess,
 ) -> None:
     acknowledged: list[int] = []
     for first in (0, 1_000_000):
-        process = collector(logger, first)
-        assert process.stdout is not None
-        for _ in range(5):
-            acknowledged.append(int(process.stdout.readline()))
-        process.kill()
-        process.stdout.close()
-        process.wait()
+        with start_python(_COLLECTOR, logger.data, first) as process:
+            assert process.stdout is not None
+            for _ in range(5):
+                acknowledged.append(int(process.stdout.readline()))
+            process.kill()
     # Nothing more will come of it; the run ends when the drain time is over.
     logger.stop_run(7)
-    numbers = readable(logger.data, [7])[("collector", 7, "b"), "b"]
+    numbers = readable([logger.data], [7])[("collector", 7, "b"), "b"].tolist()
     assert len(numbers) == len(set(numbers))
     for first, last in ((0, acknowledged[4]), (1_000_000, acknowledged[9])):
         assert set(range(first, last + 1)) <= set(numbers)
@@ -169,29 +143,24 @@ def test_a_run_that_ends_under_load_while_the_logger_is_killed_is_accounted_for(
         logger.start_run(run)
         sender = Sender(logger.data, f"source-{run}", (run,), BOTH, pause_seconds=0.002)
         sender.start()
-        acknowledges(sender)
+        sender.goes_on()
         with logger.coor() as coor:
-            asking = threading.Thread(target=coor.ask, args=(command, {"run": run}, 60))
+            asking = threading.Thread(target=coor.ask, args=(command, {"run": run}))
             asking.start()
             time.sleep(chance.uniform(0.0, 0.05))
             logger.kill()
             logger.start(auto=False)
-            asking.join(60)
+            asking.join(LONG)
             assert not asking.is_alive()
-        sender.join(30)
-        assert isinstance(sender.error, RunEnded), sender.error
-        try:
-            report = sender.source.close(30)
-        except EventsRefused:
-            report = sender.source.report()
+        sender.ended_with_its_run()
+        with suppress(EventsRefused):
+            sender.source.close(LONG)
+        report = sender.source.report()
         if command == "STOP RUN":
             assert set(report.refused) <= {"run-ended"}
         else:
             assert set(report.refused) <= {"run-aborted", "run-ended", "no-run-active"}
-        found = readable(logger.data, [run])
-        assert all(len(numbers) == len(set(numbers)) for numbers in found.values())
-        assert sum(map(len, found.values())) == report.acknowledged
-        assert report.sent == report.acknowledged + sum(report.refused.values())
+        assert_acknowledged_once(logger.data, sender)
         wanted = "ENDED" if command == "STOP RUN" else "ABORTED"
         assert logger.ended_run(run).state == wanted
     logger.assert_verified()
@@ -202,29 +171,25 @@ def test_a_run_that_ends_under_load_while_the_logger_is_killed_is_accounted_for(
 
 def test_forty_runs_leave_no_thread_and_no_open_file_behind(logger: LoggerProcess) -> None:
     with dlog.Source(logger.data, name="source") as source:
-        counts = []
+        early = (0, 0)
         for run in range(8, 48):
             logger.start_run(run)
             for number in range(20):
                 source.send(["a", "b"], b"x" * 100, run=run, number=number)
-            source.flush(30)
+            source.flush(LONG)
             logger.stop_run(run)
-            if run in (12, 47):
-                counts.append(resources(logger))
-        assert counts[1] == counts[0]
+            if run == 12:
+                early = until_still(lambda: resources(logger), "the number of threads and files")
+        until(
+            lambda: all(n <= m for n, m in zip(resources(logger), early, strict=True)),
+            "as few threads and files as at the beginning",
+        )
     for run in range(8, 48):
         assert logger.ended_run(run).state == "ENDED"
         assert {count.stored for count in logger.counts(run).values()} == {20}
 
 
 def resources(logger: LoggerProcess) -> tuple[int, int]:
-    """Threads and open files of the logger, once the threads of the last run have ended."""
+    """Threads and open files of the logger."""
     process = Path(f"/proc/{logger.pid}")
-    seen: list[tuple[int, int]] = []
-
-    def still() -> bool:
-        seen.append((len(os.listdir(process / "task")), len(os.listdir(process / "fd"))))
-        return len(seen) > 5 and len(set(seen[-5:])) == 1
-
-    until(still, "the number of threads and files stands still", every=0.05)
-    return seen[-1]
+    return len(os.listdir(process / "task")), len(os.listdir(process / "fd"))

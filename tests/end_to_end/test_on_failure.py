@@ -10,10 +10,12 @@ import pytest
 
 import dlog
 from dlog.errors import EventsRefused
-from tests.end_to_end.conftest import NewLogger
-from tests.end_to_end.floods import Flood, times_found
-from tests.end_to_end.processes import CHECKOUT, until
-from tests.end_to_end.test_full_load import CONFIGURATION, EVENTS_MAX, RUN, flood, goes_on
+from tests.end_to_end.test_full_load import CONFIGURATION, RUN, flood, goes_on
+from tests.rig.commands import environment_with
+from tests.rig.exactly_once import assert_acknowledged_once, finish
+from tests.rig.processes import NewLogger
+from tests.rig.sources import Flood
+from tests.waiting import LONG, until
 
 pytestmark = pytest.mark.long
 
@@ -38,14 +40,13 @@ StreamWriter.step = step
 def test_a_thread_that_dies_at_full_speed_fails_the_run_and_the_logger_begins_anew(
     new_logger: NewLogger, tmp_path: Path, state: str
 ) -> None:
-    flag, site = tmp_path / "flag", tmp_path / "site"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text(BUG.format(run=RUN, flag=str(flag)))
+    flag = tmp_path / "flag"
+    bug = environment_with(tmp_path / "site", BUG.format(run=RUN, flag=str(flag)))
     logger = new_logger("")
     logger.configure_with(
         f'[logger]\ndata = ["{logger.data}"]\non_failure = "{state}"\n{CONFIGURATION}'
     )
-    logger.start(env={"PYTHONPATH": f"{site}:{CHECKOUT}"})
+    logger.start(env=bug)
     floods = flood(logger)
     pid = logger.pid
     flag.touch()
@@ -59,21 +60,11 @@ def test_a_thread_that_dies_at_full_speed_fails_the_run_and_the_logger_begins_an
     for each in floods:
         each.halt(run_is_over=True)
         with contextlib.suppress(EventsRefused):  # what had not left the source
-            each.source.close(30)
-    for each, times in zip(floods, times_found(logger.data, RUN, floods), strict=True):
-        report = each.source.report()
-        assert int(times.max(initial=0)) <= 1, "an event stands twice"
-        assert int(times.sum()) == report.acknowledged, report
-        assert report.pending == 0
+            each.source.close(LONG)
+    assert_acknowledged_once(logger.data, *floods)
     in_its_files = sum(len(block) for block in dlog.read(logger.data / "runs" / str(RUN)).blocks())
     assert sum(count.stored for count in logger.counts(RUN).values()) == in_its_files
-    after = Flood(logger.data, 0, RUN + 1, ("a", "b"), EVENTS_MAX)
+    after = Flood(logger.data, 0, RUN + 1)
     after.start()
     goes_on([after])
-    after.halt()
-    after.source.flush(30)
-    logger.stop_run(RUN + 1)
-    after.source.close(30)
-    logger.stop()
-    assert times_found(logger.data, RUN + 1, [after])[0].tolist() == [1] * after.sent
-    logger.assert_verified()
+    finish(logger, after)

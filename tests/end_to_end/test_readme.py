@@ -13,17 +13,16 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import pytest
 
-from tests.end_to_end.processes import CHECKOUT, environment
+from tests.rig.commands import CHECKOUT, environment
+from tests.waiting import LONG, until
 
 README: Final = CHECKOUT / "README.md"
-PATIENCE_SECONDS: Final = 60.0
 # The README is not of this machine.
 SHOWN_FOLDER: Final = "/home/shift/tour"
 SHOWN_HOST: Final = "daq1"
@@ -105,7 +104,7 @@ class Shell:
         done = subprocess.run(
             ["bash", "-o", "pipefail", "-c", command], cwd=self._folder, env=self._environment,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            timeout=PATIENCE_SECONDS, check=False,
+            timeout=LONG, check=False,
         )  # fmt: skip
         said = done.stdout.decode().replace(str(self._folder), SHOWN_FOLDER)
         said = re.sub(rf"\b{re.escape(socket.gethostname())}\b", SHOWN_HOST, said)
@@ -125,22 +124,20 @@ class Shell:
             self._wait_for_logger(process)
 
     def _wait_for_logger(self, process: subprocess.Popen[bytes]) -> None:
-        end = time.monotonic() + PATIENCE_SECONDS
-        while time.monotonic() < end:
+        def answers() -> bool:
             assert process.poll() is None, self.logs()
             try:
                 answer = self.run("dlog status --json -d data --timeout 1")
             except AssertionError:
-                time.sleep(0.1)
-                continue
-            if f'"pid":{process.pid},' in answer[0].replace(" ", ""):
-                return
-        pytest.fail(f"no logger\n{self.logs()}")
+                return False
+            return f'"pid":{process.pid},' in answer[0].replace(" ", "")
+
+        until(answers, "a logger")
 
     def python(self, program: str) -> None:
         done = subprocess.run(
             [sys.executable, "-c", program], cwd=self._folder, env=self._environment,
-            capture_output=True, timeout=PATIENCE_SECONDS, check=False,
+            capture_output=True, timeout=LONG, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{program}\n{done.stderr.decode()}\n{self.logs()}"
 
@@ -151,7 +148,7 @@ class Shell:
         for process, _ in self._going_on:
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
-            process.wait(PATIENCE_SECONDS)
+            process.wait(LONG)
 
 
 @pytest.fixture

@@ -10,14 +10,9 @@ from pathlib import Path
 import pytest
 
 import dlog
-from tests.end_to_end.conftest import NewLogger
-from tests.end_to_end.processes import (
-    QUICK_INIT,
-    LoggerProcess,
-    dlog_command,
-    environment,
-    run_dlog,
-)
+from tests.rig.commands import dlog_command, environment, run_dlog
+from tests.rig.processes import QUICK_INIT, LoggerProcess, NewLogger
+from tests.waiting import LONG
 
 pytestmark = pytest.mark.long
 
@@ -53,7 +48,7 @@ def send(logger: LoggerProcess, path: Path, run: int, *options: str) -> subproce
 
 
 def outcome(sending: subprocess.Popen[bytes]) -> dict[str, int]:
-    said, words = sending.communicate(timeout=120)
+    said, words = sending.communicate(timeout=LONG)
     assert sending.returncode == 0, words.decode()
     found: dict[str, int] = json.loads(said)
     return found

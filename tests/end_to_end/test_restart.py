@@ -11,17 +11,18 @@ import pytest
 
 from dlog.adapters.coor_link import CoorClient
 from dlog.model.messages import Answer
-from tests.end_to_end.conftest import NewLogger
-from tests.end_to_end.events import Sender, assert_exactly_once, merged
-from tests.end_to_end.processes import (
+from tests.rig.commands import run_dlog
+from tests.rig.exactly_once import finish
+from tests.rig.processes import (
     DURABLE_STEPS,
     QUICK_INIT,
     LoggerProcess,
+    NewLogger,
     dies_at_step,
-    run_dlog,
     strace_on,
-    until,
 )
+from tests.rig.sources import Sender
+from tests.waiting import LONG, until
 
 pytestmark = pytest.mark.long
 
@@ -52,25 +53,8 @@ def a_source(logger: LoggerProcess, *runs: int, name: str = "source", events: in
     for run in runs:
         for _ in range(events):
             sender.send(run)
-    sender.source.flush(30)
+    sender.source.flush(LONG)
     return sender
-
-
-def assert_all_there(logger: LoggerProcess, *senders: Sender) -> None:
-    assert_exactly_once(logger.data, merged(*(sender.expected() for sender in senders)))
-    logger.assert_verified()
-
-
-def finish(logger: LoggerProcess, *senders: Sender) -> None:
-    """Everything acknowledged, the runs stopped, the logger too; and all of it is there once."""
-    for sender in senders:
-        sender.halt()
-        sender.source.flush(60)
-    logger.stop_run(*{run for sender in senders for run in sender.sent})
-    for sender in senders:
-        sender.finish()
-    logger.stop()
-    assert_all_there(logger, *senders)
 
 
 # --- crashes inside what is under way ----------------------------------------------------------
@@ -116,23 +100,19 @@ def test_a_command_that_a_crash_falls_into_is_answered_after_the_restart(
             logger.start_run(run)
             for _ in range(130):
                 sender.send(run)
-            sender.source.flush(30)
+            sender.source.flush(LONG)
         answer, died = ask_through_a_crash(logger, command, run, step=1 + deaths * STRIDE)
         assert answer.ok, answer.error
         deaths += died
         if command == "START RUN":
             sender.send(run)
-            sender.source.flush(30)
+            sender.source.flush(LONG)
             logger.stop_run(run)
         state = logger.ended_run(run).state
         assert state == ("ABORTED" if command == "ABORT RUN" else "ENDED")
     print(f"\n{deaths} deaths inside {command}")
     assert deaths >= 2
-    sender.source.flush(30)
-    logger.stop_run(1)
-    sender.finish()
-    logger.stop()
-    assert_all_there(logger, sender)
+    finish(logger, sender)
 
 
 def ask_through_a_crash(
@@ -140,19 +120,17 @@ def ask_through_a_crash(
 ) -> tuple[Answer, bool]:
     """The answer to a command in whose nth step the logger dies, and whether it died."""
     with (
-        CoorClient(logger.data) as coor,
+        logger.coor() as coor,
         strace_on(logger, DURABLE_STEPS, f"signal=SIGKILL:when={step}"),
     ):
         answered = threading.Event()
         revived = threading.Thread(target=revive, args=(logger, answered))
         revived.start()
         boot = logger_boot(coor)
-        answer = coor.ask(command, {"run": run}, timeout=60)
+        answer = coor.ask(command, {"run": run})
         answered.set()
         revived.join()
-        again = coor.ask(
-            command, {"run": run}, timeout=10, command_id=(answer.session, answer.number)
-        )
+        again = coor.ask(command, {"run": run}, command_id=(answer.session, answer.number))
         assert again.repeated
         assert again.data == answer.data
         return answer, logger_boot(coor) != boot
@@ -185,7 +163,7 @@ def test_a_signal_ends_the_logger_with_0_and_the_next_start_goes_on(
     sender.start()
     until(lambda: sender.source.acknowledged > 100, "events are stored")
     logger.signal(number)
-    assert logger.ended(10) == 0
+    assert logger.ended() == 0
     assert logger.files(7, "*.part"), "the run's files stay open"
     logger.start(auto=False, state="RUNNING")
     assert logger.run_status(7).state == "ACTIVE"
@@ -200,12 +178,12 @@ def test_what_was_taken_before_sigterm_is_stored_before_the_end(new_logger: NewL
     logger.start_run(7)
     sender = Sender(logger.data, "source", (7,), ("plain",))
     sender.send(7)
-    sender.source.flush(10)
+    sender.source.flush(LONG)
     sender.send(7)  # so soon after the first one it waits for more
     until(lambda: logger.stream_status(7, "plain").counts.pending == 1, "the event is in memory")
     logger.signal(signal.SIGTERM)
-    assert logger.ended(10) == 0
-    until(lambda: sender.source.acknowledged == 2, "the acknowledgement came before the end", 2)
+    assert logger.ended() == 0
+    until(lambda: sender.source.acknowledged == 2, "the acknowledgement came before the end")
     logger.start(auto=False)
     finish(logger, sender)
 

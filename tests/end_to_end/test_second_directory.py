@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import NewLogger
-from tests.end_to_end.events import Sender, assert_exactly_once, merged
-from tests.end_to_end.processes import QUICK_INIT, LoggerProcess
+from tests.rig.exactly_once import finish
+from tests.rig.processes import QUICK_INIT, LoggerProcess, NewLogger
+from tests.rig.sources import Sender
 
 pytestmark = pytest.mark.long
 
@@ -29,9 +29,7 @@ def test_a_disk_that_is_not_mounted_is_not_taken_for_one_that_lost_all(
     logger = with_second(new_logger, tmp_path).start()
     logger.start_run(1)
     sender = Sender(logger.data, "source", (1,), ("far",))
-    for _ in range(30):
-        sender.send(1)
-    sender.source.flush(30)
+    sender.send_acknowledged(30)
     logger.signal(signal.SIGTERM)
     assert logger.ended() == 0
     second, mounted = tmp_path / "second", tmp_path / "elsewhere"
@@ -44,12 +42,7 @@ def test_a_disk_that_is_not_mounted_is_not_taken_for_one_that_lost_all(
     mounted.rename(second)
     logger.start()
     sender.send(1)
-    sender.source.flush(30)
-    sender.source.close()
-    logger.stop_run(1)
-    logger.stop()
-    assert_exactly_once(second, merged(sender.expected()))
-    logger.assert_verified()
+    finish(logger, sender)
 
 
 def test_two_loggers_do_not_share_a_second_directory(new_logger: NewLogger, tmp_path: Path) -> None:

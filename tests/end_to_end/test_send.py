@@ -14,15 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.end_to_end.conftest import NewLogger
-from tests.end_to_end.processes import (
-    QUICK_INIT,
-    LoggerProcess,
-    dlog_command,
-    environment,
-    run_dlog,
-    until,
-)
+from tests.rig.commands import dlog_command, environment, run_dlog
+from tests.rig.processes import QUICK_INIT, LoggerProcess, NewLogger
+from tests.waiting import LONG, until
 
 pytestmark = pytest.mark.long
 
@@ -39,7 +33,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def raw(logger: LoggerProcess, run: int) -> bytes:
-    done = run_dlog("cat", "--raw", logger.data / "runs" / str(run), timeout=120)
+    done = run_dlog("cat", "--raw", logger.data / "runs" / str(run))
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout
 
@@ -80,7 +74,7 @@ def test_a_replay_and_a_logger_that_are_killed_lose_and_double_nothing(
     logger.start_run(7)
     command = dlog_command(
         "send", recording, "--run", "7", "-d", logger.data, "--format", "records", "-o",
-        f"size={RECORD_BYTES}", "--rate", "8000", "--wait", "--timeout", "60", "--json",
+        f"size={RECORD_BYTES}", "--rate", "8000", "--wait", "--timeout", str(LONG), "--json",
     )  # fmt: skip
     for _ in range(KILLS):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment())
@@ -92,7 +86,9 @@ def test_a_replay_and_a_logger_that_are_killed_lose_and_double_nothing(
             time.sleep(chance.uniform(0.0, 0.5))
         process.kill()
         process.communicate()
-    done = subprocess.run(command, capture_output=True, env=environment(), timeout=90, check=False)
+    done = subprocess.run(
+        command, capture_output=True, env=environment(), timeout=LONG, check=False
+    )
     assert done.returncode == 0, done.stderr.decode()
     found = json.loads(done.stdout)
     logger.stop_run(7)

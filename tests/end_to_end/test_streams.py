@@ -16,9 +16,9 @@ from dlog.errors import RunEnded
 from dlog.limits import MIB
 from dlog.model.ids import FileKind
 from dlog.reader.event_file import EventFile
-from tests.end_to_end.conftest import NewLogger
-from tests.end_to_end.processes import QUICK_INIT, LoggerProcess, until
-from tests.end_to_end.raw_source import RawSource
+from tests.rig.processes import QUICK_INIT, LoggerProcess, NewLogger
+from tests.rig.raw_source import RawSource
+from tests.waiting import LONG, until
 
 pytestmark = pytest.mark.long
 
@@ -70,7 +70,7 @@ def send(source: dlog.Source, stream: str, *events: int, run: int = 7, size: int
     """Events, each in a batch of its own so that they are stored in this order; acknowledged."""
     for number in events:
         source.send(stream, bytes([number % 256]) * size, run=run, number=number)
-    source.flush(30)
+    source.flush(LONG)
 
 
 # --- parts -------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ def test_late_events_of_several_ranges_in_one_batch_are_sorted_out(logger: Logge
         send(source, "patient", *range(0, 40, 2))
         mixed = [1, 39, 3, 21, 50, 25, 5, 41]
         source.send_many("patient", b"x" * 8 * len(mixed), sizes=[8] * len(mixed), numbers=mixed)
-        source.flush(30)
+        source.flush(LONG)
         logger.stop_run(7)
     found = [numbers(path) for path in logger.files(7, "patient*.dlog")]
     assert found == [[*range(0, 20, 2), 1, 3, 5], [*range(20, 40, 2), 21, 25], [39, 50, 41]]
@@ -226,7 +226,7 @@ def test_events_of_any_size_and_number_come_back(logger: LoggerProcess) -> None:
     with dlog.Source(logger.data, name="source", run=7) as source:
         for number, payload in sent:
             source.send(["plain", "by-bytes"], payload, number=number)
-        source.flush(60)
+        source.flush(LONG)
         logger.kill()
         logger.start(auto=False)
         logger.stop_run(7)
@@ -275,12 +275,12 @@ def test_events_for_no_known_run_or_stream_go_to_the_orphan_file(logger: LoggerP
 def stop_run_with(logger: LoggerProcess, raw: RawSource, run: int) -> None:
     """STOP RUN, with the answer of the only source."""
     with logger.coor() as coor:
-        stopped = threading.Thread(target=coor.ask, args=("STOP RUN", {"run": run}, 30))
+        stopped = threading.Thread(target=coor.ask, args=("STOP RUN", {"run": run}))
         stopped.start()
         raw.hear_until(lambda: raw.ack and run in raw.ack.ending, f"the end of run {run}")
         raw.end_of_run(run, raw.sequence)
         raw.hear_until(lambda: raw.ack and run in raw.ack.ended, f"run {run} is over")
-        stopped.join(30)
+        stopped.join(LONG)
 
 
 def test_without_a_run_there_is_no_credit_and_what_comes_anyway_is_refused(
@@ -313,7 +313,7 @@ def test_a_source_before_the_first_run_waits_and_says_why(new_logger: NewLogger)
         assert source.report().pending == 1
         assert not source.wait_for_run(timeout=0.1)
         logger.start_run(7)
-        source.flush(30)
+        source.flush(LONG)
         logger.stop_run(7)
         with pytest.raises(RunEnded):
             source.send("plain", b"too late", number=2)
@@ -324,7 +324,7 @@ def test_an_event_for_several_streams_stands_in_each_once(logger: LoggerProcess)
     with dlog.Source(logger.data, name="source", run=7) as source:
         for number in range(20):
             source.send(["plain", "patient"] if number % 2 else "plain", b"p", number=number)
-        source.flush(30)
+        source.flush(LONG)
         logger.stop_run(7)
     assert sorted(n for p in logger.files(7, "plain*.dlog") for n in numbers(p)) == list(range(20))
     odd = sorted(n for p in logger.files(7, "patient*.dlog") for n in numbers(p))

@@ -3,14 +3,14 @@ nothing that is not stored. The next start goes on with the run."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import NewLogger
-from tests.end_to_end.processes import CHECKOUT
-from tests.end_to_end.test_full_load import CONFIGURATION, RUN, finish, flood, goes_on
+from tests.end_to_end.test_full_load import CONFIGURATION, RUN, flood, goes_on
+from tests.rig.commands import environment_with
+from tests.rig.exactly_once import finish
+from tests.rig.processes import NewLogger
 
 pytestmark = pytest.mark.long
 
@@ -35,14 +35,13 @@ WorkThreads.begin = begin_once_not
 def test_a_turn_that_ends_in_the_middle_loses_nothing(
     new_logger: NewLogger, tmp_path: Path, who: str
 ) -> None:
-    flag, site = tmp_path / "flag", tmp_path / "site"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text(BUG.format(who=who, flag=str(flag)))
-    logger = new_logger(CONFIGURATION).start(env={"PYTHONPATH": f"{site}:{CHECKOUT}"})
+    flag = tmp_path / "flag"
+    bug = environment_with(tmp_path / "site", BUG.format(who=who, flag=str(flag)))
+    logger = new_logger(CONFIGURATION).start(env=bug)
     floods = flood(logger)
     flag.touch()
     assert logger.ended() == 70
     assert "can't start new thread" in logger.log()
     logger.start(auto=False, state="RUNNING")
     goes_on(floods)
-    finish(logger, floods, time.monotonic())
+    finish(logger, *floods)

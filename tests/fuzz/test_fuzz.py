@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from tests.conftest import need_package
 from tests.fuzz.verify_target import Target
+from tests.rig.commands import CHECKOUT
 
 SECONDS = int(os.environ.get("DLOG_FUZZ_SECONDS", "120"))
-CHECKOUT = Path(__file__).resolve().parents[2]
 
 CHANGE = st.builds(
     lambda what, where, piece: (

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import NewLogger
-from tests.end_to_end.events import Sender, assert_exactly_once, merged
-from tests.end_to_end.processes import QUICK_INIT, LoggerProcess, run_dlog, until
+from tests.rig.commands import run_dlog
+from tests.rig.exactly_once import finish
+from tests.rig.processes import QUICK_INIT, LoggerProcess, NewLogger
+from tests.rig.sources import Sender
+from tests.waiting import until
 
 pytestmark = pytest.mark.long
 
@@ -54,20 +56,9 @@ def _under_load(logger: LoggerProcess, acknowledged: int) -> list[Sender]:
 
 
 def _finish(logger: LoggerProcess, senders: list[Sender]) -> None:
-    before = [s.source.report().acknowledged for s in senders]
-    until(
-        lambda: all(
-            s.source.report().acknowledged > n for s, n in zip(senders, before, strict=True)
-        ),
-        "acknowledgements after the rebuild",
-    )
     for sender in senders:
-        sender.halt()
-        sender.source.flush(60)
-    logger.stop_run(7, 8)
-    for sender in senders:
-        sender.finish()
-    logger.stop()
+        sender.goes_on(0)
+    finish(logger, *senders)
 
 
 def _rebuilt(data: Path) -> dict[str, object]:
@@ -89,8 +80,6 @@ def test_a_run_goes_on_exactly_once_after_its_journal_was_lost(new_logger: NewLo
     assert told["old_journal"] == ""
     logger.start(auto=False, state="RUNNING")
     _finish(logger, senders)
-    assert_exactly_once(logger.data, merged(*(s.expected() for s in senders)))
-    logger.assert_verified()
 
 
 def test_a_scrambled_journal_is_named_kept_aside_and_replaced(new_logger: NewLogger) -> None:
@@ -113,7 +102,6 @@ def test_a_scrambled_journal_is_named_kept_aside_and_replaced(new_logger: NewLog
     assert (aside / "data.mdb").read_bytes() == bytes(content)
     logger.start(auto=False, state="RUNNING")
     _finish(logger, senders)
-    assert_exactly_once(logger.data, merged(*(s.expected() for s in senders)))
 
 
 def test_verify_of_a_running_logger_finds_nothing_and_hurts_nothing(new_logger: NewLogger) -> None:
@@ -130,13 +118,7 @@ def test_verify_of_a_running_logger_finds_nothing_and_hurts_nothing(new_logger: 
     refused = run_dlog("journal", "rebuild", logger.data)
     assert refused.returncode == 1
     assert b"another logger runs" in refused.stderr
-    sender.halt()
-    sender.source.flush(60)
-    logger.stop_run(7)
-    sender.finish()
-    logger.stop()
-    assert_exactly_once(logger.data, sender.expected())
-    logger.assert_verified()
+    finish(logger, sender)
 
 
 @pytest.mark.soak
@@ -169,5 +151,3 @@ def test_a_journal_may_be_lost_again_and_again(new_logger: NewLogger) -> None:
         _rebuilt(logger.data)
         logger.spawn(auto=False)
     _finish(logger, senders)
-    assert_exactly_once(logger.data, merged(*(s.expected() for s in senders)))
-    logger.assert_verified()

@@ -14,8 +14,9 @@ import pytest
 
 from dlog.limits import PAGE_BYTES
 from dlog.recovery.journal import rebuild
-from tests.end_to_end.processes import dlog_command, environment, run_dlog, until
 from tests.event_files import build_run, make_events, make_pieces, overwrite
+from tests.rig.commands import dlog_command, environment, run_dlog
+from tests.waiting import LONG, until
 
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "RECOVERY.md"
 TAGGED: Final = re.compile(r"<!-- test: ([a-z ]+), exits (\d) -->\n```sh\n(.*?)```", re.DOTALL)
@@ -108,10 +109,10 @@ def _started_and_settled(arguments: list[str], folder: Path) -> int:
         until(lambda: logger.poll() is not None or "control at" in log.read_text(), "a logger")
         assert logger.poll() is None, log.read_text()
         logger.send_signal(signal.SIGTERM)
-        return logger.wait(30)
+        return logger.wait(LONG)
     finally:
         logger.kill()
-        logger.wait(30)
+        logger.wait(LONG)
 
 
 def test_every_command_of_the_page_is_run_by_a_test() -> None:

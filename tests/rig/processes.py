@@ -1,15 +1,11 @@
-"""A real logger in a process of its own, for the tests: starts it, kills it, and shows its log.
-
-Every wait has a bound and looks at a fact of the logger; none of them sleeps and hopes.
-"""
+"""A real logger in a process of its own: starts it, kills it, asks it, and shows its log."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
-import sys
-import time
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -25,10 +21,9 @@ from dlog.model.messages import Answer
 from dlog.model.status import ConnectionStatus, RunStatus, Status, StreamStatus, read_status
 from dlog.recovery.report import Verdict, report_lines
 from dlog.recovery.verify import plan, verify
+from tests.rig.commands import dlog_command, environment
+from tests.waiting import LONG, until
 
-CHECKOUT: Final = Path(__file__).resolve().parents[2]
-# A generous bound for what takes a second: the machine may be busy with other things.
-PATIENCE_SECONDS: Final = 30.0
 _LOG_LINES_SHOWN: Final = 60
 
 # Short bounds, so that a test does not wait for them; a low-water mark that no disk here is below.
@@ -41,35 +36,18 @@ resume_bytes = 0
 """
 
 
-def until(
-    holds: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS, every: float = 0.01
-) -> Any:
-    """Wait until `holds()` is true, and return it; fails with `what` when the time is over."""
-    deadline = time.monotonic() + seconds
-    while not (result := holds()):
-        if time.monotonic() >= deadline:
-            raise AssertionError(f"not within {seconds:g} s: {what}")
-        time.sleep(every)
-    return result
+class PatientCoor(CoorClient):
+    """COOR, with the patience of a test."""
 
-
-def dlog_command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "dlog.cli.main", *map(str, arguments)]
-
-
-def environment() -> dict[str, str]:
-    """That of a user, with this checkout in front."""
-    return {**os.environ, "PYTHONPATH": str(CHECKOUT), "COLUMNS": "200"}
-
-
-def run_dlog(
-    *arguments: str | Path, timeout: float = 60.0, cwd: Path | None = None
-) -> subprocess.CompletedProcess[bytes]:
-    """A whole command, with what it said."""
-    return subprocess.run(
-        dlog_command(*arguments), capture_output=True, timeout=timeout, cwd=cwd, env=environment(),
-        check=False,
-    )  # fmt: skip
+    def ask(
+        self,
+        command: str,
+        parameters: Mapping[str, Any] | None = None,
+        timeout: float = LONG,
+        *,
+        command_id: tuple[str, int] | None = None,
+    ) -> Answer:
+        return super().ask(command, parameters, timeout, command_id=command_id)
 
 
 class LoggerProcess:
@@ -93,6 +71,13 @@ class LoggerProcess:
         if "[logger]" not in configuration:
             configuration = f'[logger]\ndata = ["{self.data}"]\n{configuration}'
         self.config_file.write_text(configuration)
+
+    @property
+    def directories(self) -> list[Path]:
+        """All of its data directories."""
+        return [
+            Path(each) for each in tomllib.loads(self.config_file.read_text())["logger"]["data"]
+        ]
 
     # --- the process
 
@@ -121,7 +106,7 @@ class LoggerProcess:
                 return self.process
             self.process = subprocess.Popen(
                 [*prefix, *command, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env={**environment(), **(env or {})},
+                env=env or environment(),
             )  # fmt: skip
         return self.process
 
@@ -134,17 +119,17 @@ class LoggerProcess:
         self.wait_ready(wanted)
         return self
 
-    def wait_ready(self, states: set[str] | None = None, seconds: float = PATIENCE_SECONDS) -> None:
-        deadline = time.monotonic() + seconds
+    def wait_ready(self, states: set[str] | None = None) -> None:
         with self.coor() as coor:
-            while time.monotonic() < deadline:
+
+            def ready() -> bool:
                 code = self.exit_code()
                 assert code is None, f"the logger ended with {code}"
                 status = self._status(coor)
                 mine = status is not None and self._is_mine(status)
-                if status is not None and mine and (not states or status.logger.state in states):
-                    return
-        raise AssertionError(f"no logger in {states or 'any state'} within {seconds:g} s")
+                return status is not None and mine and (not states or status.logger.state in states)
+
+            until(ready, f"a logger in {states or 'any state'}")
 
     def _is_mine(self, status: Status) -> bool:
         """Whether it is this process (or its child, under strace) that answers."""
@@ -153,9 +138,8 @@ class LoggerProcess:
 
     def _status(self, coor: CoorClient) -> Status | None:
         try:
-            return read_status(coor.ask("STATUS", timeout=0.3).data)
+            return read_status(coor.ask("STATUS", timeout=1.0).data)
         except NoAnswer:
-            time.sleep(0.02)
             return None
 
     @property
@@ -175,44 +159,39 @@ class LoggerProcess:
                 os.kill(child, signal.SIGKILL)
             self.process.kill()
         if self.process is not None:
-            self.process.wait(PATIENCE_SECONDS)
+            self.process.wait(LONG)
 
     def signal(self, number: signal.Signals) -> None:
         assert self.process is not None
         self.process.send_signal(number)
 
-    def ended(self, seconds: float = PATIENCE_SECONDS) -> int:
+    def ended(self) -> int:
         """Its exit code, once it has ended."""
-        assert self.process is not None
-        try:
-            return self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"the logger runs on after {seconds:g} s") from None
+        until(lambda: self.exit_code() is not None, "the logger ends")
+        code = self.exit_code()
+        assert code is not None
+        return code
 
     def stop(self) -> Answer:
         """COOR's STOP, and the end with code 0."""
-        answer = self.do("STOP", timeout=60)
+        answer = self.do("STOP")
         assert self.ended() == 0
         return answer
 
     # --- talking to it
 
-    def coor(self, name: str = "test") -> CoorClient:
+    def coor(self, name: str = "test") -> PatientCoor:
         """A COOR; waits until there is a directory to look for the logger in."""
         until(self.data.is_dir, f"{self.data} is there")
-        return CoorClient(self.data, name=name)
+        return PatientCoor(self.data, name=name)
 
-    def ask(
-        self, command: str, parameters: Mapping[str, Any] | None = None, timeout: float = 30.0
-    ) -> Answer:
+    def ask(self, command: str, parameters: Mapping[str, Any] | None = None) -> Answer:
         with self.coor() as coor:
-            return coor.ask(command, parameters, timeout)
+            return coor.ask(command, parameters)
 
-    def do(
-        self, command: str, parameters: Mapping[str, Any] | None = None, timeout: float = 30.0
-    ) -> Answer:
+    def do(self, command: str, parameters: Mapping[str, Any] | None = None) -> Answer:
         """A command that must not be refused."""
-        answer = self.ask(command, parameters, timeout)
+        answer = self.ask(command, parameters)
         assert answer.ok, f"{command} refused: {answer.error}"
         return answer
 
@@ -253,10 +232,6 @@ class LoggerProcess:
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * 1024
         raise AssertionError("no VmRSS")
-
-    def cpu_seconds(self) -> float:
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     # --- what it left
 
@@ -325,7 +300,7 @@ def strace_on(
         yield
     finally:
         strace.terminate()
-        strace.wait(PATIENCE_SECONDS)
+        strace.wait(LONG)
 
 
 def _strace(calls: str) -> list[str]:
@@ -343,3 +318,6 @@ def _children(pid: int) -> list[int]:
     except OSError:
         return []
     return [int(child) for child in text.split()]
+
+
+NewLogger = Callable[..., LoggerProcess]  # the fixture `new_logger`: see tests/conftest.py

@@ -30,6 +30,7 @@ from dlog.model.messages import (
     decode_body,
     encode_body,
 )
+from tests.waiting import until
 
 _BODIES: Final[dict[int, type[msgspec.Struct]]] = {
     MessageKind.WELCOME: Welcome,
@@ -151,19 +152,21 @@ class RawSource:
         self.heard.append(said)
         return said
 
-    def hear_until(self, holds: Callable[[], Any], what: str, seconds: float = 15.0) -> Any:
+    def hear_until(self, holds: Callable[[], Any], what: str) -> Any:
         """Listen, with a heartbeat now and then, until `holds()`."""
-        deadline = time.monotonic() + seconds
         beat = time.monotonic() + 0.4
-        while not (result := holds()):
-            assert time.monotonic() < deadline, (
-                f"{self.name} did not hear within {seconds} s: {what}"
-            )
+
+        def heard() -> Any:
+            nonlocal beat
+            if result := holds():
+                return result
             self.hear(0.05)
             if time.monotonic() >= beat and self.welcome is not None:
                 beat = time.monotonic() + 0.4
                 self.heartbeat()
-        return result
+            return None
+
+        return until(heard, f"{self.name} hears: {what}", every=0.0)
 
     def last(self, kind: type[msgspec.Struct]) -> Any:
         return next((said for said in reversed(self.heard) if isinstance(said, kind)), None)
