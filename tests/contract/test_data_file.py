@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import threading
-import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,6 +13,7 @@ from dlog.errors import InvariantBroken, StorageError
 from dlog.limits import MIB, PAGE_BYTES
 from dlog.model.ids import Offset
 from dlog.ports import DataFile, Directory
+from tests.waiting import LONG, until
 
 
 def pages(count: int, fill: int = 7) -> memoryview:
@@ -186,7 +186,7 @@ def test_a_sync_behind_tells_when_it_is_over(file: DataFile) -> None:
     file.write(Offset(0), pages(3))
     sync = file.sync_behind(over.set)
     sync.wait()
-    assert over.wait(10)
+    assert over.wait(LONG)
     assert sync.is_over()
     sync.wait()
     file.write(Offset(3 * PAGE_BYTES), pages(1))
@@ -197,11 +197,7 @@ def test_a_sync_behind_tells_when_it_is_over(file: DataFile) -> None:
 def test_who_looks_again_finds_a_sync_behind_over(file: DataFile) -> None:
     file.write(Offset(0), pages(3))
     sync = file.sync_behind(lambda: None)
-    for _ in range(10_000):
-        if sync.is_over():
-            return
-        time.sleep(0.001)
-    pytest.fail("it was never over")
+    until(sync.is_over)
 
 
 def test_writing_goes_on_under_a_sync(file: DataFile) -> None:

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
+import zmq
 
 import dlog
 from dlog.adapters.coor_link import CoorClient, CoorServer
 from dlog.errors import EventsRefused, RunEnded
-from dlog.model.messages import Answer
+from dlog.model.messages import Answer, decode_json
 from dlog.reader.event_file import EventFile
 from tests.rig.commands import run_dlog
 from tests.rig.exactly_once import assert_acknowledged_once, assert_exactly_once, finish
@@ -29,7 +30,8 @@ reserve_bytes = "1 MiB"
 [streams.b]
 reserve_bytes = "1 MiB"
 """
-CONFIGURATION = QUICK_INIT + STREAMS
+# Long enough for sources that are there; no run waits for it unless one is not.
+CONFIGURATION = QUICK_INIT.replace("drain_seconds = 5", "drain_seconds = 60") + STREAMS
 BOTH = ("a", "b")
 
 
@@ -250,11 +252,12 @@ def test_a_known_run_number_is_refused(logger: LoggerProcess) -> None:
 
 
 def test_what_is_no_command_is_answered_and_harms_nothing(logger: LoggerProcess) -> None:
-    with logger.coor() as coor:
-        assert coor.ask("STATUS").ok
+    with logger.coor() as coor, zmq.Context() as context, context.socket(zmq.DEALER) as raw:
+        raw.connect(coor.whereabouts().control)  # type: ignore[union-attr]
         for text in (b"", b"{", b"[1, 2]", b'{"type": "command"}', b"\xff" * 100, b"null"):
-            assert coor._socket is not None
-            coor._socket.send(text)
+            raw.send(text)
+            assert raw.poll(int(LONG * 1000)), text
+            assert decode_json(raw.recv(), Answer).code == "message"
         assert coor.ask("STATUS").ok
     assert logger.exit_code() is None
 
@@ -333,7 +336,7 @@ def test_stop_run_drains_what_the_sources_had_taken(logger: LoggerProcess) -> No
 def test_a_source_that_does_not_answer_holds_the_end_up_for_the_drain_time_alone(
     new_logger: NewLogger,
 ) -> None:
-    logger = new_logger(CONFIGURATION.replace("drain_seconds = 5", "drain_seconds = 1")).start()
+    logger = new_logger(CONFIGURATION.replace("drain_seconds = 60", "drain_seconds = 1")).start()
     logger.start_run(7)
     good = Sender(logger.data, "good", (7,), BOTH)
     for _ in range(20):

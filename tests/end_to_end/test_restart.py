@@ -173,8 +173,10 @@ def test_a_signal_ends_the_logger_with_0_and_the_next_start_goes_on(
 
 
 def test_what_was_taken_before_sigterm_is_stored_before_the_end(new_logger: NewLogger) -> None:
-    logger = new_logger(CONFIGURATION.replace("[streams.plain]", "[streams.plain]\n"
-                        "flush_interval_ms = 5000")).start()  # fmt: skip
+    patient = CONFIGURATION.replace("settle_seconds = 2", "settle_seconds = 60")
+    logger = new_logger(
+        patient.replace("[streams.plain]", "[streams.plain]\nflush_interval_ms = 10000")
+    ).start()
     logger.start_run(7)
     sender = Sender(logger.data, "source", (7,), ("plain",))
     sender.send(7)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -189,21 +188,6 @@ def test_a_resume_keeps_ranges_and_garbage_apart(logger: LoggerProcess) -> None:
     assert numbers(logger.data / "runs" / "7" / "patient_0001.dlog")[-1] == 3
     assert numbers(logger.data / "runs" / "7" / "by-events.garbage_0001.dlog") == [3]
     logger.assert_verified()
-
-
-def test_after_a_crash_ranges_stay_open_until_the_sources_can_be_back(
-    logger: LoggerProcess,
-) -> None:
-    with dlog.Source(logger.data, name="source", run=7) as source:
-        send(source, "by-events", *(n for n in range(12) if n != 3))
-        logger.kill()
-        logger.start(auto=False)
-        until(lambda: source.report().state == "connected", "the source is back")
-        time.sleep(0.8)  # twice what is late; what was sent before the crash may take as long
-        send(source, "by-events", 3)
-        logger.stop_run(7)
-    assert numbers(logger.data / "runs" / "7" / "by-events_0001.dlog")[-1] == 3
-    assert logger.counts(7)["source", "by-events"].garbage == 0
 
 
 def test_late_events_of_several_ranges_in_one_batch_are_sorted_out(logger: LoggerProcess) -> None:

@@ -195,6 +195,22 @@ def test_a_range_that_closed_stays_closed_though_a_fault_had_ended_its_first_par
         assert stream.unmade == [], step
 
 
+def test_after_a_crash_a_range_stays_open_until_the_sources_can_be_back() -> None:
+    """Those that were connected may take that long to send again what they had sent in time."""
+    world = two_runs(streams=ROLLING)
+    source = world.source("router-1")
+    send(source, 1, *range(3, 8))
+    world.settle()
+    world.kill()
+    source.silent = True
+    begin_ns = world.clock.monotonic_ns()
+    world.run_until(lambda: world.clock.monotonic_ns() > begin_ns + 2 * 10**9, "two seconds")
+    source.silent = False
+    send(source, 2)
+    holds(world)
+    assert {file.kind for file in world.findings().files} == {FileKind.EVENTS}
+
+
 def _ranges(world: World) -> list[FileRecord]:
     """The parts that take late events alone."""
     return [record for record in open_files(world) if record.state is FileState.END]

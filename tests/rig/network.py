@@ -8,6 +8,8 @@ import socket
 import threading
 from types import TracebackType
 
+from tests.waiting import LONG
+
 
 class Relay:
     """Forwards every connection to the address it is for. `cut` closes all of them, with whatever
@@ -35,7 +37,7 @@ class Relay:
         trace: TracebackType | None,
     ) -> None:
         self._over.set()
-        self._thread.join(5)
+        self._thread.join(LONG)
         self.cut()
         self._server.close()
 
@@ -63,7 +65,7 @@ class Relay:
         if ready is self._server:
             here, _ = self._server.accept()
             try:
-                there = socket.create_connection(self._to, timeout=1)
+                there = socket.create_connection(self._to, timeout=LONG)
             except OSError:
                 here.close()
                 return
