@@ -143,10 +143,24 @@ def test_noise_is_a_message_error(noise: bytes, framed: bool) -> None:
     refused(noise)
 
 
-@given(header=st.binary(min_size=HEADER_BYTES, max_size=HEADER_BYTES), rest=st.binary(max_size=99))
-@settings(max_examples=200)
-def test_a_header_that_lies_allocates_nothing(header: bytes, rest: bytes) -> None:
-    message = sealed(bytearray(FRAME_BYTES) + header + rest)
+def lies(limit: int, width: int) -> st.SearchStrategy[int]:
+    """A length or a count of so many bytes, as likely as not one that no limit refuses."""
+    return st.sampled_from([0, 1, 3, limit // 2, limit, limit + 1, 2 ** (8 * width) - 1])
+
+
+@given(
+    payload_bytes=lies(MESSAGE_BYTES_MAX, 8), events=lies(BATCH_EVENTS_MAX, 4),
+    streams=lies(STREAMS_PER_BATCH_MAX, 4), flags=st.integers(0, 2),
+    original=lies(MESSAGE_BYTES_MAX, 8), rest=st.binary(max_size=99),
+)  # fmt: skip
+@settings(max_examples=300)
+def test_a_header_that_lies_allocates_nothing(
+    payload_bytes: int, events: int, streams: int, flags: int, original: int, rest: bytes
+) -> None:
+    message = bytearray(encode_batch(example(1, 5)))[: FRAME_BYTES + HEADER_BYTES] + rest
+    struct.pack_into("<QII", message, FRAME_BYTES + 40, payload_bytes, events, streams)
+    struct.pack_into("<IQ", message, FRAME_BYTES + 60, flags, original)
+    message = sealed(message)
     tracemalloc.start()
     try:
         decode_batch(memoryview(message))

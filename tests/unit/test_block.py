@@ -69,7 +69,8 @@ EVENTS = st.lists(
     st.builds(
         SentEvent,
         st.integers(0, 2**64 - 1),
-        st.binary(max_size=30),
+        # Also such that a block is several pages long.
+        st.builds(bytes.__mul__, st.binary(max_size=30), st.sampled_from([1, 1, 200])),
         st.integers(0, 2**64 - 1),
         st.integers(0, 2**32 - 1),
         st.integers(0, 2**32 - 1),
@@ -252,13 +253,43 @@ def test_a_header_that_lies_is_found_by_its_contradiction(
     assert reason in refused(lambda: decode(block)).reason
 
 
-@given(lie=st.binary(min_size=64, max_size=64))
-@settings(max_examples=200)
-def test_a_header_that_lies_allocates_nothing_on_its_word(lie: bytes) -> None:
-    header = bytearray(encoded(SMALL)[0][:HEADER_BYTES])
-    header[48:112] = lie
-    header[-4:] = crc32c(header[:-4]).to_bytes(4, "little")
-    block = memoryview(bytes(header) + bytes(PAGE_BYTES - HEADER_BYTES))
+def lie(*limits: int) -> st.SearchStrategy[int]:
+    return st.sampled_from([0, 2, *(n for limit in limits for n in (limit // 2, limit, limit + 1))])
+
+
+LIES: dict[str, st.SearchStrategy[int]] = {
+    "fragments": lie(BLOCK_PIECES_MAX), "events": lie(BLOCK_EVENTS_MAX),
+    "raw_bytes": lie(BLOCK_BYTES_MAX), "stored_bytes": lie(200, BLOCK_BYTES_MAX),
+    "filter": st.sampled_from(Filter), "compression": st.sampled_from(Compression),
+}  # fmt: skip
+
+
+@given(
+    names=st.sets(st.sampled_from(sorted(LIES)), min_size=1, max_size=2), packing=packings(),
+    adds_up=st.booleans(), data=st.data(),
+)  # fmt: skip
+@settings(max_examples=300)
+def test_a_header_that_lies_allocates_nothing_on_its_word(
+    names: set[str], packing: Packing, adds_up: bool, data: st.DataObject
+) -> None:
+    """All of its checksums hold, and often its lengths fit each other."""
+    block, header = encoded(SMALL, packing)
+    header = structs.replace(header, **{name: data.draw(LIES[name]) for name in sorted(names)})
+    # The last fragment tells the same length as the header.
+    last = SMALL[-1].entry
+    rest_bytes = sum(f.table.nbytes + f.entry.payload_bytes for f in SMALL) - last.payload_bytes
+    last = replace(last, payload_bytes=max(0, header.raw_bytes - rest_bytes))
+    at = HEADER_BYTES + FRAGMENT_BYTES
+    block[at : at + FRAGMENT_BYTES] = encode_fragment(last)
+    framed = HEADER_BYTES + header.fragments * FRAGMENT_BYTES
+    stored_end = framed + header.stored_bytes
+    header = structs.replace(
+        header,
+        block_bytes=padded(stored_end) if adds_up else header.block_bytes,
+        frame_crc=crc32c(block[stored_end:], crc32c(block[HEADER_BYTES:framed])),
+        stored_crc=crc32c(block[framed:stored_end]),
+    )
+    block[:HEADER_BYTES] = encode_header(header)[0]
     tracemalloc.start()
     try:
         decode(block)

@@ -18,6 +18,8 @@ NAMES = tuple(StreamName(n) for n in ("photons", "raw", "slow", "control"))
 @st.composite
 def batches(draw: st.DrawFn) -> Batch:
     streams = NAMES[: draw(st.integers(1, len(NAMES)))]
+    # Neighbours of some KiB are copied at once, small ones by a mask.
+    scale = draw(st.sampled_from([1, 500]))
     same_size = draw(st.booleans())
     rows = draw(
         st.lists(
@@ -35,10 +37,10 @@ def batches(draw: st.DrawFn) -> Batch:
         rows = [(number, 1, size, mask) for number, _, size, mask in rows]
     table = np.zeros(len(rows), EVENT_DTYPE)
     for i, (number, run, size, mask) in enumerate(rows):
-        table[i] = (number, i, run, size + 2, mask, i)
+        table[i] = (number, i, run, size * scale + 2, mask, i)
     # Each payload begins with the event's place, so that it is known where it came from.
     payload = b"".join(
-        i.to_bytes(2, "little") + bytes([i % 251]) * row[2] for i, row in enumerate(rows)
+        i.to_bytes(2, "little") + bytes([i % 251]) * (row[2] * scale) for i, row in enumerate(rows)
     )
     batch = Batch(SESSION, Sequence(1), 0, 0, streams, table, np.frombuffer(payload, np.uint8), 0)
     return decode_batch(memoryview(encode_batch(batch)))
