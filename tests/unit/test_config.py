@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import tomllib
 from typing import Any
 
@@ -195,14 +196,28 @@ VALUES = st.recursive(
 
 
 def table(kind: type[msgspec.Struct]) -> st.SearchStrategy[dict[str, Any]]:
-    keys = st.sampled_from([*kind.__struct_fields__, "unknown"])
-    return st.dictionaries(keys, VALUES, max_size=4)
+    """Mostly what a key may be, so that now and then all of it holds."""
+
+    def value(name: str) -> st.SearchStrategy[tuple[str, Any]]:
+        default = getattr(kind(), name, None)
+        good = {
+            bool: st.booleans(), int: st.sampled_from([0, 1, 8, 20, MIB, "64 MiB", 2**64]),
+            float: st.sampled_from([0, 0.5, 60, math.inf, math.nan]), tuple: st.sampled_from([[], [0], [1, 0]]),
+            str: st.sampled_from(["", "zstd", "delta", "debug", "tcp://127.0.0.1:5000"]),
+        }.get(type(default), VALUES)  # fmt: skip
+        kept = st.just(msgspec.to_builtins(default))
+        return st.tuples(st.just(name), st.one_of(kept, kept, good, good, VALUES))
+
+    keys = st.sampled_from([*kind.__struct_fields__, *kind.__struct_fields__, "unknown"])
+    return st.lists(keys.flatmap(value), max_size=3).map(dict)
 
 
 @given(
     init=table(InitConfig),
-    streams=st.dictionaries(st.sampled_from(["a", "b", "1"]), VALUES | table(StreamConfig)),
-)
+    streams=st.dictionaries(
+        st.sampled_from(["a", "b", "a-1", "1"]), table(StreamConfig) | VALUES, max_size=2
+    ),
+)  # fmt: skip
 def test_any_document_is_a_configuration_or_a_list_of_problems(
     init: dict[str, Any], streams: dict[str, Any]
 ) -> None:

@@ -210,21 +210,22 @@ def many(payload: np.ndarray, sizes: list[int] | None = None, first: int = 0) ->
     return ManyEvents(numbers, 5, size_array, data)
 
 
+# Mostly small, so that batches stay open, and meet one for several of their streams.
 payloads = st.lists(
     st.tuples(
-        st.sampled_from([(A,), (B,), (A, B)]),
-        st.integers(1, 2).map(RunNumber),
-        st.lists(st.sampled_from([0, 1, 50, 1000, 5000, 9000]), min_size=1, max_size=20),
+        st.sampled_from([(A,), (B,), (A, B), (C,), (B, C)]),
+        st.sampled_from([1, 1, 2]).map(RunNumber),
+        st.lists(st.sampled_from([0, 1, 50, 50, 50, 1000, 5000, 9000]), min_size=1, max_size=6),
         st.booleans(),
     ),
-    max_size=15,
-)
+    min_size=4, max_size=20,
+)  # fmt: skip
 
 
 @settings(max_examples=60)
 @given(
     script=payloads,
-    batch_events=st.integers(1, 30),
+    batch_events=st.sampled_from([1, 7, 30]),
     open_bytes=st.sampled_from([0, 5000, 10**6]),
     span_events=st.sampled_from([0, 7]),
 )
