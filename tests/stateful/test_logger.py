@@ -57,8 +57,11 @@ class LoggerMachine(RuleBasedStateMachine):
         part_events=st.sampled_from([0, 2, 5]),
         ranges=st.booleans(),
         late_seconds=st.sampled_from([0.0, 1.0]),
+        begun=st.booleans(),
     )
-    def begin(self, seed: int, part_events: int, ranges: bool, late_seconds: float) -> None:
+    def begin(
+        self, seed: int, part_events: int, ranges: bool, late_seconds: float, begun: bool
+    ) -> None:
         self.world = World(seed)
         self.world.after_crash = lambda: self.found.extend(self.world.problems())
         streams = {
@@ -69,6 +72,11 @@ class LoggerMachine(RuleBasedStateMachine):
         assert self.world.do("CONFIGURE", streams=streams).ok
         self.start_run()
         self.connect()
+        if begun:  # with a part that is full: from here on there may be late events, and garbage
+            for number in range(1, 8):
+                self.sources[0].send(1, (StreamName("photons"),), number, b"begun")
+            self.highest[1] = 7
+            self.world.settle()
 
     # --- COOR --------------------------------------------------------------------------------
 
