@@ -477,15 +477,37 @@ def test_a_closed_file_that_is_cut_anywhere_is_an_error(
     assert error.offset_bytes <= cut
 
 
-@given(noise=st.binary(max_size=3 * PAGE_BYTES), header=st.booleans())
-def test_arbitrary_bytes_are_a_format_error_or_nothing(
-    tmp_path_factory: pytest.TempPathFactory, noise: bytes, header: bool
+@given(
+    whole_pages=st.integers(0, 6), cut=st.sampled_from([0, 0, 1, 2000]),
+    pages=st.lists(st.integers(0, 5) | st.binary(max_size=200), max_size=4), suffix=st.sampled_from(["", ".part"]),
+)  # fmt: skip
+def test_pages_in_any_order_are_the_first_events_or_a_format_error(
+    tmp_path_factory: pytest.TempPathFactory,
+    whole_pages: int,
+    pages: list[int | bytes],
+    cut: int,
+    suffix: str,
 ) -> None:
-    path = tmp_path_factory.mktemp("noise") / "x.dlog"
-    page = bytes(FileBuilder(make_key()).content) if header else b""
-    path.write_bytes(page + noise)
-    with pytest.raises(FormatError):
-        list(dlog.read(path))
+    """The file up to some page, then pages of it or of noise."""
+    pages = [*range(whole_pages), *pages]
+    path = tmp_path_factory.mktemp("noise") / f"x.dlog{suffix}"
+    built = build_file(path, events=30, sidecar=False)
+    whole = built.path.read_bytes()
+    content = b"".join(
+        page.ljust(PAGE_BYTES, b"\0")
+        if isinstance(page, bytes)
+        else whole[page * PAGE_BYTES : (page + 1) * PAGE_BYTES]
+        for page in pages
+    )
+    path.write_bytes(content[: len(content) - cut])
+    got: list[int] = []
+    try:
+        got.extend(event.number for event in dlog.read(path))
+    except FormatError as error:
+        assert error.offset_bytes <= len(content)
+    else:
+        assert suffix or pages[:6] == [0, 1, 2, 3, 4, 5]
+    assert got == built.numbers[: len(got)]
 
 
 def test_swapped_blocks_are_found_by_the_chain(tmp_path: Path) -> None:
