@@ -19,6 +19,7 @@ from dlog.errors import JournalFailed
 from dlog.faults.simulation.commands import Commands
 from dlog.faults.simulation.course import Course
 from dlog.faults.simulation.menu import EVERYTHING, SCENARIOS, Menu, Scenario, actions
+from dlog.faults.simulation.port_wrappers import UNWRAPPED, PortWrappers
 from dlog.faults.simulation.sending import Sending
 from dlog.faults.simulation.set_pieces import SetPieces
 from dlog.faults.simulation.troubles import Troubles
@@ -51,8 +52,8 @@ class Outcome:
 class _History:
     """One random history while it is played."""
 
-    def __init__(self, seed: int, menu: Menu) -> None:
-        self.course = Course(seed, menu)
+    def __init__(self, seed: int, menu: Menu, wrappers: PortWrappers) -> None:
+        self.course = Course(seed, menu, wrappers)
         self.commands = Commands(self.course)
         self.sending = Sending(self.course)
         self.troubles = Troubles(self.course)
@@ -132,10 +133,12 @@ def play(
     *,
     only: Collection[int] | None = None,
     rounds_max: int = ROUNDS_MAX,
+    wrappers: PortWrappers = UNWRAPPED,
 ) -> Outcome:
     """One random history, judged after each crash and at its end. only: the actions of its plan
-    that are played, by number; None for all. rounds_max: how long anything is waited for."""
-    history = _History(seed, menu)
+    that are played, by number; None for all. rounds_max: how long anything is waited for.
+    wrappers: what stands around the ports."""
+    history = _History(seed, menu, wrappers)
     course = history.course
     course.world.rounds_max = rounds_max
     try:

@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 from dlog.faults.simulation.menu import Menu
+from dlog.faults.simulation.port_wrappers import PortWrappers
 from dlog.faults.simulation.sources import SimulatedSource
 from dlog.faults.simulation.world import World
 
@@ -19,11 +20,12 @@ class Course:
     """See the module. runs: the live ones, as COOR believes (active or paused). number: the highest
     event number by run. at: the action that is played, "" at the beginning and the end."""
 
-    def __init__(self, seed: int, menu: Menu) -> None:
+    def __init__(self, seed: int, menu: Menu, wrappers: PortWrappers) -> None:
         self.seed = seed
         self.menu = menu
         self.random = Random(f"{seed}/begin")
-        self.world = World(seed, directories=self.random.choice((1, 1, 2)))
+        directories = self.random.choice((1, 1, 2))
+        self.world = World(seed, directories=directories, wrappers=wrappers)
         self.at = ""
         self.story: list[str] = []
         self.problems: list[str] = []

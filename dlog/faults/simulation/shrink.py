@@ -10,6 +10,7 @@ from typing import Final
 
 from dlog.faults.simulation.campaign import Outcome, play
 from dlog.faults.simulation.menu import Menu
+from dlog.faults.simulation.port_wrappers import UNWRAPPED, PortWrappers
 from dlog.faults.simulation.world import ROUNDS_MAX
 
 # What a logger that will never come to an end is waited for in each try.
@@ -38,22 +39,28 @@ def shortest(
     return kept
 
 
-def shrink(outcome: Outcome, menu: Menu, enough: Callable[[], bool]) -> Outcome:
+def shrink(
+    outcome: Outcome,
+    menu: Menu,
+    enough: Callable[[], bool],
+    wrappers: PortWrappers = UNWRAPPED,
+) -> Outcome:
     """The shortest history found that does not hold for the reason of this one; at worst itself.
 
-    enough: asked between two tries, so that the caller may bound the time.
+    enough: asked between two tries, so that the caller may bound the time. wrappers: those that the
+    history was played with.
     """
     kinds = {kind(problem) for problem in outcome.problems}
 
     def fails(only: Sequence[int]) -> bool:
-        tried = play(outcome.seed, menu, only=only, rounds_max=ROUNDS_OF_A_TRY)
+        tried = play(outcome.seed, menu, only=only, rounds_max=ROUNDS_OF_A_TRY, wrappers=wrappers)
         return not kinds.isdisjoint(kind(problem) for problem in tried.problems)
 
     if outcome.actions is None:
         return outcome
     kept = shortest(outcome.actions, fails, enough)
     # As whoever plays it again will: with all the patience of a campaign.
-    found = play(outcome.seed, menu, only=kept, rounds_max=ROUNDS_MAX)
+    found = play(outcome.seed, menu, only=kept, rounds_max=ROUNDS_MAX, wrappers=wrappers)
     return found if found.problems else outcome
 
 

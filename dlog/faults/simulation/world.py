@@ -31,9 +31,10 @@ from dlog.core.journal_records import (
 )
 from dlog.errors import Failure, JournalFull
 from dlog.faults.simulation.clock import SimulatedClock
-from dlog.faults.simulation.disk import SimulatedDirectory, SimulatedDisk
+from dlog.faults.simulation.disk import SimulatedDisk
 from dlog.faults.simulation.journal import JournalStore, SimulatedJournal
 from dlog.faults.simulation.network import SimulatedCoorLink, SimulatedEventLink, SimulatedNetwork
+from dlog.faults.simulation.port_wrappers import UNWRAPPED, PortWrappers
 from dlog.faults.simulation.sources import History, SimulatedCoor, SimulatedSource
 from dlog.faults.simulation.steps import SimulatedCrash, StorageSteps
 from dlog.faults.simulation.witness import Findings
@@ -122,12 +123,15 @@ class Life:
         self._world = world
         self._clock = world.clock
         self.alarms = AlarmBoard(world.clock)
-        self.journal = SimulatedJournal(world.steps, world.store)
-        self.directories: list[SimulatedDirectory] = [d.directory(ROOT) for d in world.disks]
+        wrappers = world.wrappers
+        self.journal = wrappers.journal(SimulatedJournal(world.steps, world.store))
+        self.directories = [wrappers.directory(disk.directory(ROOT)) for disk in world.disks]
         self._meta = self._open_journal()
         self.boot = self._next_boot()
-        self.committer = Committer(
-            self.journal, world.clock, single_thread=True, while_full=world.while_journal_full
+        self.committer = wrappers.committer(
+            Committer(
+                self.journal, world.clock, single_thread=True, while_full=world.while_journal_full
+            )
         )
         self.storage = Storage(
             self._meta.name,
@@ -142,7 +146,9 @@ class Life:
             world.random_bytes,
         )
         self.link = SimulatedCoorLink()
-        self._event_link = SimulatedEventLink(world.network, world.message_to_source)
+        self._event_link = wrappers.event_link(
+            SimulatedEventLink(world.wrapped_network, world.message_to_source)
+        )
         self.writers: list[_Writer] = []
         self.events: EventServer | None = None
         self.commander = Commander(
@@ -314,8 +320,16 @@ class World:
     power_cut: whether a crash loses what is not synced; else it is a killed program.
     """
 
-    def __init__(self, seed: int = 1, *, directories: int = 1, capacity_bytes: int = FREE) -> None:
+    def __init__(
+        self,
+        seed: int = 1,
+        *,
+        directories: int = 1,
+        capacity_bytes: int = FREE,
+        wrappers: PortWrappers = UNWRAPPED,
+    ) -> None:
         self.seed = seed
+        self.wrappers = wrappers
         self.random = Random(seed)
         self.clock = SimulatedClock()
         self.steps = StorageSteps(Random(f"{seed}/steps"), self.clock)
@@ -325,6 +339,7 @@ class World:
         ]
         self.store = JournalStore()
         self.network = SimulatedNetwork(seed, self.clock)
+        self.wrapped_network = wrappers.network(self.network)  # of logger and sources
         self.history = History()
         self.sources: list[SimulatedSource] = []
         self.power_cut = True
@@ -363,7 +378,7 @@ class World:
         source = SimulatedSource(
             name,
             SessionId(self.random_bytes(16)),
-            self.network,
+            self.wrapped_network,
             self.clock,
             self.history,
             **options,
