@@ -11,9 +11,7 @@ import pytest
 from dlog.faults import campaign, real_disk, system_calls
 from dlog.faults.simulation.campaign import Outcome
 
-pytestmark = pytest.mark.long
-
-# So many plays of each scenario in the default run; `make soak` tries every storage call.
+# So many plays of each scenario in `make test-all`; `make soak` tries every storage call.
 PLAYS = int(os.environ.get("DLOG_FAULT_PLAYS", "2"))
 JOBS = (os.cpu_count() or 1) + 1  # a play waits half of the time
 
@@ -41,11 +39,12 @@ def play_all(folder: Path, names: Sequence[str], plays: int) -> None:
     struck = 0
     for name, outcome in campaign.play_all(campaign.on_disk(folder), tasks, JOBS):
         holds(name, outcome)
-        struck += outcome.faults.total() > 0
+        struck += name != real_disk.MOMENTS and outcome.faults.total() > 0
     # The number of calls varies a little with the order of threads, the moments with the machine.
-    assert struck >= 0.8 * len(tasks)
+    assert struck >= 0.8 * sum(name != real_disk.MOMENTS for name, _ in tasks)
 
 
+@pytest.mark.long
 def test_the_contract_holds_at_every_kth_storage_call(tmp_path: Path) -> None:
     play_all(tmp_path, list(real_disk.SCENARIOS), PLAYS)
 

@@ -16,6 +16,7 @@ from dlog.faults.plan import Fault, Lasting, Plan
 from dlog.faults.system_calls import PASS, Call, Deed, Fate, Interposed
 
 pytestmark = pytest.mark.long
+MINUTES = 300.0  # of a program that takes milliseconds
 
 # Each does one storage call in the working directory, whose trace shows whether it was done.
 CALLS = {
@@ -61,7 +62,7 @@ def run(folder: Path, program: str, decide: Callable[[Call], Fate]) -> int:
     text = f"import os; os.chdir({str(folder)!r}){BEGIN}{program}"
     command = [sys.executable, "-I", "-S", "-c", text]
     with Interposed(command, folder, decide, log=subprocess.DEVNULL) as process:
-        code = process.process.wait(30)
+        code = process.process.wait(MINUTES)
     assert process.error is None
     return code
 
@@ -179,7 +180,7 @@ sys.exit(failed)
 
 
 def test_a_program_does_not_outlive_its_with_block(folder: Path) -> None:
-    command = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(60)"]
+    command = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(3600)"]
     with Interposed(command, folder, lambda call: PASS, log=subprocess.DEVNULL) as process:
         assert process.process.poll() is None
     assert process.process.returncode == -9
