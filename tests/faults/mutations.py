@@ -1,9 +1,9 @@
 """The product with one rule left out: a rule of the design, or a mistake that a data logger is
 prone to. A campaign that does not catch each of them proves nothing.
 
-A mutation replaces one function of the product for the time of a `with`; nothing else patches it.
-Which rule of the protocol is which mutation stands in docs/TESTING.md, with those that cannot be
-one.
+A mutation stands around a port of the product (wrappers.py), or around a decision of dlog.core.
+Where neither sees the rule, it patches the service that keeps it, and says why. Which rule of the
+design is which mutation stands in protocol_rules.py, with the clauses that cannot be one.
 """
 
 from __future__ import annotations

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
-from dlog.core import journal_records as records
-from dlog.core.admission import SessionState
-from dlog.core.journal_records import MarkRecord, SessionRecord
+from dlog.core.journal_records import (
+    ENDED_RUNS,
+    MARKS,
+    SESSIONS,
+    MarkRecord,
+    SessionRecord,
+    session_marks,
+)
 from dlog.errors import JournalFailed, JournalFull
-from dlog.faults.simulation.journal import SimulatedJournal
+from dlog.faults.simulation.journal import JournalStore
+from dlog.faults.simulation.port_wrappers import PortWrappers
 from dlog.model.ids import NO_RUN, ORPHAN_STREAM, MarkKey, SessionId
-from dlog.services import committer
-from dlog.services.committer import Committer
+from dlog.ports import Change, Journal
+from dlog.services.committer import Settled, SettledListener
 from tests.faults.mutation import (
     CALM,
     CRASHES,
@@ -25,218 +31,175 @@ from tests.faults.mutation import (
     NETWORK,
     Mutation,
     changed,
-    replaced,
 )
+from tests.faults.wrappers import Around, acknowledgements, commits, committed, settlements
 
 # --- commits -------------------------------------------------------------------------------------
 
 
-def _failed_commit_is_taken_as_done(_: Any) -> Any:
-    def commit(self: Committer, group: Any) -> None:
+class _TakenAsDone(Around):
+    """error: a commit that raises it is said to be done."""
+
+    def __init__(self, error: type[Exception], inside: Journal) -> None:
+        super().__init__(inside)
+        self._error = error
+
+    def commit(self, changes: Sequence[Change], *, use_ballast: bool = False) -> None:
         try:
-            true(self, group)
-        except JournalFailed:
-            self._failed = None
-            self._announce(group.items, group.touched)
-
-    true = Committer._commit
-    return commit
+            self.inside.commit(changes, use_ballast=use_ballast)
+        except self._error:
+            return
 
 
-def _full_journal_drops_the_group(_: Any) -> Any:
-    def commit(self: Committer, group: Any) -> None:
-        try:
-            self._journal.commit(group.changes, use_ballast=group.use_ballast)
-        except JournalFull:
-            self._stuck = None
-        self._announce(group.items, group.touched)
+class _DoneLater(Around):
+    """A commit that tells of a session returns at once, and is done before the next one."""
 
-    return commit
+    def __init__(self, inside: Journal) -> None:
+        super().__init__(inside)
+        self._held: Sequence[Change] = ()
 
+    def commit(self, changes: Sequence[Change], *, use_ballast: bool = False) -> None:
+        self._commit_held()
+        if any(key.startswith(SESSIONS) for key, _ in changes):
+            self._held = changes
+        else:
+            self.inside.commit(changes, use_ballast=use_ballast)
 
-@contextmanager
-def _told_before_the_commit() -> Iterator[None]:
-    """A commit is told at once and done a step later."""
-    held: list[tuple[Committer, Any]] = []
-    true_step = Committer.step
+    def get(self, key: bytes) -> bytes | None:
+        self._commit_held()
+        return self.inside.get(key)
 
-    def commit(self: Committer, group: Any) -> None:
-        held.append((self, group.changes))
-        self._announce(group.items, group.touched)
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        self._commit_held()
+        return self.inside.scan(prefix)
 
-    def step(self: Committer, *, block: bool = False) -> bool:
-        for owner, changes in held:
-            if owner is self:
-                self._journal.commit(changes)
-        held.clear()
-        return true_step(self, block=block)
-
-    with patch.object(Committer, "_commit", commit), patch.object(Committer, "step", step):
-        yield
+    def _commit_held(self) -> None:
+        if self._held:
+            held, self._held = self._held, ()
+            self.inside.commit(held)
 
 
-def _ballast_is_for_nobody(submit_made: Any) -> Any:
-    def poor(self: Committer, make: Any, *, use_ballast: bool = False, then: Any = None) -> Any:
-        return submit_made(self, make, then=then)
-
-    return poor
+class _WithoutBallast(Around):
+    def commit(self, changes: Sequence[Change], *, use_ballast: bool = False) -> None:
+        self.inside.commit(changes)
 
 
 # --- watermarks ----------------------------------------------------------------------------------
 
 
-def _watermark_one_below(_: Any) -> Any:
-    return lambda *, sequence: MarkRecord(sequence=sequence - 1)
+def _watermarks_end_with_the_run(journal: Journal, changes: Sequence[Change]) -> list[Change]:
+    ended = [b"/%s/" % key[len(ENDED_RUNS) :] for key, _ in changes if key.startswith(ENDED_RUNS)]
+    marks = [key for key, _ in journal.scan(MARKS) if any(run in key for run in ended)]
+    return [*changes, *((key, None) for key in marks)]
 
 
-def _watermark_one_above(_: Any) -> Any:
-    return lambda *, sequence: MarkRecord(sequence=sequence + 1)
+def _watermarks_stay(_: Journal, changes: Sequence[Change]) -> list[Change]:
+    forgotten = {key for key, value in changes if key.startswith(SESSIONS) and value is None}
+    sessions = [SessionId(bytes.fromhex(key[len(SESSIONS) :].decode())) for key in forgotten]
+    marks = tuple(session_marks(session) for session in sessions)
+    return [(key, value) for key, value in changes if value or not key.startswith(marks)]
 
 
-def _orphans_leave_no_watermark(settle: Any) -> Any:
-    def without(self: Committer, settlement: Any, marks: Any, counted: Any, touched: Any) -> None:
-        settle(self, settlement, {} if settlement.orphan else marks, counted, touched)
-
-    return without
+# --- what is settled -----------------------------------------------------------------------------
 
 
-def _garbage_leaves_no_watermark(settle: Any) -> Any:
-    def without(self: Committer, settlement: Any, marks: Any, counted: Any, touched: Any) -> None:
-        settle(self, settlement, {} if settlement.garbage else marks, counted, touched)
+class _News:
+    """Of a settled batch above the acknowledgement, no bytes are told."""
 
-    return without
+    def __init__(self, listener: SettledListener) -> None:
+        self._listener = listener
 
-
-def _watermark_by_file(settle: Any) -> Any:
-    def by_file(self: Committer, settlement: Any, marks: Any, counted: Any, touched: Any) -> None:
-        if settlement.orphan:
-            mark = MarkKey(settlement.session, NO_RUN, ORPHAN_STREAM)
-            settlement = changed(settlement, mark=mark)
-        settle(self, settlement, marks, counted, touched)
-
-    return by_file
+    def settled(self, news: Sequence[Settled]) -> None:
+        self._listener.settled([changed(n, settled_bytes=n.position_bytes) for n in news])
 
 
-def _watermarks_end_with_the_run(end_run: Any) -> Any:
-    def forgetting(self: Committer, record: Any) -> Any:
-        changes = end_run(self, record)
-        tail = b"/%010d/" % record.run
-        keys = [key for key, _ in self._journal.scan(b"mark/") if tail in key]
-        return [*changes, *((key, None) for key in keys)]
-
-    return forgetting
+class _SelectiveFreesNothing(Around):
+    def listen(self, listener: SettledListener) -> None:
+        self.inside.listen(_News(listener))
 
 
-def _watermarks_stay_behind_bye(close_session: Any) -> Any:
-    def careless(self: Committer, session: SessionId, *, forget: bool) -> Any:
-        changes = close_session(self, session, forget=forget)
-        return [c for c in changes if not forget or not c[0].startswith(records.MARKS)]
-
-    return careless
+def _by_file(settlement: Any) -> Any:
+    if not settlement.orphan:
+        return settlement
+    return changed(settlement, mark=MarkKey(settlement.session, NO_RUN, ORPHAN_STREAM))
 
 
-# --- the ledger ----------------------------------------------------------------------------------
-
-
-def _one_piece_settles_the_batch(settle: Any) -> Any:
-    def hasty(self: Committer, settlement: Any, marks: Any, counted: Any, touched: Any) -> None:
-        settle(self, changed(settlement, shares=1), marks, counted, touched)
-
-    return hasty
-
-
-def _refusals_are_not_told(_: Any) -> Any:
-    return lambda refused, settlement: list(refused)
-
-
-def _old_session_stays_open(close_session: Any) -> Any:
-    def close(self: Committer, session: SessionId, *, forget: bool) -> Any:
-        return close_session(self, session, forget=True) if forget else []
-
-    return close
-
-
-def _selective_frees_no_window(settled_of: Any) -> Any:
-    def cumulative(self: Committer, session: SessionId) -> Any:
-        settled = settled_of(self, session)
-        return changed(settled, settled_bytes=settled.position_bytes)
-
-    return cumulative
-
-
-def _acknowledgement_is_not_journalled(record: SessionRecord) -> SessionState:
-    return SessionState(SessionId(record.session), 0, 0, 0, 0, 0, 0, 0)
+def _without_watermark(misses: Callable[[Any], bool]) -> PortWrappers:
+    return settlements(lambda s: changed(s, watermark=s.watermark and not misses(s)))
 
 
 MUTATIONS = [
     Mutation(
         "watermark-one-below", "the watermark is the last piece that is committed", CRASHES, 20,
-        replaced(committer, "MarkRecord", _watermark_one_below),
+        committed(MARKS, MarkRecord, lambda r: changed(r, sequence=r.sequence - 1)),
     ),
     Mutation(
         "watermark-one-above", "the watermark is the last piece that is committed", CRASHES, 20,
-        replaced(committer, "MarkRecord", _watermark_one_above),
+        committed(MARKS, MarkRecord, lambda r: changed(r, sequence=r.sequence + 1)),
     ),
     Mutation(
         "failed-commit-taken-as-done", "a failed commit is of unknown outcome: no ack, exit",
-        CRASHES_AND_JOURNAL, 20, replaced(Committer, "_commit", _failed_commit_is_taken_as_done),
+        CRASHES_AND_JOURNAL, 20, PortWrappers(journal=partial(_TakenAsDone, JournalFailed)),
     ),
     Mutation(
         "full-journal-drops-the-group", "journal full: the same group is retried",
-        CRASHES_AND_JOURNAL, 20, replaced(Committer, "_commit", _full_journal_drops_the_group),
+        CRASHES_AND_JOURNAL, 20, PortWrappers(journal=partial(_TakenAsDone, JournalFull)),
     ),
     Mutation(
         "told-before-the-commit", "acknowledgements go out after the commit", CRASHES, 20,
-        _told_before_the_commit,
+        PortWrappers(journal=_DoneLater),
     ),
     Mutation(
         "orphans-without-watermark", "the watermark is kept whatever file takes the piece",
-        CRASHES, 20, replaced(Committer, "_settle", _orphans_leave_no_watermark),
+        CRASHES, 20, _without_watermark(lambda settlement: settlement.orphan > 0),
     ),
     Mutation(
         "watermarks-end-with-the-run", "the watermark outlives the run", CRASHES_AND_NETWORK, 20,
-        replaced(Committer, "end_run", _watermarks_end_with_the_run),
+        commits(_watermarks_end_with_the_run),
     ),
     Mutation(
         "acknowledgement-not-journalled", "the cumulative ack is journalled per session", CRASHES,
         20,
-        lambda: patch.object(SessionState, "of", staticmethod(_acknowledgement_is_not_journalled)),
+        committed(
+            SESSIONS, SessionRecord, lambda r: changed(r, acknowledged=0, position_bytes=0)
+        ),
     ),
     Mutation(
         "ballast-not-used", "journal full: STOP RUN and ABORT RUN use the ballast", JOURNAL, 20,
-        replaced(Committer, "submit_made", _ballast_is_for_nobody),
+        PortWrappers(journal=_WithoutBallast),
     ),
+    # The port promises the copy: it is left out of the simulated journal.
     Mutation(
         "journal-not-copied", "after a failed commit the next start copies the journal first",
-        CRASHES_AND_JOURNAL, 40,
-        lambda: patch.object(SimulatedJournal, "_copy_after_failure", lambda self: None),
+        CRASHES_AND_JOURNAL, 40, lambda: patch.object(JournalStore, "copy", lambda self: None),
     ),
     Mutation(
         "garbage-without-watermark", "the watermark is kept whatever file takes the piece", CRASHES,
-        30, replaced(Committer, "_settle", _garbage_leaves_no_watermark),
+        30, _without_watermark(lambda settlement: settlement.garbage > 0),
     ),
     Mutation(
         "watermark-by-file", "the watermark's key is the stream as sent", CRASHES, 20,
-        replaced(Committer, "_settle", _watermark_by_file),
+        settlements(_by_file),
     ),
     Mutation(
         "watermarks-stay-behind-bye", "watermarks go with the session's BYE", CALM, 20,
-        replaced(Committer, "close_session", _watermarks_stay_behind_bye),
+        commits(_watermarks_stay),
     ),
     Mutation(
         "one-piece-settles-the-batch", "a batch is settled when all its pieces are", CRASHES, 20,
-        replaced(Committer, "_settle", _one_piece_settles_the_batch),
+        settlements(lambda settlement: changed(settlement, shares=1)),
     ),
     Mutation(
         "refusals-not-told", "an acknowledgement names what was refused", CALM, 20,
-        replaced(committer, "_with_refusal", _refusals_are_not_told),
+        acknowledgements(refusals=[]),
     ),
     Mutation(
         "old-session-stays-open", "once a name has a new session the old one is closed in the "
-        "journal", NETWORK, 20, replaced(Committer, "close_session", _old_session_stays_open),
+        "journal", NETWORK, 20,
+        committed(SESSIONS, SessionRecord, lambda r: changed(r, closed=False)),
     ),
     Mutation(
         "selective-frees-no-window", "a selective list frees window", DISK, 20,
-        replaced(Committer, "settled_of", _selective_frees_no_window),
+        PortWrappers(committer=_SelectiveFreesNothing),
     ),
 ]  # fmt: skip

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
 import msgspec
 
 from dlog.core.admission import Admission, SessionState
+from dlog.core.batch import decode_batch
 from dlog.core.frame import MessageKind
 from dlog.core.source_batches import SourceBatches
-from dlog.core.source_session import Happening, SourceSession
-from dlog.services.committer import _Ledger
-from dlog.services.event_server import EventServer
+from dlog.faults.simulation.network import SimulatedNetwork
+from dlog.faults.simulation.port_wrappers import PortWrappers
 from dlog.services.sessions import Session, Sessions
 from tests.faults.mutation import (
     CALM,
@@ -26,8 +24,15 @@ from tests.faults.mutation import (
     Mutation,
     replaced,
 )
+from tests.faults.wrappers import (
+    Around,
+    acknowledgement_in,
+    acknowledgements,
+    kind_of,
+    message_of,
+)
 
-# --- admission -----------------------------------------------------------------------------------
+# --- admission and HELLO: decisions of dlog.core -------------------------------------------------
 
 
 def _a_gap_is_admitted(judge: Any) -> Any:
@@ -51,67 +56,82 @@ def _duplicates_are_judged_by_what_is_committed(judge: Any) -> Any:
     return late
 
 
-# --- HELLO ---------------------------------------------------------------------------------------
-
-
 def _hello_names_what_comes_next(_: Any) -> Any:
     return lambda self: (self.last + 1, self.end_bytes)
 
 
-def _silence_means_nothing(step: Any) -> Any:
-    def stubborn(self: SourceSession, happening: Happening) -> None:
-        if happening not in (Happening.SILENCE, Happening.REFUSED_FOR_NOW):
-            step(self, happening)
-
-    return stubborn
+# --- messages ------------------------------------------------------------------------------------
 
 
-def _placeholders_are_left_out(_: Any) -> Any:
-    def at_cursor(self: SourceBatches) -> Any:
-        while (batch := self._numbered.get(self.cursor)) and batch.content is None:
-            self.cursor += 1
-        return batch
+class _OneHello(Around):
+    """A source says HELLO once."""
 
-    return at_cursor
+    def __init__(self, inside: SimulatedNetwork) -> None:
+        super().__init__(inside)
+        self._greeted: set[bytes] = set()
 
-
-# --- acknowledgements ----------------------------------------------------------------------------
-
-
-def _told_only_with_news(tick: Any) -> Any:
-    def quiet(self: EventServer) -> None:
-        with patch.object(self, "_acknowledge", lambda session: None):
-            tick(self)
-
-    return quiet
+    def send_to_logger(self, peer: bytes, message: bytes) -> None:
+        if kind_of(message) == MessageKind.HELLO:
+            if peer in self._greeted:
+                return
+            self._greeted.add(peer)
+        self.inside.send_to_logger(peer, message)
 
 
-@contextmanager
-def _the_window_is_relative() -> Iterator[None]:
+class _NoPlaceholders(Around):
+    """A source passes over what is settled."""
+
+    def send_to_logger(self, peer: bytes, message: bytes) -> None:
+        is_batch = kind_of(message) == MessageKind.EVENTS
+        if not is_batch or not decode_batch(memoryview(message)).settled:
+            self.inside.send_to_logger(peer, message)
+
+
+class _RelativeWindow(Around):
     """An acknowledgement tells what is granted beyond the one before, but for the first one behind
     a HELLO; the source adds it up."""
-    true_send, true_take = EventServer._send, SourceSession._on_acknowledgement
 
-    def send(self: EventServer, session: Session, kind: MessageKind, message: Any) -> None:
-        told: dict[Any, int] = self.__dict__.setdefault("told", {})
-        if kind is MessageKind.WELCOME:
-            told.pop(session.id, None)
-        elif kind is MessageKind.ACKNOWLEDGEMENT:
-            before, told[session.id] = told.get(session.id, 0), message.limit_bytes
-            more = message.limit_bytes - before
-            message = msgspec.structs.replace(message, limit_bytes=more)
-        true_send(self, session, kind, message)
+    def __init__(self, inside: SimulatedNetwork) -> None:
+        super().__init__(inside)
+        self._granted: dict[bytes, int] = {}
+        self._sum: dict[bytes, int] = {}
 
-    def take(self: SourceSession, ack: Any, now_ns: int) -> None:
-        before = self._limit_bytes if self.told else 0
-        more = ack.limit_bytes + before
-        true_take(self, msgspec.structs.replace(ack, limit_bytes=more), now_ns)
+    def send_to_source(self, peer: bytes, message: bytes) -> bool:
+        if kind_of(message) == MessageKind.WELCOME:
+            self._granted[peer] = 0
+        elif kind_of(message) == MessageKind.ACKNOWLEDGEMENT:
+            ack = acknowledgement_in(message)
+            more = ack.limit_bytes - self._granted.get(peer, 0)
+            self._granted[peer] = ack.limit_bytes
+            message = message_of(msgspec.structs.replace(ack, limit_bytes=more))
+        return self.inside.send_to_source(peer, message)
 
-    with (
-        patch.object(EventServer, "_send", send),
-        patch.object(SourceSession, "_on_acknowledgement", take),
-    ):
-        yield
+    def receive_at_source(self, peer: bytes) -> list[bytes]:
+        return [self._added_up(peer, come) for come in self.inside.receive_at_source(peer)]
+
+    def _added_up(self, peer: bytes, message: bytes) -> bytes:
+        if kind_of(message) == MessageKind.WELCOME:
+            self._sum[peer] = 0
+        elif kind_of(message) == MessageKind.ACKNOWLEDGEMENT:
+            ack = acknowledgement_in(message)
+            self._sum[peer] = self._sum.get(peer, 0) + ack.limit_bytes
+            return message_of(msgspec.structs.replace(ack, limit_bytes=self._sum[peer]))
+        return message
+
+
+class _ToldOnlyWithNews(Around):
+    def __init__(self, inside: Any) -> None:
+        super().__init__(inside)
+        self._told: dict[bytes, bytes] = {}
+
+    def send(self, peer: bytes, message: bytes) -> bool:
+        if kind_of(message) == MessageKind.WELCOME:
+            self._told.pop(peer, None)
+        elif kind_of(message) == MessageKind.ACKNOWLEDGEMENT:
+            if self._told.get(peer) == message:
+                return True
+            self._told[peer] = message
+        return self.inside.send(peer, message)
 
 
 MUTATIONS = [
@@ -124,6 +144,7 @@ MUTATIONS = [
         NETWORK, 30,
         replaced(SessionState, "judge", _duplicates_are_judged_by_what_is_committed),
     ),
+    # Who takes a piece is chosen between the event server and the streams, before any port.
     Mutation(
         "another-taker-at-once", "a piece goes to another taker only behind all before it",
         CRASHES, 30, lambda: patch.object(Session, "may_go_to", lambda self, mark, taker: True),
@@ -138,12 +159,13 @@ MUTATIONS = [
     ),
     Mutation(
         "hello-not-said-again", "silence and another boot make the source say HELLO again", CRASHES,
-        20, replaced(SourceSession, "_step", _silence_means_nothing),
+        20, PortWrappers(network=_OneHello),
     ),
     Mutation(
         "no-placeholders", "what is settled is sent again as an empty batch in its place",
-        CRASHES_AND_DISK, 20, replaced(SourceBatches, "at_cursor", _placeholders_are_left_out),
+        CRASHES_AND_DISK, 20, PortWrappers(network=_NoPlaceholders),
     ),
+    # Who has a name, now and after a restart, the event server alone knows.
     Mutation(
         "name-not-looked-at", "a second live session of a name is refused", NETWORK, 20,
         lambda: patch.object(Sessions, "named", lambda self, name: None),
@@ -155,14 +177,14 @@ MUTATIONS = [
     ),
     Mutation(
         "told-only-with-news", "the acknowledgement is repeated with each heartbeat", CALM, 20,
-        replaced(EventServer, "_tick", _told_only_with_news),
+        PortWrappers(event_link=_ToldOnlyWithNews),
     ),
     Mutation(
         "window-is-relative", "acknowledgement and window are absolute", NETWORK, 40,
-        _the_window_is_relative,
+        PortWrappers(network=_RelativeWindow),
     ),
     Mutation(
         "selective-not-told", "a stalled stream does not hold back durable batches of others", DISK,
-        20, lambda: patch.object(_Ledger, "selective", lambda self: ()),
+        20, acknowledgements(selective=[]),
     ),
 ]  # fmt: skip

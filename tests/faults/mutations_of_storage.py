@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
-import msgspec
-
-from dlog.core.block import Place
-from dlog.core.replay import Action
+from dlog.core.block import moved_block
+from dlog.core.event_file import encode_file_header, footer_bytes
+from dlog.core.journal_records import FILES, FileRecord
+from dlog.core.replay import Action, decide
+from dlog.core.rotation import sort_late
+from dlog.core.states import FileState
 from dlog.errors import StorageError
-from dlog.faults.simulation.disk import SimulatedDirectory
-from dlog.model.ids import BootNumber, FileKind, Offset
-from dlog.services import restart, staging
+from dlog.faults.simulation.disk import SimulatedDisk
+from dlog.faults.simulation.port_wrappers import PortWrappers
+from dlog.model.ids import BlockNumber, BootNumber, FileKind, Offset
+from dlog.ports import Change
 from dlog.services.block_store import BlockStore
-from dlog.services.committer import Progress, Ticket
-from dlog.services.parts import Part, PartSync, Predecessor
-from dlog.services.restart import Restart
+from dlog.services.committer import Progress
 from dlog.services.staging import Staging
 from dlog.services.stream_thread import StreamWriter
 from tests.faults.mutation import (
@@ -27,14 +30,19 @@ from tests.faults.mutation import (
     SPACE,
     Mutation,
     changed,
+    decided,
     replaced,
 )
+from tests.faults.wrappers import Around, AroundDirectory, AroundFile, committed, files
 
 # --- syncs, and what is durable ------------------------------------------------------------------
 
 
-class _NoSync:
-    """Over as soon as it is begun, and nothing was done."""
+class _WithoutSync:
+    """Over as soon as it is begun: the writes are waited for, and nothing is synced."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
 
     def is_over(self) -> bool:
         return True
@@ -42,33 +50,222 @@ class _NoSync:
     def has_failed(self) -> bool:
         return False
 
-    def wait(self) -> None: ...
+    def wait(self) -> None:
+        self._file.settle()
 
 
-def _acknowledge_before_sync(begin: Any) -> Any:
-    def sync_nothing(self: Part, over: Any) -> PartSync:
-        return PartSync(self._written, _NoSync())
-
-    return sync_nothing
+class _NeverSynced(AroundFile):
+    def sync_behind(self, over: Callable[[], None]) -> _WithoutSync:
+        return _WithoutSync(self.inside)
 
 
-def _what_is_written_meanwhile_counts(end: Any) -> Any:
-    def all_that_is_written(self: Part, sync: PartSync) -> None:
-        end(self, sync)
-        self._synced = self._written
+class _Joined(Around):
+    """A sync that began before what it is asked for was written."""
 
-    return all_that_is_written
+    def __init__(self, inside: Any, file: Any) -> None:
+        super().__init__(inside)
+        self._file = file
+
+    def wait(self) -> None:
+        self.inside.wait()
+        self._file.settle()
 
 
-def _groups_written_meanwhile_count(report: Any) -> Any:
-    def all_of_them(self: BlockStore) -> Any:
-        sync = self._syncs[0]
-        self._forget_syncs()
-        self._syncs.append(changed(sync, groups=list(self._groups)))
-        self._groups.clear()
-        return report(self)
+class _JoinsTheSyncUnderWay(AroundFile):
+    under_way: Any = None
 
-    return all_of_them
+    def sync_behind(self, over: Callable[[], None]) -> Any:
+        if self.under_way is not None and not self.under_way.is_over():
+            return _Joined(self.under_way, self.inside)
+        self.under_way = self.inside.sync_behind(over)
+        return self.under_way
+
+
+class _Retried(Around):
+    def __init__(self, inside: Any, file: _RetriesFailedSyncs) -> None:
+        super().__init__(inside)
+        self._file = file
+
+    def has_failed(self) -> bool:
+        return False
+
+    def wait(self) -> None:
+        try:
+            self.inside.wait()
+        except StorageError:
+            self._file.sync_again()
+
+
+class _RetriesFailedSyncs(AroundFile):
+    """As the kernel has it: what a failed sync gave up is clean, and another one succeeds."""
+
+    def sync_behind(self, over: Callable[[], None]) -> _Retried:
+        return _Retried(self.inside.sync_behind(over), self)
+
+    def sync_again(self) -> None:
+        path = self.inside.path
+        self.inside.close()
+        self.inside = self.directory.inside.open(path, writable=True)
+        self.inside.sync()
+
+
+class _SyncsTheFirst(AroundFile):
+    """Of the parts of a stream that are synced together, one is."""
+
+    def write_behind(self, offset: Offset, data: memoryview) -> None:
+        self.directory.written.add(self._stream())
+        self.inside.write_behind(offset, data)
+
+    def sync_behind(self, over: Callable[[], None]) -> Any:
+        if self._stream() not in self.directory.written:
+            return _WithoutSync(self.inside)
+        self.directory.written.remove(self._stream())
+        return self.inside.sync_behind(over)
+
+    def _stream(self) -> str:
+        """Of `runs/7/photons.garbage_0001.dlog.part`: `runs/7/photons`."""
+        return self.inside.path.split("_")[0].removesuffix(".garbage")
+
+
+class _DirectoryOfTheFirst(AroundDirectory):
+    """written: the streams that wrote since they synced."""
+
+    def __init__(self, inside: Any) -> None:
+        super().__init__(_SyncsTheFirst, inside)
+        self.written: set[str] = set()
+
+
+class _HeaderPageNotSynced(AroundFile):
+    def sync(self) -> None:
+        if self.made:
+            self.made = False
+        else:
+            self.inside.sync()
+
+
+class _TailNotCut(AroundFile):
+    """A restart cuts before it writes; only its cuts are left out."""
+
+    def write(self, offset: Offset, data: memoryview) -> None:
+        self.made = True
+        self.inside.write(offset, data)
+
+    def cut(self, size: Offset) -> None:
+        if self.made:
+            self.inside.cut(size)
+
+
+class _TailNotSaved(AroundFile):
+    def write(self, offset: Offset, data: memoryview) -> None:
+        if not self.inside.path.startswith("quarantine/"):
+            self.inside.write(offset, data)
+
+
+class _DoneAtOnce:
+    def wait(self) -> None:
+        """A commit that is not waited for."""
+
+
+class _NothingWaits(Around):
+    def submit(self, changes: Sequence[Change], *, use_ballast: bool = False) -> _DoneAtOnce:
+        self.inside.submit(changes, use_ballast=use_ballast)
+        return _DoneAtOnce()
+
+
+# --- what the committer is told ------------------------------------------------------------------
+
+STEPS_BETWEEN_HALVES = 20
+
+
+class _OneSyncBehind(Around):
+    """Files are told as they stood at the sync before; the pieces as they are now."""
+
+    def __init__(self, inside: Any) -> None:
+        super().__init__(inside)
+        self._reached: dict[str, dict[str, Any]] = {}
+
+    def progress(self, progress: Progress) -> None:
+        told = [changed(file, **self._before(file)) for file in progress.files]
+        self.inside.progress(changed(progress, files=tuple(told)))
+
+    def _before(self, file: FileRecord) -> dict[str, Any]:
+        names = ("durable", "crc32c", "chain", "last_header_offset", "totals")
+        now = {name: getattr(file, name) for name in names}
+        before = self._reached.get(file.path, now)
+        self._reached[file.path] = now
+        return before
+
+
+class _ByHalves(Around):
+    """A group that stands in several parts is told in two commits, the second some steps later.
+
+    with_its_pieces: they are settled by the first commit.
+    """
+
+    def __init__(self, inside: Any, *, with_its_pieces: bool) -> None:
+        super().__init__(inside)
+        self._with_its_pieces = with_its_pieces
+        self._rest: Progress | None = None
+        self._steps = 0  # since the first half
+
+    def progress(self, progress: Progress) -> None:
+        self._tell_the_rest()
+        first, blocks = progress.first_block, progress.last_block - progress.first_block + 1
+        if not len(progress.files) == blocks > 1:
+            self.inside.progress(progress)
+            return
+        now, later = (), progress.settlements
+        if self._with_its_pieces:
+            now, later = later, now
+        self.inside.progress(
+            Progress(changed(progress.stream, next_block=first + 1), progress.files[:1], now,
+                     first, first)
+        )  # fmt: skip
+        self._steps = 0
+        self._rest = Progress(
+            progress.stream, progress.files[1:], later, first + 1, progress.last_block
+        )
+
+    def step(self, *, block: bool = False) -> bool:
+        self._steps += 1
+        if self._steps == STEPS_BETWEEN_HALVES:
+            self._tell_the_rest()
+        more: bool = self.inside.step(block=block)
+        return more
+
+    def submit(self, changes: Sequence[Change], *, use_ballast: bool = False) -> Any:
+        self._tell_the_rest()
+        return self.inside.submit(changes, use_ballast=use_ballast)
+
+    def _tell_the_rest(self) -> None:
+        if self._rest is not None:
+            self.inside.progress(self._rest)
+            self._rest = None
+
+
+# --- decisions -----------------------------------------------------------------------------------
+
+
+def _boot_is_the_first(move: Any, out: memoryview, header: Any, place: Any) -> Any:
+    return move(out, header, changed(place, boot=BootNumber(1)))
+
+
+def _moved_block_gets_a_new_number(move: Any, out: memoryview, header: Any, place: Any) -> Any:
+    if header.offset:  # it has been written before
+        header = changed(header, number=BlockNumber(header.number + 100))
+    return move(out, header, place)
+
+
+def _predecessor_is_not_named(encode: Any, header: Any) -> Any:
+    return encode(changed(header, predecessor_part=0, predecessor_sealed=0, predecessor_chain=0))
+
+
+def _creating_is_forgotten(decision: Any, *facts: Any) -> Action:
+    action: Action = decision(*facts)
+    return Action.FORGET if action is Action.MOVE_ASIDE else action
+
+
+# --- what no port sees ---------------------------------------------------------------------------
 
 
 def _half_a_group_is_synced(begin: Any) -> Any:
@@ -90,43 +287,6 @@ def _half_a_group_is_synced(begin: Any) -> Any:
     return begin_anyway
 
 
-def _sync_failures_passed_over(end: Any) -> Any:
-    def carry_on(self: Part, sync: PartSync) -> None:
-        try:
-            end(self, sync)
-        except StorageError:
-            self._synced = sync.reached
-
-    return carry_on
-
-
-def _only_the_first_part_is_synced(begin: Any) -> Any:
-    def begin_one(self: BlockStore) -> None:
-        before = len(self._syncs)
-        begin(self)
-        if len(self._syncs) > before:
-            begun = self._syncs.pop()
-            rest = [(slot, changed(sync, under_way=_NoSync())) for slot, sync in begun.parts[1:]]
-            self._syncs.append(changed(begun, parts=[*begun.parts[:1], *rest]))
-
-    return begin_one
-
-
-def _ticket_is_not_waited_for(_: Any) -> Any:
-    return lambda self: None
-
-
-def _folder_is_not_synced(sync_folder: Any) -> Any:
-    return lambda self, folder, path: None
-
-
-def _tail_is_not_cut(_: Any) -> Any:
-    return lambda self, file, record: ""
-
-
-# --- blocks and pieces ---------------------------------------------------------------------------
-
-
 def _garbage_takes_no_number(encode: Any) -> Any:
     def without(self: BlockStore, slot: Any, fragments: Any, *, group_end: bool) -> Any:
         block = encode(self, slot, fragments, group_end=group_end)
@@ -135,41 +295,6 @@ def _garbage_takes_no_number(encode: Any) -> Any:
         return block
 
     return without
-
-
-def _half_a_group_is_told(report: Any, *, with_its_pieces: bool) -> Any:
-    """The blocks of a group are told of one by one; its pieces with the first or with the last."""
-
-    def by_halves(self: BlockStore) -> Any:
-        blocks = self._blocks[: self._syncs[0].blocks]
-        if len({id(block.slot) for block in blocks}) == len(blocks) > 1:
-            first, part = self._first_unreported, blocks[0].slot.part
-            assert part is not None
-            self._forget_syncs()
-            group = self._groups.popleft()
-            pieces = group.settlements if with_its_pieces else 0
-            told = self._take(1, pieces)
-            self.stream = msgspec.structs.replace(self.stream, next_block=first + 1)
-            self._committer.progress(
-                Progress(self.stream, (part.report(),), tuple(told), first, first)
-            )
-            self._first_unreported += 1
-            # The rest is told of with the next sync.
-            self._groups.appendleft(
-                changed(group, blocks=group.blocks - 1, settlements=group.settlements - pieces)
-            )
-            return None
-        return report(self)
-
-    return by_halves
-
-
-def _half_a_piece_counts(report: Any) -> Any:
-    return _half_a_group_is_told(report, with_its_pieces=True)
-
-
-def _half_a_group_is_committed(report: Any) -> Any:
-    return _half_a_group_is_told(report, with_its_pieces=False)
 
 
 def _what_was_handed_in_before_is_overtaken(take: Any) -> Any:
@@ -183,134 +308,45 @@ def _what_was_handed_in_before_is_overtaken(take: Any) -> Any:
     return take_anyway
 
 
-def _boot_is_always_the_first(place: Any) -> Any:
-    def first(self: Part, number: Any) -> Place:
-        return changed(place(self, number), boot=BootNumber(1))
-
-    return first
-
-
-# --- what a fault ends ---------------------------------------------------------------------------
-
-
-def _moved_blocks_get_new_numbers(seal: Any) -> Any:
-    def renumber(self: BlockStore, slot: Any, reason: str) -> None:
-        seal(self, slot, reason)
-        for block in self._blocks:
-            if block.slot is slot:
-                block.header = changed(block.header, number=self._next_block)
-                self._next_block += 1
-
-    return renumber
-
-
-def _seal_is_not_committed(_: Any) -> Any:
-    def seal(self: Part, reason: str, *, use_ballast: bool = False) -> Predecessor:
-        self.let_go()
-        return Predecessor(self.key.part, Offset(self.record.durable), self.record.chain)
-
-    return seal
-
-
-def _predecessor_is_not_named(create: Any) -> Any:
-    return classmethod(
-        lambda cls, *args, **options: create.__func__(
-            cls, *args, **{**options, "predecessor": None}
-        )
-    )
-
-
-# --- ranges --------------------------------------------------------------------------------------
-
-
-def _late_is_garbage(sort_late: Any) -> Any:
-    return lambda numbers, low, ends: sort_late(numbers, low, ())
-
-
-# --- restart -------------------------------------------------------------------------------------
-
-
-def _tail_is_not_saved(_: Any) -> Any:
-    return lambda self, file, record, tail: None
-
-
-def _creating_is_left(decide: Any) -> Any:
-    def forget(*facts: Any) -> Action:
-        action: Action = decide(*facts)
-        return Action.FORGET if action is Action.MOVE_ASIDE else action
-
-    return forget
-
-
-# --- space ---------------------------------------------------------------------------------------
-
-
-def _header_page_is_not_synced(create: Any) -> Any:
-    def lazy(self: SimulatedDirectory, path: str) -> Any:
-        file = create(self, path)
-        true_sync = file.sync
-
-        def skip() -> None:
-            file.sync = true_sync
-
-        file.sync = skip
-        return file
-
-    return lazy
-
-
-def _reservation_is_not_committed(_: Any) -> Any:
-    def reserve(self: Part, least: Offset, *, use_ballast: bool = False) -> None:
-        self._allocate(Offset(least + self._config.reserve_bytes), least)
-
-    return reserve
-
-
-def _no_room_for_the_footer(_: Any) -> Any:
-    def needs(self: Part, block_bytes: int) -> Offset | None:
-        needed = Offset(self.end + block_bytes)
-        return None if needed <= self._allocated else needed
-
-    return needs
-
-
 MUTATIONS = [
     Mutation(
-        "acknowledge-before-fsync", "acknowledged means durable", CRASHES, 20,
-        replaced(Part, "begin_sync", _acknowledge_before_sync),
+        "acknowledge-before-fsync", "acknowledged means durable", CRASHES, 20, files(_NeverSynced)
     ),
     Mutation(
         "written-under-a-sync-is-durable", "a sync covers what was written before it began",
-        CRASHES, 20, replaced(Part, "end_sync", _what_is_written_meanwhile_counts),
+        CRASHES, 20, files(_JoinsTheSyncUnderWay),
     ),
     Mutation(
         "added-under-a-sync-is-settled", "a sync covers what was written before it began",
-        CRASHES, 20, replaced(BlockStore, "_report", _groups_written_meanwhile_count),
+        CRASHES, 20, PortWrappers(committer=_OneSyncBehind),
     ),
+    # Which blocks make a group, the block store alone knows.
     Mutation(
         "half-a-group-is-synced", "a sync covers whole groups, and nothing else is written by then",
         SPACE, 20, replaced(BlockStore, "begin_sync", _half_a_group_is_synced),
     ),
     Mutation(
         "retried-fsync", "a failed fsync is never retried or passed over", CRASHES_AND_DISK, 20,
-        replaced(Part, "end_sync", _sync_failures_passed_over),
+        files(_RetriesFailedSyncs),
     ),
     Mutation(
         "consecutive-blocks", "offsets advance along consecutive block numbers, over all parts",
-        CRASHES, 20, replaced(BlockStore, "begin_sync", _only_the_first_part_is_synced),
+        CRASHES, 20, PortWrappers(directory=_DirectoryOfTheFirst),
     ),
+    # A number is given when a block is encoded, and no port has seen it before.
     Mutation(
         "garbage-without-number", "block numbers run over END and garbage parts too", CALM, 20,
         replaced(BlockStore, "_encode", _garbage_takes_no_number),
     ),
     Mutation(
-        "half-a-piece-counts", "a piece counts as stored only where its last byte is", CRASHES, 40,
-        replaced(BlockStore, "_report", _half_a_piece_counts),
+        "half-a-piece-counts", "a piece counts as stored only where its last byte is", CRASHES, 20,
+        PortWrappers(committer=partial(_ByHalves, with_its_pieces=True)),
     ),
     Mutation(
         "half-a-group-is-committed", "a commit never stops inside a piece", CRASHES, 20,
-        replaced(BlockStore, "_report", _half_a_group_is_committed),
+        PortWrappers(committer=partial(_ByHalves, with_its_pieces=False)),
     ),
+    # The order of pieces is made between two threads, before any port.
     Mutation(
         "overtaken-in-its-stream", "a stream's pieces are stored in the order of their admission",
         CRASHES, 20,
@@ -318,59 +354,64 @@ MUTATIONS = [
     ),
     Mutation(
         "boot-always-the-first", "block headers carry the boot number", CRASHES, 20,
-        replaced(Part, "place", _boot_is_always_the_first),
+        decided(moved_block, _boot_is_the_first),
     ),
     Mutation(
         "journal-after-file", "no file is changed before the commit that announces it", CRASHES, 20,
-        replaced(Ticket, "wait", _ticket_is_not_waited_for),
+        PortWrappers(committer=_NothingWaits),
     ),
+    # The port promises that names are durable: this one is left out of the simulated disk.
     Mutation(
         "no-directory-fsync", "OPEN only after every directory level is durable", CRASHES, 20,
-        replaced(SimulatedDirectory, "_sync_folder", _folder_is_not_synced),
+        lambda: patch.object(SimulatedDisk, "sync_names", lambda self, folder: None),
     ),
     Mutation(
         "header-page-not-synced", "OPEN only after the header page is durable", CRASHES, 20,
-        replaced(SimulatedDirectory, "create", _header_page_is_not_synced),
+        files(_HeaderPageNotSynced),
     ),
     Mutation(
         "creating-left-where-it-is", "a CREATING file found at restart is moved aside", CRASHES, 20,
-        replaced(restart, "decide", _creating_is_left),
+        decided(decide, _creating_is_forgotten),
     ),
     Mutation(
         "no-cut", "beyond the durable offset nothing is adopted at restart", CRASHES, 20,
-        replaced(Restart, "_cut_tail", _tail_is_not_cut),
+        files(_TailNotCut),
     ),
     Mutation(
         "tail-not-saved-aside", "the tail is saved aside before it is cut", CRASHES, 20,
-        replaced(Restart, "_save_aside", _tail_is_not_saved),
+        files(_TailNotSaved),
     ),
     Mutation(
         "seal-not-committed", "SEALED at D is committed before a moved block is written",
-        CRASHES_AND_DISK, 20, replaced(Part, "seal_by_fault", _seal_is_not_committed),
+        CRASHES_AND_DISK, 20,
+        committed(
+            FILES, FileRecord,
+            lambda r: None if r.state is FileState.ERROR and r.sealed and r.durable else r,
+        ),
     ),
     Mutation(
         "moved-blocks-renumbered", "moved blocks keep their numbers", DISK, 20,
-        replaced(BlockStore, "_seal", _moved_blocks_get_new_numbers),
+        decided(moved_block, _moved_block_gets_a_new_number),
     ),
     Mutation(
         "predecessor-not-named", "the new part's header names its predecessor and D",
-        CRASHES_AND_DISK, 20,
-        lambda: patch.object(Part, "create", _predecessor_is_not_named(Part.__dict__["create"])),
+        CRASHES_AND_DISK, 20, decided(encode_file_header, _predecessor_is_not_named),
     ),
     Mutation(
         "reservation-not-committed", "a reservation is committed before it is made", CRASHES, 20,
-        replaced(Part, "reserve", _reservation_is_not_committed),
+        committed(FILES, FileRecord, lambda r: changed(r, reserved=r.durable)),
     ),
     Mutation(
         "footer-not-reserved", "a reservation covers block and footer", SPACE, 20,
-        replaced(Part, "needs_reservation", _no_room_for_the_footer),
+        decided(footer_bytes, lambda true, blocks: 0),
     ),
+    # What may be told of a range is known where its parts are planned.
     Mutation(
         "boundary-without-its-part", "a range's boundary is committed with the part below it",
         CRASHES, 20, lambda: patch.object(Staging, "boundary", property(lambda self: self.low)),
     ),
     Mutation(
         "late-is-garbage", "what is late goes to the END part of its range", CALM, 20,
-        replaced(staging, "sort_late", _late_is_garbage),
+        decided(sort_late, lambda true, numbers, low, ends: true(numbers, low, ())),
     ),
 ]  # fmt: skip

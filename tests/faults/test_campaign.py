@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
-from pathlib import Path
 
 import pytest
 
@@ -20,7 +19,7 @@ from tests.faults.mutation import Mutation
 from tests.faults.mutations import MUTATIONS
 
 SEEDS = 40
-FEW_SEEDS = 6  # in make test
+SEEDS_AT_ONCE = 3  # so many in `make test`
 # A mutated logger may never come to an end: not much is waited for.
 ROUNDS_OF_A_MUTANT = 1500
 
@@ -31,14 +30,14 @@ def holds(outcome: Outcome) -> None:
     )
 
 
-@pytest.mark.parametrize("seed", range(FEW_SEEDS))
+@pytest.mark.parametrize("seed", range(SEEDS_AT_ONCE))
 def test_the_contract_holds_under_every_fault(seed: int) -> None:
     holds(play(seed))
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(FEW_SEEDS, SEEDS))
-def test_the_contract_holds_under_every_fault_in_more_seeds(seed: int) -> None:
+@pytest.mark.parametrize("seed", range(SEEDS_AT_ONCE, SEEDS))
+def test_the_contract_holds_under_every_fault_in_more_histories(seed: int) -> None:
     holds(play(seed))
 
 
@@ -56,29 +55,23 @@ def test_thousands_of_seeds(block: int) -> None:
 
 
 def test_the_same_seed_plays_the_same_history() -> None:
-    assert play(5).fingerprint == play(5).fingerprint
-    assert play(5).fingerprint != play(6).fingerprint
-
-
-def test_the_document_names_each_mutation_with_its_seeds() -> None:
-    lines = (Path(__file__).parents[2] / "docs" / "TESTING.md").read_text().splitlines()
-    told = [line for line in lines if re.fullmatch(r"\|.*\| `[a-z-]+` \| .* \| \d+ \|", line)]
-    assert told == [mutation.row for mutation in MUTATIONS]
+    history = play(9).fingerprint
+    assert play(9).fingerprint == history
+    assert play(10).fingerprint != history
 
 
 def hunt(name: str) -> str:
     """What is wrong with the mutation: "" where it is caught within its seeds."""
     logging.disable(logging.CRITICAL)
     (mutation,) = (m for m in MUTATIONS if m.name == name)
-    with mutation.applied():
-        for seed in range(mutation.seeds):
-            problems = play(seed, mutation.menu, rounds_max=ROUNDS_OF_A_MUTANT).problems
-            # Of the mutant itself, which is no longer made for the product: that catches nothing.
-            broken = [p for p in problems if re.search(r"^(Type|Attribute|Name)Error: ", p, re.M)]
-            if broken:
-                return broken[0]
-            if problems:
-                return ""
+    for seed in range(mutation.seeds):
+        problems = mutation.play(seed, rounds_max=ROUNDS_OF_A_MUTANT).problems
+        # Of the mutant itself, which is no longer made for the product: that catches nothing.
+        broken = [p for p in problems if re.search(r"^(Type|Attribute|Name)Error: ", p, re.M)]
+        if broken:
+            return broken[0]
+        if problems:
+            return ""
     return f"{mutation.rule}: {mutation.seeds} histories without it showed nothing"
 
 
