@@ -46,7 +46,7 @@ _PATH_BYTES_MAX: Final = 4096
 _PIECE: Final = struct.Struct("=QQ")  # struct iovec
 # What a disk writes in one piece, and O_DIRECT asks for.
 _SECTOR_BYTES: Final = 512
-_START_SECONDS_MAX: Final = 20.0
+_START_SECONDS_MAX: Final = 120.0
 _PIDFD_GETFD: Final = 438
 
 
