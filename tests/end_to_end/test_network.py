@@ -101,6 +101,7 @@ def test_a_logger_that_stands_still_for_a_while_goes_on(logger: LoggerProcess) -
 _COLLECTOR = """
 import sys
 import dlog
+from tests.rig.sources import payload_of
 
 with dlog.Source(sys.argv[1], name="collector", run=7) as source:
     for number in range(int(sys.argv[2]), 10**9):
