@@ -136,22 +136,25 @@ class _DirectoryOfTheFirst(AroundDirectory):
 
 
 class _HeaderPageNotSynced(AroundFile):
+    skipped = False
+
     def sync(self) -> None:
-        if self.made:
-            self.made = False
-        else:
+        if self.skipped or not self.made:
             self.inside.sync()
+        self.skipped = True
 
 
 class _TailNotCut(AroundFile):
     """A restart cuts before it writes; only its cuts are left out."""
 
+    written = False
+
     def write(self, offset: Offset, data: memoryview) -> None:
-        self.made = True
+        self.written = True
         self.inside.write(offset, data)
 
     def cut(self, size: Offset) -> None:
-        if self.made:
+        if self.made or self.written:
             self.inside.cut(size)
 
 
