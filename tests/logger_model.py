@@ -254,7 +254,7 @@ class LoggerModel:
                 session=self.session, boot=self.boot, acknowledged=self.kept.acknowledged,
                 limit_bytes=self.limit_bytes, next=self.admitted + 1,
                 selective=ranges(self.kept.settled), refusals_from=self.kept.refusals_seen,
-                refusals=self.kept.refusals[:4], active=sorted(self.active),
+                refusals=list(self.kept.refusals), active=sorted(self.active),
                 held=sorted(self.held), ending=sorted(self.ending), ended=sorted(self.ended),
                 waiting=self.waiting,
             ),

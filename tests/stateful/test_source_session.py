@@ -1,5 +1,6 @@
 """The source's session against a logger model that crashes, on a link that loses messages: every
-event that was taken stands in its streams exactly once and in order, and nothing hangs."""
+event that was taken stands in its streams exactly once and in order, or is told as refused, and
+nothing hangs."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ from tests.logger_model import Event, Key, LoggerModel
 MS = 1_000_000
 SESSION = SessionId(bytes(range(16)))
 TROUBLES = ["lose up", "lose down", "break", "crash", "crash unnoticed"]
-OPERATIONS = ["pause", "resume", "stop", "no credit", "credit"]
+OPERATIONS = ["pause", "resume", "stop", "abort", "no credit", "credit"]
 STREAM_SETS = [("a",), ("b",), ("a", "b"), ("c",)]
 QUEUE_BYTES = 30_000
 BATCH_BYTES = 4096
@@ -187,6 +188,8 @@ class World(RuleBasedStateMachine):
             case "stop" if 2 in logger.active:
                 logger.active.remove(2)
                 logger.ending.add(2)
+            case "abort":
+                logger.refuse_runs.add(2)
             case "credit" | "no credit":
                 logger.waiting = "" if what == "credit" else "disk full"
         logger.acknowledge()
@@ -248,12 +251,18 @@ class World(RuleBasedStateMachine):
         self.feed_all()
         self.session.close()
         self.turn_until("the session is over", lambda: self.session.phase is Phase.OVER)
-        assert {k: v for k, v in self.logger.kept.stored.items() if v} == dict(self.taken)
+        refused = 0
+        for key, events in self.taken.items():
+            stored = self.logger.kept.stored.get(key, [])
+            assert stored == events[: len(stored)]
+            assert len(stored) == len(events) or key[0] in self.logger.refuse_runs
+            refused += len(events) - len(stored)
         assert self.logger.kept.closed
         assert self.session.batches.queued_bytes == 0
         report = self.session.counts.report({})
-        assert sum(stream.acknowledged for stream in report.values()) == self.pieces
+        assert sum(stream.acknowledged for stream in report.values()) == self.pieces - refused
         assert sum(stream.pending for stream in report.values()) == 0
+        assert self.session.counts.reasons() == ({"run-aborted": refused} if refused else {})
 
 
 class Replay(World):
