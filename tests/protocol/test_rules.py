@@ -53,7 +53,9 @@ def two_runs(seed: int = 1, *, streams: Streams | None = None, **init: object) -
 # --- a watermark advances in the order of admission, whoever takes the piece ---------------------
 
 
-def test_a_piece_for_the_orphans_waits_for_those_of_its_stream_before_it() -> None:
+@pytest.mark.parametrize("command", ["STOP RUN", "ABORT RUN"])
+def test_a_piece_for_another_taker_waits_for_those_of_its_stream_before_it(command: str) -> None:
+    """For the orphans' file, or to be refused."""
     world = two_runs()
     source = world.source("router-1")
     send(source, 1)
@@ -61,26 +63,8 @@ def test_a_piece_for_the_orphans_waits_for_those_of_its_stream_before_it() -> No
     stuck = ((RUN, "photons"),)
     send(source, 2)
     work(world, without=stuck)  # handed to the stream's writer, not on disk
-    world.give("STOP RUN", run=RUN)
     source.deaf = True
-    work(world, without=stuck)
-    send(source, 3)
-    work(world, without=stuck, rounds=20)
-    source.deaf = False
-    world.kill()
-    holds(world)
-
-
-def test_a_piece_that_is_refused_waits_for_those_of_its_stream_before_it() -> None:
-    world = two_runs()
-    source = world.source("router-1")
-    send(source, 1)
-    world.settle()
-    stuck = ((RUN, "photons"),)
-    send(source, 2)
-    work(world, without=stuck)
-    source.deaf = True
-    world.give("ABORT RUN", run=RUN)
+    world.give(command, run=RUN)
     work(world, without=stuck)
     send(source, 3)
     work(world, without=stuck, rounds=20)

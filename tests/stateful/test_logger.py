@@ -255,26 +255,20 @@ class LoggerMachine(RuleBasedStateMachine):
         self.the_contract_holds()
 
 
-@pytest.mark.long
-def test_the_logger_keeps_its_contract_whatever_happens_to_it() -> None:
+@pytest.mark.parametrize(
+    ("examples", "steps"),
+    [
+        (40, 25),
+        pytest.param(300, 25, marks=pytest.mark.long),
+        pytest.param(5000, 60, marks=pytest.mark.soak),
+    ],
+)
+def test_the_logger_keeps_its_contract_whatever_happens_to_it(examples: int, steps: int) -> None:
     run_state_machine_as_test(
         LoggerMachine,
         settings=settings(
-            max_examples=100,
-            stateful_step_count=25,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
-
-
-@pytest.mark.soak
-def test_the_logger_keeps_its_contract_for_long() -> None:
-    run_state_machine_as_test(
-        LoggerMachine,
-        settings=settings(
-            max_examples=5000,
-            stateful_step_count=60,
+            max_examples=examples,
+            stateful_step_count=steps,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),

@@ -142,6 +142,26 @@ def raw_peer(address: str, **options: int) -> Iterator[zmq.Socket[bytes]]:
         context.term()
 
 
+@contextmanager
+def flood(address: str) -> Iterator[None]:
+    """A peer that never stops talking."""
+    over = threading.Event()
+
+    def talk() -> None:
+        with raw_peer(address) as peer:
+            while not over.is_set():
+                if peer.poll(10, zmq.POLLOUT):
+                    peer.send(b'{"type":"flood"}', zmq.NOBLOCK)
+
+    thread = threading.Thread(target=talk)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(LONG)
+
+
 def answered(socket: zmq.Socket[bytes]) -> Answer:
     """The next answer that the peer gets; identifications in between are passed over."""
     texts: list[bytes] = []
@@ -581,25 +601,16 @@ def test_a_flood_that_nobody_reads_stays_with_its_sender(tmp_path: Path) -> None
 
 
 def test_a_flood_does_not_keep_others_from_being_answered(tmp_path: Path) -> None:
-    over = threading.Event()
-    with opened(tmp_path, listen=LOOPBACK) as link, serving(link, StandIn()):
-
-        def flood() -> None:
-            with raw_peer(link.listen_address) as peer:
-                while not over.is_set():
-                    if peer.poll(10, zmq.POLLOUT):
-                        peer.send(b'{"type":"flood"}', zmq.NOBLOCK)
-
-        thread = threading.Thread(target=flood)
-        thread.start()
-        try:
-            with CoorClient(tmp_path) as local, CoorClient(link.listen_address) as remote:
-                for _ in range(5):
-                    assert local.ask("STATUS", timeout=LONG).ok
-                    assert remote.ask("STATUS", timeout=LONG).ok
-        finally:
-            over.set()
-            thread.join(LONG)
+    with (
+        opened(tmp_path, listen=LOOPBACK) as link,
+        serving(link, StandIn()),
+        flood(link.listen_address),
+        CoorClient(tmp_path) as local,
+        CoorClient(link.listen_address) as remote,
+    ):
+        for _ in range(5):
+            assert local.ask("STATUS", timeout=LONG).ok
+            assert remote.ask("STATUS", timeout=LONG).ok
 
 
 @pytest.mark.parametrize("way", ["control", "listen"])
@@ -618,21 +629,8 @@ def test_a_flooding_peer_that_leaves_does_not_take_us_with_it(tmp_path: Path, wa
 
 
 def test_receive_returns_in_time_however_much_is_skipped(tmp_path: Path) -> None:
-    with opened(tmp_path) as link, raw_peer(link.control_address) as peer:
-        over = threading.Event()
-
-        def flood() -> None:
-            while not over.is_set():
-                if peer.poll(10, zmq.POLLOUT):
-                    peer.send(b'{"type":"flood"}', zmq.NOBLOCK)
-
-        thread = threading.Thread(target=flood)
-        thread.start()
-        try:
-            assert link.receive(200) == []  # while the flood goes on
-        finally:
-            over.set()
-            thread.join(LONG)
+    with opened(tmp_path) as link, flood(link.control_address):
+        assert link.receive(200) == []  # while the flood goes on
 
 
 def test_the_peers_that_are_remembered_are_bounded(tmp_path: Path) -> None:
