@@ -160,7 +160,7 @@ def test_ctrl_c_ends_everything_and_leaves_nothing(tmp_path: Path) -> None:
     assert process.stderr is not None
     assert b"MB/s" in process.stderr.readline()  # it is in the middle, with a logger and sources
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=LONG)
+    process.communicate(timeout=5 * LONG)
     assert process.returncode == 130
     assert list(folder.iterdir()) == []
     assert descendants_in(folder) == []
@@ -181,7 +181,7 @@ def test_what_a_killed_one_left_is_removed_by_the_next(tmp_path: Path) -> None:
     assert process.stderr is not None
     process.stderr.readline()
     process.terminate()
-    process.communicate(timeout=LONG)
+    process.communicate(timeout=5 * LONG)
     assert process.returncode == 128 + signal.SIGTERM
     assert sorted(folder.iterdir()) == sorted([kept, alive])
 
@@ -190,7 +190,7 @@ def test_what_a_killed_one_left_is_removed_by_the_next(tmp_path: Path) -> None:
 def test_a_directory_that_is_not_there_is_refused_and_not_made(tmp_path: Path) -> None:
     """Mistyped, it would be another disk that is measured."""
     process = start(tmp_path / "dksi", "--seconds", "0.2", "--bytes", "64 MiB")
-    assert b"dksi" in process.communicate(timeout=LONG)[1]
+    assert b"dksi" in process.communicate(timeout=5 * LONG)[1]
     assert process.returncode == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -198,10 +198,10 @@ def test_a_directory_that_is_not_there_is_refused_and_not_made(tmp_path: Path) -
 @pytest.mark.long
 def test_impossible_bounds_are_refused(tmp_path: Path) -> None:
     process = start(tmp_path, "--bytes", "1 MiB")
-    assert b"at least 64 MiB" in process.communicate(timeout=LONG)[1]
+    assert b"at least 64 MiB" in process.communicate(timeout=5 * LONG)[1]
     assert process.returncode == 2
     process = start(tmp_path, "--bytes", "4000 TiB")
-    assert b"are needed" in process.communicate(timeout=LONG)[1]
+    assert b"are needed" in process.communicate(timeout=5 * LONG)[1]
     assert process.returncode == 1
 
 
@@ -212,7 +212,7 @@ def test_a_whole_qualification(tmp_path: Path) -> None:
     process = start(
         folder, "--seconds", "0.2", "--bytes", "64 MiB", "--json", "--plot", str(plot)
     )  # fmt: skip
-    out, err = process.communicate(timeout=LONG)
+    out, err = process.communicate(timeout=5 * LONG)
     assert process.returncode == 0, err.decode()
     found = json.loads(out)
     assert found["verdict"]["sentence"].startswith("This machine")

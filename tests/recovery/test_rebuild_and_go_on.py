@@ -58,7 +58,7 @@ def _under_load(logger: LoggerProcess, acknowledged: int) -> list[Sender]:
 def _finish(logger: LoggerProcess, senders: list[Sender]) -> None:
     for sender in senders:
         sender.goes_on(0)
-    finish(logger, *senders)
+    finish(logger, *senders, counted=False)
 
 
 def _rebuilt(data: Path) -> dict[str, object]:

@@ -71,13 +71,8 @@ class LoggerProcess:
         if "[logger]" not in configuration:
             configuration = f'[logger]\ndata = ["{self.data}"]\n{configuration}'
         self.config_file.write_text(configuration)
-
-    @property
-    def directories(self) -> list[Path]:
-        """All of its data directories."""
-        return [
-            Path(each) for each in tomllib.loads(self.config_file.read_text())["logger"]["data"]
-        ]
+        # All of its data directories.
+        self.directories = [Path(each) for each in tomllib.loads(configuration)["logger"]["data"]]
 
     # --- the process
 
