@@ -135,13 +135,6 @@ def test_a_large_message_behind_one_that_is_not_settled_gets_its_window() -> Non
     assert max(limits.values()) == MESSAGE_MAX + 500
 
 
-def test_what_is_used_is_not_taken_back() -> None:
-    """It is in memory, and in no other's."""
-    used = {session(i): Account(0, BUDGET // 4, 0, used=BUDGET // 4) for i in range(4)}
-    waits = {**used, session(4): Account(0, 0, wanted=MIB)}
-    assert granted(waits) == waits
-
-
 @given(accounts(), st.integers(0, 11))
 def test_a_limit_below_what_is_settled_counts_as_nothing_outstanding(
     before: dict[SessionId, Account], which: int
