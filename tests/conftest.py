@@ -15,6 +15,7 @@ from typing import NoReturn
 import pytest
 from hypothesis import HealthCheck, settings
 
+from dlog.faults import system_calls
 from tests.rig.commands import CHECKOUT
 from tests.rig.processes import LoggerProcess, NewLogger
 
@@ -77,6 +78,15 @@ def strace() -> str:
     if tried.returncode:
         pytest.skip(f"strace may not trace here: {tried.stderr.decode().strip()}")
     return found
+
+
+@pytest.fixture(scope="session")
+def held_calls() -> None:
+    """Skipped where the system lets no program stand between another one and its disk."""
+    try:
+        system_calls.check()
+    except system_calls.Refused as refused:
+        pytest.skip(f"no storage call can be held here: {refused}")
 
 
 # --- real loggers: none outlives its test, and their logs stand in the report of one that failed -

@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import pytest
 
-from dlog.faults import system_calls
 from dlog.faults.call_table import SYNCS, WRITES
 from dlog.faults.system_calls import PASS, Call, Deed, Fate
 from tests.rig.exactly_once import finish
@@ -32,14 +31,6 @@ part_bytes = "32 MiB"
 )
 RUN = 7
 SOURCES = 3
-
-
-@pytest.fixture
-def _allowed() -> None:
-    try:
-        system_calls.check()
-    except system_calls.Refused as refused:
-        pytest.skip(f"no storage call can be held here: {refused}")
 
 
 class Switch:
@@ -93,7 +84,7 @@ def of_the_journal(calls: frozenset[str]) -> Callable[[Call], bool]:
     return lambda call: call.name in calls and call.path == "journal/data.mdb"
 
 
-@pytest.mark.usefixtures("_allowed")
+@pytest.mark.usefixtures("held_calls")
 @pytest.mark.parametrize(
     ("code", "calls"),
     [
@@ -117,7 +108,7 @@ def test_a_disk_that_fails_for_a_while_at_full_speed_costs_nothing(
     finish(logger, *floods)
 
 
-@pytest.mark.usefixtures("_allowed")
+@pytest.mark.usefixtures("held_calls")
 @pytest.mark.parametrize(
     ("code", "calls"),
     [(errno.EIO, SYNCS), pytest.param(errno.EIO, WRITES, marks=pytest.mark.soak)],
@@ -135,7 +126,7 @@ def test_a_journal_that_fails_at_full_speed_costs_a_restart_and_nothing_else(
     finish(logger, *floods)
 
 
-@pytest.mark.usefixtures("_allowed")
+@pytest.mark.usefixtures("held_calls")
 def test_slow_syncs_at_full_speed_hold_up_the_sources_and_no_command(
     new_logger: NewLogger,
 ) -> None:

@@ -15,10 +15,10 @@ import pytest
 from dlog.limits import PAGE_BYTES
 from dlog.recovery.journal import rebuild
 from tests.event_files import build_run, make_events, make_pieces, overwrite
-from tests.rig.commands import dlog_command, environment, run_dlog
+from tests.rig.commands import CHECKOUT, dlog_command, environment, run_dlog
 from tests.waiting import LONG, until
 
-PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "RECOVERY.md"
+PAGE: Final = CHECKOUT / "docs" / "RECOVERY.md"
 TAGGED: Final = re.compile(r"<!-- test: ([a-z ]+), exits (\d) -->\n```sh\n(.*?)```", re.DOTALL)
 
 

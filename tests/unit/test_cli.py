@@ -52,6 +52,7 @@ from dlog.model.status import (
 )
 from dlog.ports import Severity
 from dlog.services.alarms import AlarmBoard
+from tests.rig.commands import dlog_command, environment
 from tests.waiting import LONG
 
 PRESENT = [name for name, entry in COMMANDS.items() if command_line._is_there(entry.module)]
@@ -69,7 +70,7 @@ def run(*arguments: str) -> Result:
 def dlog(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     """The real command, as a process."""
     with subprocess.Popen(
-        [sys.executable, "-m", "dlog.cli.main", *arguments],
+        dlog_command(*arguments), env=environment(),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         try:

@@ -31,6 +31,7 @@ from dlog.model.messages import (
     encode_json,
 )
 from dlog.model.status import ConnectionStatus, Whereabouts
+from tests.rig.commands import CHECKOUT
 from tests.waiting import LONG, until
 
 LOOPBACK = "tcp://127.0.0.1:*"
@@ -688,7 +689,7 @@ def test_nothing_is_left_open(tmp_path: Path) -> None:
 def test_the_example_of_the_specification_works(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = (Path(__file__).resolve().parents[2] / "docs" / "PROTOCOL.md").read_text()
+    text = (CHECKOUT / "docs" / "PROTOCOL.md").read_text()
     section = text.partition("\n## COOR link\n")[2]
     example = section.partition("```python\n")[2].partition("```")[0]
     address = f"ipc://{tmp_path}/coor.sock"

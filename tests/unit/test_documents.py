@@ -16,8 +16,8 @@ import pytest
 from dlog.core import fate
 from dlog.model.config import InitConfig, LoggerConfig, StreamConfig, parse_bytes
 from dlog.services.alarms import ALARMS_MAX, OVERFLOW
+from tests.rig.commands import CHECKOUT
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 OPERATING = CHECKOUT / "docs" / "OPERATING.md"
 DOCUMENTS = sorted([*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/**/*.md")])
 

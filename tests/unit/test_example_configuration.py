@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,8 +15,8 @@ from dlog.model.config import (
     parse_bytes,
     parse_configuration,
 )
+from tests.rig.commands import CHECKOUT
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 EXAMPLE = CHECKOUT / "fixtures" / "example" / "dlog.toml"
 TABLES = [("logger", LoggerConfig), ("init", InitConfig), ("streams", StreamConfig)]
 

@@ -6,7 +6,6 @@ import resource
 import struct
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,8 +24,7 @@ from dlog.core.filters import (
 )
 from dlog.errors import FormatError
 from dlog.limits import COMPRESSION_GAIN_MIN
-
-CHECKOUT = Path(__file__).resolve().parents[2]
+from tests.rig.commands import CHECKOUT
 
 FILTERS = st.sampled_from(Filter)
 ELEMENTS = st.sampled_from(ELEMENT_BYTES)

@@ -16,8 +16,9 @@ from dlog.errors import FormatError, StorageError
 from dlog.inputs import Catalogue, InputBroken, InputUsageError, installed, parsed_options
 from dlog.inputs.catalogue import GROUP
 from dlog.inputs.event import InputEvent
+from tests.rig.commands import CHECKOUT
 
-PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
+PYPROJECT = CHECKOUT / "pyproject.toml"
 
 
 def declared() -> list[EntryPoint]:

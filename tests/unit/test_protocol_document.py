@@ -15,9 +15,10 @@ from dlog.core.frame import MessageKind, check_frame, encode_control
 from dlog.model import messages
 from dlog.model.events import EVENT_DTYPE
 from dlog.model.ids import Sequence, SessionId, StreamName
+from tests.rig.commands import CHECKOUT
 from tests.scripted_logger import ScriptedLogger
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+DOCS = CHECKOUT / "docs"
 PROTOCOL = (DOCS / "PROTOCOL.md").read_text()
 EVENT_LINK = PROTOCOL[PROTOCOL.index("## Event link") : PROTOCOL.index("## COOR link")]
 SESSION = SessionId(bytes(range(16)))

@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +44,8 @@ from tests.event_files import (
     make_pieces,
     overwrite,
 )
+from tests.rig.commands import CHECKOUT, dlog_command
 from tests.waiting import LONG
-
-CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def dlog(*arguments: object, exit_code: int = 0) -> Result:
@@ -181,8 +179,7 @@ def test_what_excludes_each_other_is_a_usage_error(tmp_path: Path) -> None:
 
 
 def process(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "dlog.cli.main", *(str(a) for a in arguments)]
-    return subprocess.Popen(command, cwd=CHECKOUT, **options)
+    return subprocess.Popen(dlog_command(*arguments), cwd=CHECKOUT, **options)
 
 
 def test_a_reader_that_has_enough_ends_cat_without_noise(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.event_files import Piece, build_run, make_events
+from tests.rig.commands import CHECKOUT
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "READING.md"
+PAGE = CHECKOUT / "docs" / "READING.md"
 EXAMPLES = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 
 

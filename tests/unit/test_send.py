@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import dlog.replay.replay
 from dlog.cli.main import app
 from dlog.errors import SourceRefused
 from dlog.replay.saved_state import SendState, StateFile, identity
+from tests.rig.commands import dlog_command, environment
 from tests.scripted_logger import ScriptedLogger
 
 LINES = [b"line %d\n" % i for i in range(300)]
@@ -141,11 +141,10 @@ def test_a_process_that_is_killed_is_gone_on_with(logger: ScriptedLogger, tmp_pa
     recording = tmp_path / "big.txt"
     lines = [b"%d " % i + b"x" * 5000 + b"\n" for i in range(4000)]
     recording.write_bytes(b"".join(lines))
-    command = [
-        sys.executable, "-m", "dlog.cli.main", "send", str(recording), "--run", "7", "--to",
-        logger.address, "--json", "--rate", "2000",
-    ]  # fmt: skip
-    env = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state"), "PYTHONPATH": os.getcwd()}
+    command = dlog_command(
+        "send", recording, "--run", "7", "--to", logger.address, "--json", "--rate", "2000"
+    )
+    env = {**environment(), "XDG_STATE_HOME": str(tmp_path / "state")}
     killed = 0
     while True:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)

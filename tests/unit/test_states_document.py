@@ -14,8 +14,9 @@ import dlog
 from dlog.core import fate
 from dlog.core.states import CONNECTION, FILE, LOGGER, RUN, Machine
 from dlog.errors import DlogError, Error, Failure
+from tests.rig.commands import CHECKOUT
 
-SCRIPT = Path(__file__).resolve().parents[2] / "docs" / "make_states.py"
+SCRIPT = CHECKOUT / "docs" / "make_states.py"
 
 
 @pytest.fixture(scope="module")
