@@ -95,7 +95,7 @@ def directory(request: pytest.FixtureRequest, tmp_path: Path) -> Directory:
 # --- filesystems that are small enough to fill ------------------------------------------------
 
 
-@pytest.fixture(params=["tmpfs", "ext4"])
+@pytest.fixture(params=["tmpfs", pytest.param("ext4", marks=pytest.mark.long)])
 def small_filesystem(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """Of about 24 MiB."""
     with small_disk(tmp_path / "small", 26 * MIB, request.param) as place:
