@@ -289,10 +289,6 @@ class Source:
         with self._lock:
             stream_set = self._stream_set(streams)
             self._check_size(int(size_array.max()))
-            if number_array is None:
-                first = self._next_number.get(number_of_run, 0)
-                number_array = np.arange(first, first + count, dtype=np.uint64)
-            self._next_number[number_of_run] = int(number_array[-1]) + 1
         events = ManyEvents(number_array, times, size_array, data)
         if timeout is None:
             for part in events.parts(self._session.packer.packing.message_bytes_max):
@@ -306,7 +302,11 @@ class Source:
         self._give_way()
         with self._lock:
             self._wait_for_room(run, events.queue_bytes, timeout)
-            news = self._session.add_many(run, streams, events, time.monotonic_ns())
+            # Only now: what was not taken has no number.
+            numbered = events.numbered(self._next_number.get(run, 0))
+            news = self._session.add_many(run, streams, numbered, time.monotonic_ns())
+            assert numbered.numbers is not None
+            self._next_number[run] = int(numbered.numbers[-1]) + 1
         if news:
             self._link.wake()
 

@@ -256,6 +256,7 @@ class Packer:
         events: ManyEvents,
         chosen: slice,
     ) -> EventTable:
+        assert events.numbers is not None
         times_ns = events.times_ns
         table = np.empty(chosen.stop - chosen.start, EVENT_DTYPE)
         table["number"] = events.numbers[chosen]
