@@ -23,8 +23,8 @@ _FILE_BYTES_MAX: Final = 64 * KIB
 def event_address(place: str | os.PathLike[str]) -> Callable[[], str | None]:
     """How to find the address, now and again later: a logger may come back elsewhere.
 
-    place: `tcp://HOST:PORT`, `ipc://PATH`, or a data directory. Raises `ValueError` for anything else. What is
-    returned gives None while no logger has written its address down.
+    place: `tcp://HOST:PORT`, `ipc://PATH`, or a data directory. Raises `ValueError` for anything
+    else. What is returned gives None while no logger has written its address down.
     """
     text = os.fsdecode(place)
     if "://" in text:
