@@ -36,6 +36,7 @@ from dlog.core.source_session import Phase, SourceSession
 from dlog.errors import EventsRefused, NotAcknowledged, SourceError, WindowFull
 from dlog.limits import (
     BATCH_BYTES_DEFAULT,
+    EVENT_BYTES_MAX,
     MIB,
     SOURCE_NAME_BYTES_MAX,
     SOURCE_QUEUE_BYTES_DEFAULT,
@@ -319,10 +320,13 @@ class Source:
             self._link.wake()
 
     def _check_size(self, size_bytes: int) -> None:
-        if size_bytes > self._session.event_bytes_max:
-            raise ValueError(
-                f"an event of {size_bytes} B; {self._session.event_bytes_max} B is the limit"
-            )
+        """What a logger with less memory does not take is refused here, once it has told its limit.
+        In a replay it has its place in the session whatever the limit, and is refused there."""
+        limit = EVENT_BYTES_MAX if self._session.replay else self._session.event_bytes_max
+        if size_bytes > limit:
+            who = self._session.logger_name
+            whose = "is the limit" if limit == EVENT_BYTES_MAX else f"is the limit of logger {who}"
+            raise ValueError(f"an event of {size_bytes} B; {limit} B {whose}")
 
     def _give_way(self) -> None:
         """Let the link's thread have the lock first, if it waits for it."""
@@ -466,10 +470,11 @@ class Source:
         with self._lock:
             return self._report()
 
-    def progress(self) -> Progress:
-        """Of a replay: what must be durable before `progress_saved`."""
+    def report_and_progress(self) -> tuple[Report, Progress]:
+        """Of a replay, at one moment: what must be durable before `progress_saved`, and what was
+        refused up to there."""
         with self._lock:
-            return self._session.progress
+            return self._report(), self._session.progress
 
     def progress_saved(self, progress: Progress) -> None:
         with self._lock:

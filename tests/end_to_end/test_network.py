@@ -84,6 +84,46 @@ def test_a_network_that_holds_everything_up_is_noticed_and_survived(logger: Logg
         finish(logger, sender)
 
 
+def test_a_run_that_is_stopped_while_the_network_is_away_leaves_no_source_waiting(
+    new_logger: NewLogger, tmp_path: Path
+) -> None:
+    """What was under way is lost, the run ends without it, and no other run is active then."""
+    logger = new_logger(CONFIGURATION.replace("drain_seconds = 5", "drain_seconds = 0.5")).start()
+    logger.start_run(7)
+    recording = tmp_path / "recording.txt"
+    recording.write_bytes(b"line\n" * 100_000)
+    with Relay(logger.event_address) as relay:
+        source = dlog.Source(relay.address, name="source", run=7)
+        source.send_many("a", b"before", sizes=[1] * 6)
+        source.flush(60)
+        replay = subprocess.Popen(
+            [
+                sys.executable, "-m", "dlog.cli.main", "send", str(recording), "--run", "7", "--to",
+                relay.address, "--stream", "b", "--rate", "4000", "--name", "replay",
+                "--state", str(tmp_path / "state"),
+            ],
+            env=environment(), stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            until(lambda: logger.stream_status(7, "b").counts.stored > 0, "the replay has begun")
+            relay.hold()
+            source.send_many("a", b"lost", sizes=[1] * 4)
+            until(lambda: source.report().waiting != "", "the source misses the logger")
+            logger.stop_run(7)
+            relay.cut()
+            relay.let_go()
+            with pytest.raises(EventsRefused, match="no-run-active") as refused:
+                source.close(60)
+            assert refused.value.reasons == {"no-run-active": 4}
+            assert source.report().acknowledged == 6
+            _, said = replay.communicate(timeout=60)
+            assert replay.returncode == 1, said
+            assert "no-run-active" in said
+        finally:
+            replay.kill()
+            replay.wait()
+
+
 # --- processes that stand still, or die --------------------------------------------------------
 
 
