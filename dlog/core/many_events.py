@@ -80,6 +80,14 @@ def flat(payload: Buffer) -> bytes | bytearray | memoryview:
     """
     if isinstance(payload, bytes | bytearray):
         return payload
+    try:
+        view = memoryview(payload)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        if not isinstance(payload, np.ndarray):
+            raise _no_payload(payload) from None
+        return _array_bytes(payload).data  # of a dtype that exports no buffer, such as a date
+    if view.format in _NUMBERS and view.c_contiguous and view.nbytes:
+        return view.cast("B")
     if isinstance(payload, np.ndarray):
         return _array_bytes(payload).data
     view = _buffer(payload)
@@ -89,6 +97,8 @@ def flat(payload: Buffer) -> bytes | bytearray | memoryview:
     return np.frombuffer(view if view.c_contiguous else view.tobytes(), np.uint8).data
 
 
+# Formats of native numbers, of which nothing else has to be known.
+_NUMBERS: Final = frozenset("bBhHiIlLqQefd?c")
 # Type codes of buffers that hold addresses, as struct, ctypes and numpy write them; "Zd" and the
 # like are complex numbers. Between colons stand names of fields.
 _FIELD_NAME: Final = re.compile(r":[^:]*:")
