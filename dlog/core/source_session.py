@@ -509,8 +509,8 @@ class SourceSession:
         return True
 
     def _may_go(self, run: RunNumber) -> bool:
-        """While no run is listed there may be window left, but what is sent is refused: it waits for
-        its run to begin, if that is not over."""
+        """While no run is listed there may be window left, but what is sent is refused: a batch
+        waits for its run to begin, unless that is over."""
         return self.runs.any_listed or self.runs.is_over(run)
 
     # --- messages in ------------------------------------------------------------------------------

@@ -711,8 +711,8 @@ class EventServer:
         self._look_at_draining()
 
     def _grant(self) -> None:
-        """Raise the limits of the live sessions, where a run is active and there is space; while none
-        is, only for what is to be settled."""
+        """Raise the limits of the live sessions, where a run is active and there is space. While no
+        run is, raise them only for what is to be settled."""
         if self._routes.any_active and self._routes.waiting:
             return
         alive = {s.id: s.state for s in self._sessions if s.alive}
