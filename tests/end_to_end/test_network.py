@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import threading
 import time
 from contextlib import suppress
@@ -15,7 +16,7 @@ import pytest
 
 import dlog
 from dlog.errors import EventsRefused
-from tests.rig.commands import start_python
+from tests.rig.commands import dlog_command, environment, start_python
 from tests.rig.exactly_once import assert_acknowledged_once, finish
 from tests.rig.network import Relay
 from tests.rig.processes import QUICK_INIT, LoggerProcess, NewLogger
@@ -95,13 +96,12 @@ def test_a_run_that_is_stopped_while_the_network_is_away_leaves_no_source_waitin
     with Relay(logger.event_address) as relay:
         source = dlog.Source(relay.address, name="source", run=7)
         source.send_many("a", b"before", sizes=[1] * 6)
-        source.flush(60)
+        source.flush(LONG)
         replay = subprocess.Popen(
-            [
-                sys.executable, "-m", "dlog.cli.main", "send", str(recording), "--run", "7", "--to",
-                relay.address, "--stream", "b", "--rate", "4000", "--name", "replay",
-                "--state", str(tmp_path / "state"),
-            ],
+            dlog_command(
+                "send", recording, "--run", 7, "--to", relay.address, "--stream", "b", "--rate",
+                4000, "--name", "replay", "--state", tmp_path / "state",
+            ),
             env=environment(), stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         try:
@@ -113,10 +113,10 @@ def test_a_run_that_is_stopped_while_the_network_is_away_leaves_no_source_waitin
             relay.cut()
             relay.let_go()
             with pytest.raises(EventsRefused, match="no-run-active") as refused:
-                source.close(60)
+                source.close(LONG)
             assert refused.value.reasons == {"no-run-active": 4}
             assert source.report().acknowledged == 6
-            _, said = replay.communicate(timeout=60)
+            _, said = replay.communicate(timeout=LONG)
             assert replay.returncode == 1, said
             assert "no-run-active" in said
         finally:

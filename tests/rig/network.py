@@ -52,7 +52,7 @@ class Relay:
         """Returns when nothing gets through any more."""
         self._stands.clear()
         self._held.set()
-        assert self._stands.wait(5)
+        assert self._stands.wait(LONG)
 
     def let_go(self) -> None:
         self._held.clear()

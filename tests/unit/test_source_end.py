@@ -17,8 +17,9 @@ import pytest
 import dlog
 from dlog.errors import EventsRefused, FormatError, NotAcknowledged, SourceError
 from dlog.source import Source
-from tests.scripted_logger import LONG, ScriptedLogger
-from tests.unit.test_source import fill, sourced, until
+from tests.scripted_logger import ScriptedLogger
+from tests.unit.test_source import fill, sourced
+from tests.waiting import LONG, until
 
 KIB = 1024
 
@@ -246,6 +247,18 @@ def test_an_interrupt_ends_close(logger: ScriptedLogger) -> None:
     until(lambda: logger.model.kept.closed)
 
 
+class Interrupted(str):
+    """A name of a stream at which a signal comes once, in the middle of `send`."""
+
+    comes = True
+
+    def __hash__(self) -> int:
+        if self.comes:
+            self.comes = False
+            signal.raise_signal(signal.SIGUSR1)
+        return super().__hash__()
+
+
 def test_a_signal_handler_that_closes_the_source_does_not_hang(
     logger: ScriptedLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,12 +268,10 @@ def test_a_signal_handler_that_closes_the_source_does_not_hang(
     with sourced(logger) as source:
         before = signal.signal(signal.SIGUSR1, lambda *_: said.append(said_by(source.close)))
         try:
-            with source._lock:
-                signal.raise_signal(signal.SIGUSR1)
+            source.send([Interrupted("a")], b"goes on")
         finally:
             signal.signal(signal.SIGUSR1, before)
         assert said[0].startswith("SourceError: source s cannot be closed inside one of its own")
-        source.send("a", b"goes on")
         assert source.close(LONG).acknowledged == 1
 
 
