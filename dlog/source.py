@@ -379,7 +379,11 @@ class Source:
 
         with self._lock:
             self._check_alive()
-            return self._wait(known, timeout)
+            self._session.awaited.append(number)
+            try:
+                return self._wait(known, timeout)
+            finally:
+                self._session.awaited.remove(number)
 
     def _await_settled(self, place: int, timeout: float | None) -> None:
         if not self._wait(lambda: self._session.settled_before(place), timeout):

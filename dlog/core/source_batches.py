@@ -149,10 +149,11 @@ class SourceBatches:
             batch.settled or batch.place >= place for batch in self._numbered.values()
         )
 
-    def runs_waiting(self, most: int) -> list[RunNumber]:
-        """Runs with events that are not settled, in their order; so many at most."""
+    @property
+    def runs_waiting(self) -> set[RunNumber]:
+        """Runs with events that are not settled."""
         numbered = {batch.run for batch in self._numbered.values() if not batch.settled}
-        return sorted(numbered | self._queues.keys())[:most]
+        return numbered | self._queues.keys()
 
     def settle_bytes(self, is_over: Callable[[int], bool]) -> int:
         """From the cursor on, the bytes of the batches whose runs are over."""

@@ -159,6 +159,7 @@ class SourceSession:
         # --- what is to be said
         self._closing = False
         self._all_given = False  # nothing was taken since the last flush
+        self.awaited: list[RunNumber] = []  # by callers that wait without any event
         self._to_answer: set[RunNumber] = set()
         self._answered_ns: dict[RunNumber, int] = {}
         self._refusals_saved = progress.refusals_seen
@@ -418,13 +419,15 @@ class SourceSession:
         return _control(MessageKind.HEARTBEAT, heartbeat)
 
     def _unlisted(self) -> list[int]:
-        """Runs that events wait for and that the logger has not spoken of: they may begin, or were
+        """Runs that are waited for and that the logger has not spoken of: they may begin, or were
         over before we came. While another run is active, events go out without waiting; but those
         of a replay."""
-        if not self.told or (self.runs.any_listed and not self.replay):
+        if not self.told:
             return []
-        runs = self.batches.runs_waiting(_UNLISTED_MAX)
-        return [int(run) for run in runs if not self.runs.state(run)]
+        runs = set(self.awaited)
+        if self.replay or not self.runs.any_listed:
+            runs |= self.batches.runs_waiting
+        return sorted(int(run) for run in runs if not self.runs.state(run))[:_UNLISTED_MAX]
 
     def _bye(self, now_ns: int) -> bytes | None:
         if now_ns < self._bye_at_ns:

@@ -55,6 +55,15 @@ class Background:
         return self.said
 
 
+def test_waiting_for_a_run_that_was_over_before_the_source_came_ends(
+    logger: ScriptedLogger,
+) -> None:
+    logger.model.active, logger.model.ended_before = {8}, {7}
+    with sourced(logger) as source:
+        waiting = Background(source.wait_for_run)
+        assert waiting.ends().startswith("RunEnded: run 7 is over")
+
+
 # --- a fork -----------------------------------------------------------------------------------
 
 
