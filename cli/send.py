@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from dlog.cli.output import json_out, progress, words
-from dlog.cli.target import DEFAULT_DATA, DataOption, ToOption
+from dlog.cli.target import DEFAULT_DATA, DataOption, ToOption, checked_address
 from dlog.quantities import by_reason, count, duration, rate, size
 
 if TYPE_CHECKING:
@@ -178,9 +178,7 @@ def _target(data: Path | None, to: str) -> str:
     if data and to:
         raise typer.BadParameter("give one of --data and --to")
     if to:
-        if not to.startswith(("tcp://", "ipc://")):
-            raise typer.BadParameter(f"--to {to}: an address is tcp://HOST:PORT")
-        return to
+        return checked_address(to, "--to", bound=False)
     if not data and not (DEFAULT_DATA / "logger.json").is_file():
         raise typer.BadParameter("which logger? -d DATA or --to ADDRESS")
     directory = data or DEFAULT_DATA

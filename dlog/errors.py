@@ -6,13 +6,26 @@ on. Which class is which stands in one table, in docs/STATES.md, drawn from this
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 
 class DlogError(Exception):
     """Base of both branches; `exit_code` is what a command exits with when it ends on this."""
 
     exit_code: ClassVar[int] = 1
+
+    def __reduce__(self) -> tuple[Callable[..., DlogError], tuple[Any, ...]]:
+        # As it is, and not made anew from its text: a pool of processes waits for ever for an
+        # error that cannot be unpickled.
+        return _as_it_was, (type(self), self.args, vars(self))
+
+
+def _as_it_was(kind: type[DlogError], args: tuple[Any, ...], fields: dict[str, Any]) -> DlogError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    vars(error).update(fields)
+    return error
 
 
 class Error(DlogError):

@@ -15,9 +15,11 @@ import secrets
 import socket as sockets
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from types import TracebackType
 from typing import Final, TypeAlias
 
@@ -34,6 +36,7 @@ from dlog.core.source_session import Phase, SourceSession
 from dlog.errors import EventsRefused, NotAcknowledged, SourceError, WindowFull
 from dlog.limits import (
     BATCH_BYTES_DEFAULT,
+    EVENT_BYTES_MAX,
     MIB,
     SOURCE_NAME_BYTES_MAX,
     SOURCE_QUEUE_BYTES_DEFAULT,
@@ -54,6 +57,8 @@ _U64_MAX: Final = 2**64 - 1
 # How long `with` waits for acknowledgements when its body ended with an error.
 _ERROR_EXIT_SECONDS: Final = 5.0
 _GOODBYE_SECONDS: Final = 5.0
+# The lock is held for moments alone. Where it is not free for so long, its holder is our caller.
+_LOCK_SECONDS: Final = 5.0
 
 Streams: TypeAlias = str | Sequence[str]
 
@@ -104,7 +109,8 @@ class Source:
 
     address: `tcp://HOST:PORT`, or the data directory of a logger on this machine. name: who sends;
     one live session per name. run: the default of `send`. Events may be sent before the logger or
-    the run is there: they wait. Several threads may use one Source.
+    the run is there: they wait. Several threads may use one Source, but not a process that was
+    forked after it was made: there every call raises `SourceError`.
     """
 
     def __init__(
@@ -200,13 +206,16 @@ class Source:
         self._next_number: dict[RunNumber, int] = {}
         self._reported: dict[str, int] = {}
         self._link_detail = ""
-        self._death: BaseException | None = None
+        self._death: SourceError | None = None
+        self._copied = False  # into a child process, where it can do nothing
         self._sending_is_over = False
         self._closed = False
         self._last_words = False
         self._link = SourceLink(
             _Driver(self), name.encode() + b"/" + session, event_address(address)
         )
+        _watch_forks()
+        _SOURCES.add(self)
         self._link.start()
         atexit.register(self._forgotten)
 
@@ -289,10 +298,6 @@ class Source:
         with self._lock:
             stream_set = self._stream_set(streams)
             self._check_size(int(size_array.max()))
-            if number_array is None:
-                first = self._next_number.get(number_of_run, 0)
-                number_array = np.arange(first, first + count, dtype=np.uint64)
-            self._next_number[number_of_run] = int(number_array[-1]) + 1
         events = ManyEvents(number_array, times, size_array, data)
         if timeout is None:
             for part in events.parts(self._session.packer.packing.message_bytes_max):
@@ -306,15 +311,22 @@ class Source:
         self._give_way()
         with self._lock:
             self._wait_for_room(run, events.queue_bytes, timeout)
-            news = self._session.add_many(run, streams, events, time.monotonic_ns())
+            # Only now: what was not taken has no number.
+            numbered = events.numbered(self._next_number.get(run, 0))
+            news = self._session.add_many(run, streams, numbered, time.monotonic_ns())
+            assert numbered.numbers is not None
+            self._next_number[run] = int(numbered.numbers[-1]) + 1
         if news:
             self._link.wake()
 
     def _check_size(self, size_bytes: int) -> None:
-        if size_bytes > self._session.event_bytes_max:
-            raise ValueError(
-                f"an event of {size_bytes} B; {self._session.event_bytes_max} B is the limit"
-            )
+        """What a logger with less memory does not take is refused here, once it has told its limit.
+        In a replay it has its place in the session whatever the limit, and is refused there."""
+        limit = EVENT_BYTES_MAX if self._session.replay else self._session.event_bytes_max
+        if size_bytes > limit:
+            who = self._session.logger_name
+            whose = "is the limit" if limit == EVENT_BYTES_MAX else f"is the limit of logger {who}"
+            raise ValueError(f"an event of {size_bytes} B; {limit} B {whose}")
 
     def _give_way(self) -> None:
         """Let the link's thread have the lock first, if it waits for it."""
@@ -325,10 +337,7 @@ class Source:
     def _wait_for_room(self, run: RunNumber, size_bytes: int, timeout: float | None) -> None:
         """With the lock: until the queue takes so many bytes; raises where sending is over."""
         self._check_alive()
-        if self._sending_is_over:
-            raise SourceError(f"source {self._session.name} is being closed")
-        self._session.check_run(run)
-        if self._session.has_room(run, size_bytes):
+        if self._may_add(run, size_bytes):
             return
         self._link.wake()
         if not self._wait(lambda: self._may_add(run, size_bytes), timeout):
@@ -337,6 +346,8 @@ class Source:
             )
 
     def _may_add(self, run: RunNumber, size_bytes: int) -> bool:
+        if self._sending_is_over:
+            raise SourceError(f"source {self._session.name} is being closed")
         self._session.check_run(run)
         return self._session.has_room(run, size_bytes)
 
@@ -368,16 +379,23 @@ class Source:
 
         with self._lock:
             self._check_alive()
-            return self._wait(known, timeout)
+            self._session.awaited.append(number)
+            try:
+                return self._wait(known, timeout)
+            finally:
+                self._session.awaited.remove(number)
 
     def _await_settled(self, place: int, timeout: float | None) -> None:
         if not self._wait(lambda: self._session.settled_before(place), timeout):
-            pending = self._report().pending
-            raise NotAcknowledged(
-                f"{pending} pieces of events are not acknowledged after {timeout} s: "
-                f"{self._waiting() or 'the logger is at it'}",
-                pending,
-            )
+            raise self._not_acknowledged(timeout)
+
+    def _not_acknowledged(self, timeout: float | None) -> NotAcknowledged:
+        pending = self._report().pending
+        return NotAcknowledged(
+            f"{pending} pieces of events are not acknowledged after {timeout} s: "
+            f"{self._waiting() or 'the logger is at it'}",
+            pending,
+        )
 
     def _raise_refusals(self) -> None:
         reasons = self._session.counts.reasons()
@@ -396,6 +414,7 @@ class Source:
         begin = time.monotonic()
         told = begin
         while not holds():
+            self._check_alive()
             now = time.monotonic()
             left = None if timeout is None else begin + timeout - now
             if left is not None and left <= 0:
@@ -404,7 +423,6 @@ class Source:
                 told = now
                 self._tell(self._waiting() or "for the logger")
             self._changed.wait(1.0 if left is None else min(1.0, left))
-            self._check_alive()
         return True
 
     def _tell(self, why: str) -> None:
@@ -451,13 +469,16 @@ class Source:
 
     def report(self) -> Report:
         """How the source stands; at any time, also after `close`."""
+        if self._copied:
+            self._check_alive()
         with self._lock:
             return self._report()
 
-    def progress(self) -> Progress:
-        """Of a replay: what must be durable before `progress_saved`."""
+    def report_and_progress(self) -> tuple[Report, Progress]:
+        """Of a replay, at one moment: what must be durable before `progress_saved`, and what was
+        refused up to there."""
         with self._lock:
-            return self._session.progress
+            return self._report(), self._session.progress
 
     def progress_saved(self, progress: Progress) -> None:
         with self._lock:
@@ -509,11 +530,16 @@ class Source:
 
         When `timeout` seconds are over, the session is given up and `NotAcknowledged` is raised:
         the pending events of an ordinary Source are lost, and whether they are stored is not known.
-        Raises `EventsRefused` as `flush` does. A second call only reports.
+        Raises `EventsRefused` as `flush` does. A second call only reports; while another thread is
+        at the first one, it waits for its end.
         """
+        self._check_lock()
         with self._lock:
+            if self._sending_is_over and not self._wait(lambda: self._closed, timeout):
+                raise self._not_acknowledged(timeout)
             if self._closed:
                 return self._report()
+            self._sending_is_over = True
         try:
             self._leave(timeout)
         finally:
@@ -526,16 +552,19 @@ class Source:
     def _leave(self, timeout: float | None) -> None:
         with self._lock:
             self._check_alive()
-            self._sending_is_over = True
             place = self._session.close()
+            self._changed.notify_all()  # whoever waits for room is not to take it any more
             self._link.wake()
             self._await_settled(place, timeout)
             # The events are safe: what is missing is only that the logger knows that we left.
-            if not self._wait(lambda: self._session.phase is Phase.OVER, _GOODBYE_SECONDS):
+            if not self._wait(
+                lambda: self._session.phase in (Phase.OVER, Phase.REFUSED), _GOODBYE_SECONDS
+            ):
                 _LOG.warning("source %s: the logger did not confirm the end", self.name)
 
     def abandon(self) -> None:
         """Close at once, without goodbye: of a replay, another process goes on with the session."""
+        self._check_lock()
         self._end()
 
     def _end(self, *, last_words: bool = False) -> None:
@@ -545,6 +574,37 @@ class Source:
             self._changed.notify_all()
         self._link.close()
         atexit.unregister(self._forgotten)
+
+    def _check_lock(self) -> None:
+        """Raises `SourceError` in a signal handler that interrupted a call with the lock: to wait
+        for it would be to wait for ever."""
+        if not self._lock.acquire(timeout=_LOCK_SECONDS):
+            raise SourceError(
+                f"source {self._session.name} cannot be closed inside one of its own calls, as by "
+                "a signal handler: let the handler raise, or set a flag"
+            )
+        self._lock.release()
+
+    # --- in a child process -----------------------------------------------------------------------
+
+    def _became_copy(self) -> None:
+        """After a fork, in the child: the link's thread is not here, and the locks may be held by
+        threads that are not. The parent goes on, and has all events that it took."""
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._gate = threading.Lock()
+        self._link_waits = False
+        self._link.become_copy()
+        atexit.unregister(self._forgotten)
+        if not self._closed:
+            self._copied = True
+            self._death = SourceError(
+                f"source {self.name} belongs to process {self._session.process}, of which this "
+                "one is a fork: make a Source of its own in each process, after the fork"
+            )
+
+    def __reduce__(self) -> str:
+        raise TypeError("a Source cannot be pickled: make one in each process")
 
     def __enter__(self) -> Source:
         return self
@@ -577,7 +637,7 @@ class Source:
 
     def _check_alive(self) -> None:
         if self._death is not None:
-            raise SourceError(f"the source's link died: {self._death!r}") from self._death
+            raise SourceError(str(self._death)) from self._death.__cause__
         if self._session.failure is not None:
             raise type(self._session.failure)(str(self._session.failure))
         if self._closed:
@@ -607,6 +667,20 @@ class Source:
         if len(self._stream_sets) < 4096:
             self._stream_sets[streams] = stream_set
         return stream_set
+
+
+# For the one hook of the process that tells them of a fork.
+_SOURCES: Final[weakref.WeakSet[Source]] = weakref.WeakSet()
+
+
+@cache
+def _watch_forks() -> None:
+    os.register_at_fork(after_in_child=_forked)
+
+
+def _forked() -> None:
+    for source in list(_SOURCES):
+        source._became_copy()
 
 
 class _Driver:
@@ -659,8 +733,10 @@ class _Driver:
             return session.last_words() if self._source._last_words else None
 
     def died(self, error: BaseException) -> None:
+        death = SourceError(f"the source's link died: {error!r}")
+        death.__cause__ = error
         with self._source._lock:
-            self._source._death = error
+            self._source._death = death
             self._source._changed.notify_all()
 
 

@@ -68,12 +68,14 @@ class LoggerModel:
         self.kept = Kept()
         self.boot = 1
         self.window_bytes = window_bytes
+        self.message_bytes_max = MESSAGE_BYTES_MAX
         # Whether HELLO sets the admitted number back to what it says, although more is committed.
         self.rewinds = rewinds
         self.active: set[int] = set()
         self.held: set[int] = set()
         self.ending: set[int] = set()
         self.ended: set[int] = set()
+        self.ended_before: set[int] = set()  # before the source came
         self.refuse_runs: set[int] = set()
         self.name_in_use = False  # by another session
         self.waiting = ""
@@ -127,6 +129,11 @@ class LoggerModel:
             assert seen <= self.kept.refusals_seen + len(self.kept.refusals)
             del self.kept.refusals[: max(0, seen - self.kept.refusals_seen)]
             self.kept.refusals_seen = max(seen, self.kept.refusals_seen)
+            self.ended |= self.ended_before.intersection(heartbeat.unlisted)
+            if heartbeat.settle_bytes and not self.active:
+                self.limit_bytes = max(
+                    self.limit_bytes, self.position_bytes + heartbeat.settle_bytes
+                )
             if heartbeat.sent > self.admitted:
                 self._resend("sent and not come")
         elif kind == MessageKind.END_OF_RUN:
@@ -162,8 +169,8 @@ class LoggerModel:
             MessageKind.WELCOME,
             Welcome(
                 session=hello.session, boot=self.boot, logger="model", logger_uuid=bytes(16),
-                heartbeat_ms=self.heartbeat_ms, message_bytes_max=MESSAGE_BYTES_MAX,
-                event_bytes_max=MESSAGE_BYTES_MAX,
+                heartbeat_ms=self.heartbeat_ms, message_bytes_max=self.message_bytes_max,
+                event_bytes_max=self.message_bytes_max - 65536,
             ),
         )  # fmt: skip
         self.acknowledge()
@@ -193,7 +200,6 @@ class LoggerModel:
         if n <= self.high or n <= self.kept.acknowledged or n in self.kept.settled:
             self.duplicates += 1
             return
-        assert not batch.settled, "only what is settled is replaced"
         self.high = n
         self.left[n] = set()
         for key, events in pieces_of(batch):

@@ -37,6 +37,7 @@ class SessionState:
     HELLO may set them back. high, high_position: the highest that was ever admitted in this boot.
     settled_bytes: bytes of the settled batches. limit: how far the source may send, in bytes.
     refused_whole: refusals below that number are told; a later one may still grow.
+    wanted, settle: what its source asked for in its last heartbeat, in bytes.
     limit_told: the highest limit that there was, before some of it was taken back.
     marks: highest admitted batch by run and stream as sent. end_of_run: the source's answers.
     """
@@ -54,6 +55,7 @@ class SessionState:
     refused_from: int = 0
     refused_whole: int = 0
     wanted: int = 0
+    settle: int = 0
     limit_told: int = 0
     marks: dict[tuple[RunNumber, StreamName], int] = field(default_factory=dict)
     end_of_run: dict[RunNumber, int] = field(default_factory=dict)
@@ -89,6 +91,7 @@ class SessionState:
         """It sends again from its lowest unacknowledged batch."""
         self.admitted = hello.lowest - 1
         self.position = hello.position_bytes
+        self.settle = 0
 
     def adopt(self, hello: Hello) -> bool:
         """Take a rebuilt session's acknowledgement from its source; whether it is above ours."""
@@ -141,6 +144,7 @@ class SessionState:
             return
         self.admitted = batch.sequence
         self.position = batch.position_bytes + batch.message_bytes
+        self.settle = max(0, self.settle - batch.message_bytes)
         if self.admitted > self.high:
             self.high, self.high_position = self.admitted, self.position
 

@@ -15,6 +15,7 @@ from dlog.model.ids import StreamName
 from dlog.model.messages import Acknowledgement, RefusedRange
 
 RUN_ENDED: Final = "run-ended"
+TOO_LARGE: Final = "event-too-large"
 # A logger that makes up reasons must not grow the table.
 _REASONS_MAX: Final = 32
 _OTHER: Final = "other"
@@ -45,6 +46,12 @@ class _Count:
     run_ended: int = 0
     refused: dict[str, int] = field(default_factory=dict)
 
+    def refuse(self, reason: str, pieces: int) -> None:
+        known = reason in self.refused or len(self.refused) < _REASONS_MAX
+        key = reason if known else _OTHER
+        if pieces:
+            self.refused[key] = self.refused.get(key, 0) + pieces
+
 
 class SourceCounts:
     """The accounts of a session. refusals_seen: how many refusals were taken, from the first."""
@@ -74,6 +81,11 @@ class SourceCounts:
         for name, number in pieces.items():
             self._streams[name].run_ended += number
 
+    def given_up(self, pieces: Mapping[StreamName, int], reason: str) -> None:
+        """Settled, by an empty batch in their place: the logger cannot take them."""
+        for name, number in pieces.items():
+            self._streams[name].refuse(reason, number)
+
     def refusals(self, ack: Acknowledgement) -> None:
         """Count what was not counted before: refusals are repeated until they are confirmed, and
         one that was told may grow, when the logger puts more into it for want of room."""
@@ -93,11 +105,7 @@ class SourceCounts:
         # Of a replay, a refusal may come before its events were given again.
         if name not in self._streams and len(self._streams) >= WATERMARKS_PER_SESSION_MAX:
             name = next(iter(self._streams))
-        refused = self._streams.setdefault(name, _Count()).refused
-        reason = refusal.reason
-        if reason not in refused and len(refused) >= _REASONS_MAX:
-            reason = _OTHER
-        refused[reason] = refused.get(reason, 0) + events
+        self._streams.setdefault(name, _Count()).refuse(refusal.reason, events)
 
     def reasons(self) -> dict[str, int]:
         """Pieces that were settled without being stored, by reason, over all streams."""

@@ -56,6 +56,11 @@ class RunsTold:
             del self._ended[next(iter(self._ended))]
         return RunNews([RunNumber(run) for run in sorted(begun)], [RunNumber(run) for run in fresh])
 
+    @property
+    def any_listed(self) -> bool:
+        """Whether the logger has a run that takes events."""
+        return bool(self.active or self.held or self.ending)
+
     def is_over(self, run: int) -> bool:
         return run in self._ended
 

@@ -64,6 +64,7 @@ _PATIENCE_HEARTBEATS: Final = 6
 _PATIENCE_HEARTBEATS_MAX: Final = 48
 _DETAIL_LETTERS_MAX: Final = 300
 _SKIPPED_KINDS_MAX: Final = 32
+_UNLISTED_MAX: Final = 64
 
 
 class Phase(enum.StrEnum):
@@ -158,11 +159,13 @@ class SourceSession:
         # --- what is to be said
         self._closing = False
         self._all_given = False  # nothing was taken since the last flush
+        self.awaited: list[RunNumber] = []  # by callers that wait without any event
         self._to_answer: set[RunNumber] = set()
         self._answered_ns: dict[RunNumber, int] = {}
         self._refusals_saved = progress.refusals_seen
         self._wanted_bytes = 0
         self._wanted_told = 0
+        self._settle_bytes = 0
         self._bye_said = False
         # --- times
         self._heartbeat_ns = HEARTBEAT_MS * _MS
@@ -410,8 +413,21 @@ class SourceSession:
             sent=self.batches.cursor - 1 if self.told else 0,
             refusals_seen=self._refusals_saved if self.replay else self.counts.refusals_seen,
             wanted_bytes=self._wanted_bytes,
+            settle_bytes=self._settle_bytes,
+            unlisted=self._unlisted(),
         )
         return _control(MessageKind.HEARTBEAT, heartbeat)
+
+    def _unlisted(self) -> list[int]:
+        """Runs that are waited for and that the logger has not spoken of: they may begin, or were
+        over before we came. While another run is active, events go out without waiting; but those
+        of a replay."""
+        if not self.told:
+            return []
+        runs = set(self.awaited)
+        if self.replay or not self.runs.any_listed:
+            runs |= self.batches.runs_waiting
+        return sorted(int(run) for run in runs if not self.runs.state(run))[:_UNLISTED_MAX]
 
     def _bye(self, now_ns: int) -> bytes | None:
         if now_ns < self._bye_at_ns:
@@ -429,7 +445,7 @@ class SourceSession:
     def _next_batch(self, now_ns: int) -> bytearray | None:
         """The next batch that the window allows, given its number where it has none."""
         batches = self.batches
-        self._wanted_bytes = 0
+        self._wanted_bytes = self._settle_bytes = 0
         if not self.told:
             return None
         if batches.admitted < batches.acknowledged:
@@ -438,10 +454,15 @@ class SourceSession:
         while (batch := batches.at_cursor()) is None:
             if not self._number_next():
                 return None
+        if batch.content is not None and batch.message_bytes > self._message_bytes_max:
+            batches.give_up(batch)
+        if batch.content is not None and not self._may_go(batch.run):
+            return None
         message = batch.message(self.session)
         # A placeholder needs no window: the logger holds nothing for it.
         if batch.content is not None and batch.end_bytes > self._limit_bytes:
             self._wanted_bytes = len(message)
+            self._settle_bytes = batches.settle_bytes(self.runs.is_over)
             return None
         if batches.cursor == batches.admitted + 1:
             self._moved_ns = now_ns
@@ -473,18 +494,27 @@ class SourceSession:
             # A file has time. Sent now, its events would be orphans, or refused.
             return False
         length = batches.next_bytes(run)
-        if length > self._message_bytes_max:
-            self._fail(f"a batch of {length} B; the logger takes {self._message_bytes_max} B")
-            return False
-        if not batches.repeating and batches.end_bytes + length > self._limit_bytes:
-            self._wanted_bytes = length
-            return False
+        too_large = length > self._message_bytes_max
+        if too_large and batches.next_events(run) > 1 and not self.replay:
+            batches.cut_next(run, self._message_bytes_max)
+            return True
+        if not batches.repeating and not too_large:
+            if not self._may_go(run):
+                return False
+            if batches.end_bytes + length > self._limit_bytes:
+                self._wanted_bytes = length
+                return False
         try:
             batches.number_next(run)
         except SourceRefused as error:
             self._fail(str(error))
             return False
         return True
+
+    def _may_go(self, run: RunNumber) -> bool:
+        """While no run is listed there may be window left, but what is sent is refused: a batch
+        waits for its run to begin, unless that is over."""
+        return self.runs.any_listed or self.runs.is_over(run)
 
     # --- messages in ------------------------------------------------------------------------------
 
@@ -554,6 +584,8 @@ class SourceSession:
         self.detail = ""
         self.event_bytes_max = min(EVENT_BYTES_MAX, welcome.event_bytes_max)
         self._message_bytes_max = welcome.message_bytes_max
+        if not self.replay:
+            self.packer.bound(welcome.message_bytes_max)
         self._heartbeat_at_ns = now_ns
         self._wanted_told = 0
         self._answered_ns.clear()

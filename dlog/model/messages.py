@@ -30,12 +30,16 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """I am here. sent: highest batch sent; refusals_seen: refusals that reached the caller;
-    wanted_bytes: length of the message that waits for the window, 0 for none."""
+    wanted_bytes: length of the message that waits for the window, 0 for none. settle_bytes: of the
+    batches from that one on that were sent before, of runs that are over: they are sent again to be
+    settled. unlisted: runs whose events wait, and of which the logger has said nothing."""
 
     session: bytes
     sent: int
     refusals_seen: int = 0
     wanted_bytes: int = 0
+    settle_bytes: int = 0
+    unlisted: list[int] = []
 
 
 class EndOfRun(msgspec.Struct, frozen=True, kw_only=True):

@@ -213,8 +213,7 @@ class Replay:
 
     def _look(self, source: Source) -> None:
         """Save how far it is, and see whether anything moves."""
-        report = source.report()
-        self._save(source, report)
+        report = self._save(source)
         self._check_run(source, report)
         moved = (report.acknowledged, self._given)
         if moved != self._moved:
@@ -227,9 +226,9 @@ class Replay:
                 f" ({report.waiting or 'no reason known'}); the same command goes on"
             )
 
-    def _save(self, source: Source, report: Report) -> None:
+    def _save(self, source: Source) -> Report:
         self._saved_at = time.monotonic()
-        progress = source.progress()
+        report, progress = source.report_and_progress()
         state = self._state
         if report.logger_uuid and state.logger_uuid not in ("", report.logger_uuid):
             raise SendRefused(
@@ -237,7 +236,7 @@ class Replay:
                 "replay was begun with: --restart begins a new session"
             )
         if progress == state.progress and report.logger_uuid == state.logger_uuid:
-            return
+            return report
         state.logger_uuid = report.logger_uuid or state.logger_uuid
         state.acknowledged = progress.acknowledged
         state.position_bytes = progress.position_bytes
@@ -248,6 +247,7 @@ class Replay:
             state.events, state.sha256 = self._given, self._sha256.hexdigest()
         self._file.save(state)
         source.progress_saved(progress)
+        return report
 
     def _refused(self, report: Report) -> dict[str, dict[str, int]]:
         """By stream and reason, with those that an earlier process was told."""
@@ -284,8 +284,7 @@ class Replay:
         """Wait for the acknowledgements, make them durable, say goodbye."""
         while not self._flushed(source):
             self._look(source)
-        report = source.report()
-        self._save(source, report)
+        report = self._save(source)
         self._account(report)
         if self._outcome.not_sent:
             source.abandon()
@@ -327,6 +326,6 @@ class Replay:
     def _leave(self, source: Source) -> None:
         """The replay broke off: keep what is known, leave the session to the next process."""
         try:
-            self._save(source, source.report())
+            self._save(source)
         finally:
             source.abandon()

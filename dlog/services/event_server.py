@@ -25,7 +25,7 @@ from dlog.core.journal_records import SessionRecord
 from dlog.core.pieces import Piece, select, split
 from dlog.core.rotation import Selection
 from dlog.core.states import ConnectionEvent, ConnectionState, RunState
-from dlog.core.window import Account, grant
+from dlog.core.window import Account, grant, grant_to_settle
 from dlog.errors import MessageError
 from dlog.limits import (
     CLOSED_SESSIONS_MAX,
@@ -33,6 +33,7 @@ from dlog.limits import (
     HEARTBEAT_MS,
     MESSAGE_BYTES_MAX,
     REFUSALS_KEPT_MAX,
+    RUNS_ACTIVE_MAX,
     SELECTIVE_RANGES_MAX,
     SESSIONS_MAX,
 )
@@ -45,6 +46,7 @@ from dlog.model.ids import (
     SessionId,
     StreamKey,
     StreamName,
+    valid_run_number,
 )
 from dlog.model.messages import (
     Acknowledgement,
@@ -462,6 +464,10 @@ class EventServer:
     def _heartbeat(self, session: Session, heartbeat: Heartbeat) -> None:
         state = session.state
         state.wanted = min(heartbeat.wanted_bytes, self._message_bytes_max)
+        state.settle = max(0, heartbeat.settle_bytes)
+        for run in filter(valid_run_number, heartbeat.unlisted[:RUNS_ACTIVE_MAX]):
+            if run not in self._routes.runs and self._finished_run(RunNumber(run)) is not None:
+                session.tell_ended(run)
         if heartbeat.refusals_seen > state.refused_from:
             seen = min(heartbeat.refusals_seen, state.refused_from + len(state.refused))
             state.refused = state.refused[seen - state.refused_from :]
@@ -705,19 +711,25 @@ class EventServer:
         self._look_at_draining()
 
     def _grant(self) -> None:
-        """Raise the limits of the live sessions, where a run is active and there is space."""
-        if not self._routes.any_active or self._routes.waiting:
+        """Raise the limits of the live sessions, where a run is active and there is space. While no
+        run is, raise them only for what is to be settled."""
+        if self._routes.any_active and self._routes.waiting:
             return
         alive = {s.id: s.state for s in self._sessions if s.alive}
         accounts = {
-            session: Account(state.settled_bytes, state.limit, state.wanted, state.high_position)
+            session: Account(
+                state.settled_bytes, state.limit, state.wanted, state.high_position, state.settle
+            )
             for session, state in alive.items()
             # Batches above too many selective ranges free no window: the list is bounded.
             if len(state.selective) <= SELECTIVE_RANGES_MAX
         }
         out = sum(max(0, s.limit - s.settled_bytes) for i, s in alive.items() if i not in accounts)
         budget = self._memory_bytes - self._held_by_the_gone - out
-        limits = grant(accounts, budget, self._message_bytes_max)
+        if self._routes.any_active:
+            limits = grant(accounts, budget, self._message_bytes_max)
+        else:
+            limits = grant_to_settle(accounts, budget)
         for session, limit in limits.items():
             state = alive[session]
             state.limit, state.limit_told = limit, max(limit, state.limit_told)

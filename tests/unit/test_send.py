@@ -136,6 +136,33 @@ def test_a_replay_that_gave_up_goes_on_with_the_same_session(
     assert stored(logger) == LINES
 
 
+def test_an_event_larger_than_the_logger_takes_is_refused_alone(
+    send: Callable[..., Result], logger: ScriptedLogger, tmp_path: Path
+) -> None:
+    logger.model.message_bytes_max = 4 << 20
+    lines = [b"before\n", b"x" * (5 << 20) + b"\n", *LINES]
+    (tmp_path / "large.txt").write_bytes(b"".join(lines))
+    result = send("--json", files=[tmp_path / "large.txt"])
+    assert result.exit_code == 1
+    assert "refused: event-too-large 1" in result.stderr
+    assert stored(logger) == [lines[0], *LINES]
+    found = outcome(result)
+    assert (found["events"], found["acknowledged"], found["not_sent"]) == (302, 301, 0)
+    assert found["refused"] == {"event-too-large": 1}
+
+
+def test_waiting_for_a_run_that_is_over_ends(
+    send: Callable[..., Result], logger: ScriptedLogger
+) -> None:
+    """It was over before the replay came: it is not among the runs that are listed."""
+    logger.model.active = {8}
+    logger.model.ended_before = {7}
+    result = send("--wait", "--json")
+    assert result.exit_code == 1
+    assert outcome(result)["not_sent"] == 300
+    assert "run 7 was ended: 300 events were not sent" in result.stderr
+
+
 @pytest.mark.long
 def test_a_process_that_is_killed_is_gone_on_with(logger: ScriptedLogger, tmp_path: Path) -> None:
     recording = tmp_path / "big.txt"

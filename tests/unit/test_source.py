@@ -89,6 +89,43 @@ def test_event_numbers_count_on_by_themselves_for_each_run(logger: ScriptedLogge
     assert numbers == {(7, "a"): [0, 100, 101], (8, "a"): [0, 1]}
 
 
+def test_an_event_that_was_not_taken_takes_no_number(logger: ScriptedLogger) -> None:
+    logger.model.waiting = "no credit"
+    rows = np.zeros((3, 300 * KIB), np.uint8)
+    calls: tuple[Callable[[Source], None], ...] = (
+        lambda source: source.send_many("a", rows, timeout=0.05),
+        lambda source: source.send("a", rows[0], timeout=0.05),
+        lambda source: source.send("a", b"", time_ns=-1),
+        lambda source: source.send("a", 5),  # type: ignore[arg-type]
+        lambda source: source.send("no good", b""),
+        lambda source: source.send_many("a", rows[:, :9], times_ns=[1], timeout=0.05),
+        lambda source: source.send_many("a", rows[:, :9], numbers=[1], timeout=0.05),
+    )
+    with sourced(logger, queue_bytes=1 << 20, batch_bytes=64 * KIB) as source:
+        source.send_many("a", rows, timeout=LONG)
+        for call in calls:
+            with pytest.raises((WindowFull, ValueError, TypeError)):
+                call(source)
+        source.send("a", b"fits")
+        source.send_many("a", rows[:, :9], timeout=LONG)
+        logger.do(lambda: setattr(logger.model, "waiting", ""))
+        source.flush(LONG)
+    assert [number for number, _, _ in logger.model.kept.stored[7, "a"]] == list(range(7))
+
+
+def test_numbers_of_arrays_count_on_where_the_last_one_was_taken(logger: ScriptedLogger) -> None:
+    with sourced(logger, queue_bytes=1 << 20, batch_bytes=64 * KIB) as source:
+        source.send_many("a", np.zeros((40, 100 * KIB), np.uint8))  # in parts, as room comes
+        source.send("a", b"")
+        source.send_many("a", np.zeros((2, 1), np.uint8), numbers=[2**64 - 9, 2**64 - 8])
+        source.send_many("a", np.zeros((7, 1), np.uint8))
+        with pytest.raises(ValueError, match="event number"):
+            source.send_many("a", np.zeros((1, 1), np.uint8))
+        source.flush(LONG)
+    numbers = [number for number, _, _ in logger.model.kept.stored[7, "a"]]
+    assert numbers == [*range(41), *range(2**64 - 9, 2**64)]
+
+
 def test_arrays_go_without_an_event_at_a_time(logger: ScriptedLogger) -> None:
     rows = np.arange(3000 * 300, dtype="<u2").reshape(3000, 300)
     with sourced(logger, queue_bytes=1 << 20, batch_bytes=64 * KIB) as source:
@@ -154,9 +191,22 @@ def test_a_logger_is_found_by_its_data_directory_also_when_it_moves(tmp_path: Pa
     assert second.stored[7, "a"] == [b"1", b"2"]
 
 
-def test_a_wrong_address_is_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="neither"):
-        dlog.Source(tmp_path / "nowhere")
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("nowhere", "neither an address .* nor a data directory: no such directory"),
+        ("", "'' is neither"),
+        (__file__, "not a directory"),
+        ("127.0.0.1:5555", "did you mean tcp://127.0.0.1:5555?"),
+        ("http://127.0.0.1:5555", "http:// is not a transport"),
+        ("tcp://127.0.0.1", "the port is missing"),
+        ("tcp://127.0.0.1:0", "port 0"),
+        ("tcp://[::1]:5555", "IPv6"),
+    ],
+)
+def test_a_wrong_address_is_refused_at_once(place: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        dlog.Source(place)
 
 
 # --- what goes wrong --------------------------------------------------------------------------
