@@ -97,7 +97,8 @@ def command(
     command goes on where it stopped. It keeps that in a state file, by default below
     ~/.local/state/dlog/send.
 
-    Exit codes: 0 all is stored, 1 not all of it (or it could not run), 2 usage.
+    Exit codes: 0 all is stored, 1 not all of it is stored where it was sent to (events that were
+    late or whose stream the run has not are kept aside; or it could not run), 2 usage.
     """
     from dlog.inputs import installed, parsed_options, stream_rule
     from dlog.model.ids import valid_source_name
@@ -218,6 +219,18 @@ def _head(state: SendState) -> dict[str, Any]:
     }
 
 
+def _aside(run: int, aside: dict[str, Any], streams: list[str]) -> str:
+    """Where events are that are not in the files of their stream."""
+    what = f"{count(aside['events'])} events of stream {aside['stream'] or '(others)'}"
+    if aside["why"] == "late":
+        return f"  {what} came late: they are in its garbage file, not among its events"
+    why = aside["why"]
+    if why == "stream-unknown":
+        why = f"run {run} has no such stream"
+        why += f"; its streams: {', '.join(streams)}" if streams else ""
+    return f"  {what} are not in the run, but in the orphan file: {why}"
+
+
 def _say(state: SendState, outcome: Outcome, *, as_json: bool, before: bool) -> None:
     """How it went, now or (`before`) in an earlier process."""
     for torn in outcome.torn:
@@ -227,11 +240,14 @@ def _say(state: SendState, outcome: Outcome, *, as_json: bool, before: bool) -> 
         )
     took = f"{size(outcome.payload_bytes)} in {duration(outcome.seconds)}"
     speed = f", {rate(outcome.payload_bytes / outcome.seconds)}" if outcome.seconds else ""
-    stored = f"{count(outcome.acknowledged)} of {count(outcome.events)} events stored"
+    stored = f"{count(outcome.stored)} of {count(outcome.events)} events stored"
     words(f"run {state.run}: {stored}; {took}{speed}")
     for name, counts in outcome.streams.items():
         lost = f"; refused: {by_reason(counts['refused'])}" if counts["refused"] else ""
-        words(f"  {name}: {count(counts['acknowledged'])}{lost}")
+        stored = count(counts["acknowledged"] - counts["garbage"] - counts["orphan"])
+        words(f"  {name}: {stored}{lost}")
+    for aside in outcome.diverted:
+        words(_aside(state.run, aside, outcome.run_streams))
     if outcome.not_sent:
         words(f"run {state.run} was ended: {count(outcome.not_sent)} events were not sent")
     if before:

@@ -126,7 +126,6 @@ class Staging:
         self._clock = clock
         self._tell_ended = ended
         self._tell_late = told
-        self.numbering = Numbering(highest)
         self.latecomers = Latecomers(anew)
         self.low = low
         self.now = Slot(kind, low=low)
@@ -139,6 +138,8 @@ class Staging:
         self.events = 0
         self.since_ns = 0
         self._adopt(parts, unmade)
+        # A boundary may be committed before the events that led to it.
+        self.numbering = Numbering(max(highest, self.low))
 
     def _adopt(self, parts: Sequence[Part], unmade: Sequence[tuple[int, int]]) -> None:
         """The open parts that a restart settled, and the ranges that lack one."""

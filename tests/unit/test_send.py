@@ -83,7 +83,9 @@ def test_all_events_are_stored_in_order_and_the_session_is_closed(
     assert [number for number, _, _ in logger.model.kept.stored[7, "events"]] == list(range(300))
     found = outcome(result)
     assert (found["events"], found["acknowledged"], found["not_sent"]) == (300, 300, 0)
-    assert found["streams"] == {"events": {"sent": 300, "acknowledged": 300, "refused": {}}}
+    assert found["streams"] == {
+        "events": {"sent": 300, "acknowledged": 300, "refused": {}, "garbage": 0, "orphan": 0}
+    }
     assert "300 of 300 events stored" in result.stderr
     assert logger.model.kept.closed
 
