@@ -74,10 +74,10 @@ def _followed(last: NDArray[np.uint64], highest: int) -> int:
 
 def _top(numbers: NDArray[np.uint64]) -> int:
     """The end of the bulk of sorted numbers: upward from the median, as long as no step is REACH
-    times as wide as they usually are."""
+    times as wide as those below the median usually are."""
     steps = np.diff(numbers)
-    usual = max(1, int(np.sort(steps)[(len(steps) - 1) // 2]))
     upper = (len(numbers) - 1) // 2
+    usual = max(1, int(np.sort(steps[:upper])[upper // 2])) if upper else 1
     wide = np.flatnonzero(steps[upper:] > min(REACH * usual, 2**64 - 1))
     return int(numbers[upper + int(wide[0])]) if len(wide) else int(numbers[-1])
 

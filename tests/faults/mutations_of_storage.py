@@ -8,6 +8,7 @@ from unittest.mock import patch
 import msgspec
 
 from dlog.core.block import Place
+from dlog.core.numbering import Latecomers, Numbering
 from dlog.core.replay import Action
 from dlog.errors import StorageError
 from dlog.faults.simulation.disk import SimulatedDirectory
@@ -227,6 +228,17 @@ def _late_is_garbage(sort_late: Any) -> Any:
     return lambda numbers, low, ends: sort_late(numbers, low, ())
 
 
+def _highest_number_is_followed(_: Any) -> Any:
+    def follow(self: Numbering, numbers: Any, lowest: int, highest: int) -> None:
+        self.highest = max(self.highest, highest)
+
+    return follow
+
+
+def _nobody_counts_anew(_: Any) -> Any:
+    return lambda self, session, numbers, positions, boundary, closed: False
+
+
 # --- restart -------------------------------------------------------------------------------------
 
 
@@ -368,6 +380,14 @@ MUTATIONS = [
     Mutation(
         "boundary-without-its-part", "a range's boundary is committed with the part below it",
         CRASHES, 20, lambda: patch.object(Staging, "boundary", property(lambda self: self.low)),
+    ),
+    Mutation(
+        "wild-number-closes", "no single event number closes a range for those that follow", CALM,
+        20, replaced(Numbering, "follow", _highest_number_is_followed),
+    ),
+    Mutation(
+        "anew-is-late", "a source whose numbers begin anew is not late", CALM, 20,
+        replaced(Latecomers, "came", _nobody_counts_anew),
     ),
     Mutation(
         "late-is-garbage", "what is late goes to the END part of its range", CALM, 20,
