@@ -13,7 +13,7 @@ import typer
 
 from dlog.cli.output import json_out, progress, words
 from dlog.cli.target import DEFAULT_DATA, DataOption, ToOption
-from dlog.quantities import by_reason, count, duration, rate, size
+from dlog.quantities import by_reason, count, duration, events, rate, size
 
 if TYPE_CHECKING:
     from dlog.inputs import InputItem
@@ -147,14 +147,14 @@ def command(
         },
     )
 
-    def events() -> Iterator[Item]:
+    def items() -> Iterator[Item]:
         from dlog.inputs import assigned
 
-        items: Iterator[InputItem] = chain.from_iterable(
+        found: Iterator[InputItem] = chain.from_iterable(
             catalogue.events(path, parsed, format_name=of)
             for path, of in zip(paths, formats, strict=True)
         )
-        yield from assigned(items, rule)
+        yield from assigned(found, rule)
 
     with StateFile(state_path or default_state_path(key)) as file:
         state = _begun(file, asked, restart=restart, again=again)
@@ -169,7 +169,7 @@ def command(
             )  # fmt: skip
             if state.phase == ACKNOWLEDGED:
                 replay.say_goodbye()
-            outcome = Outcome(**state.summary) if state.phase == DONE else replay.run(events())
+            outcome = Outcome(**state.summary) if state.phase == DONE else replay.run(items())
     _say(state, outcome, as_json=as_json, before=before)
     if not outcome.complete:
         raise typer.Exit(1)
@@ -221,14 +221,14 @@ def _head(state: SendState) -> dict[str, Any]:
 
 def _aside(run: int, aside: dict[str, Any], streams: list[str]) -> str:
     """Where events are that are not in the files of their stream."""
-    what = f"{count(aside['events'])} events of stream {aside['stream'] or '(others)'}"
+    what = f"{events(aside['events'])} for stream {aside['stream'] or '(others)'}"
     if aside["why"] == "late":
-        return f"  {what} came late: they are in its garbage file, not among its events"
+        return f"  {what} came late, after the range was closed, and went to the garbage file"
     why = aside["why"]
     if why == "stream-unknown":
         why = f"run {run} has no such stream"
         why += f"; its streams: {', '.join(streams)}" if streams else ""
-    return f"  {what} are not in the run, but in the orphan file: {why}"
+    return f"  {what} went to the orphan file: {why}"
 
 
 def _say(state: SendState, outcome: Outcome, *, as_json: bool, before: bool) -> None:

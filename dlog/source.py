@@ -24,6 +24,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dlog import quantities
 from dlog.adapters.logger_address import event_address
 from dlog.adapters.source_link import SourceLink
 from dlog.core.many_events import Buffer, ManyEvents, flat, payload_and_sizes, unsigned
@@ -439,9 +440,9 @@ class Source:
 
     def _diverted_words(self, key: tuple[int, str, str], pieces: int) -> str:
         run, stream, why = key
-        what = f"{pieces} events for run {run} stream {stream}" if stream else f"{pieces} events"
+        what = quantities.events(pieces) + (f" for run {run} stream {stream}" if stream else "")
         if why == LATE:
-            return f"{what} came late, after their range was closed: they are in its garbage file"
+            return f"{what} came late, after the range was closed, and went to the garbage file"
         runs = self._session.runs
         if why == STREAM_UNKNOWN and run in runs.streams:
             why += f", its streams: {', '.join(sorted(runs.streams[run]))}"

@@ -19,12 +19,14 @@ from dlog.model.messages import (
     Acknowledgement,
     Bye,
     ByeDone,
+    DivertedEvents,
     EndOfRun,
     Heartbeat,
     Hello,
     Refused,
     RefusedRange,
     Resend,
+    RunStreams,
     Welcome,
     decode_body,
     encode_body,
@@ -75,6 +77,8 @@ class LoggerModel:
         self.ending: set[int] = set()
         self.ended: set[int] = set()
         self.refuse_runs: set[int] = set()
+        self.streams: dict[int, list[str]] = {}  # as RUN-STREAMS tells them, after WELCOME
+        self.diverted: list[DivertedEvents] = []
         self.waiting = ""
         self.duplicates = 0
         self.dropped = 0
@@ -162,6 +166,9 @@ class LoggerModel:
                 event_bytes_max=MESSAGE_BYTES_MAX,
             ),
         )  # fmt: skip
+        for run, streams in self.streams.items():
+            told = RunStreams(session=hello.session, boot=self.boot, run=run, streams=streams)
+            self._say(MessageKind.RUN_STREAMS, told)
         self.acknowledge()
 
     def _bye(self, bye: Bye) -> None:
@@ -251,8 +258,8 @@ class LoggerModel:
                 limit_bytes=self.limit_bytes, next=self.admitted + 1,
                 selective=ranges(self.kept.settled), refusals_from=self.kept.refusals_seen,
                 refusals=self.kept.refusals[:4], active=sorted(self.active),
-                held=sorted(self.held), ending=sorted(self.ending), ended=sorted(self.ended),
-                waiting=self.waiting,
+                diverted=self.diverted, held=sorted(self.held), ending=sorted(self.ending),
+                ended=sorted(self.ended), waiting=self.waiting,
             ),
         )  # fmt: skip
 

@@ -64,6 +64,7 @@ from dlog.model.messages import (
 )
 from dlog.model.status import ConnectionStatus
 from dlog.ports import Alarms, Clock, EventLink, Severity
+from dlog.quantities import events
 from dlog.services.committer import Committer, Settled, Settlement
 from dlog.services.routes import PieceTaker, Routes
 from dlog.services.sessions import SILENCE_NS_MAX, Session, Sessions, count_skipped
@@ -642,7 +643,7 @@ class EventServer:
             )
         )
 
-    def _tell_orphan(self, session: Session, mark: MarkKey, events: int, reason: str) -> None:
+    def _tell_orphan(self, session: Session, mark: MarkKey, number: int, reason: str) -> None:
         route = self._routes.runs.get(mark.run)
         if route is not None:
             there = f"run {mark.run} has the streams {', '.join(sorted(map(str, route.writers)))}"
@@ -658,7 +659,7 @@ class EventServer:
         self._alarms.raise_alarm(
             f"orphan {name}",
             Severity.WARNING,
-            f"{events} events of {session.name} for {key} went to the orphan file: {reason}; "
+            f"{events(number)} of {session.name} for {key} went to the orphan file: {reason}; "
             f"{there}",
         )
 

@@ -26,6 +26,7 @@ from dlog.limits import MIB, SMALL_BLOCK_BYTES, SYNC_BYTES_MAX
 from dlog.model.config import StreamConfig
 from dlog.model.ids import NO_RUN, FileKind, RunNumber, StreamKey, StreamName
 from dlog.ports import Severity
+from dlog.quantities import events
 from dlog.services.block_store import BlockStore
 from dlog.services.committer import Committer, Settlement
 from dlog.services.parts import Part, Storage
@@ -461,8 +462,8 @@ class StreamWriter:
             numbers = f"{late.lowest} to {late.highest}"
         if late.anew:
             log.warning(
-                "%s: %s counts anew, at event %s: from now on its events are not late for ranges "
-                "that closed (up to event %d)",
+                "%s: %s counts anew (event number %s): its events are not late for the ranges up "
+                "to event %d, which are closed",
                 self.key,
                 late.source,
                 numbers,
@@ -472,8 +473,8 @@ class StreamWriter:
         self._alarms.raise_alarm(
             f"garbage {self.key}",
             Severity.WARNING,
-            f"{late.events} late events of {late.source} (event {numbers}) went to the garbage "
-            f"file of {self.key}: the range up to event {late.boundary} is closed",
+            f"{events(late.events)} of {late.source} (event number {numbers}) came late and went "
+            f"to the garbage file of {self.key}: the range up to event {late.boundary} is closed",
         )
 
     # --- time, and the end -------------------------------------------------------------------
