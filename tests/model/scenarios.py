@@ -21,6 +21,23 @@ SCENARIOS: Final = {
     "long piece": Scenario(
         (({0: (1,)}, {0: (2, 3)}),), part_events=1, patient=True, losses=False, kills=False
     ),
+    # An event of batch 1 has a wild number, in a part that is full then; its time may be over. (A
+    # crash would send again what was not late, after its time: the program waits for the sources.)
+    "wild number": Scenario(
+        (({0: (1, 90, 2)}, {0: (3,)}),),
+        part_events=2,
+        late_over=True,
+        kills=False,
+        power_cuts=False,
+    ),
+    # Batch 2 comes from a counter that was set back.
+    "counts anew": Scenario(
+        (({0: (2, 3, 4)}, {0: (1,)}),),
+        part_events=2,
+        late_over=True,
+        kills=False,
+        power_cuts=False,
+    ),
     # A batch for two streams.
     "two streams": Scenario((({0: (1,), 1: (1,)},),), streams=2, losses=False),
     # The run may end at any time: what comes then goes to the orphans.
@@ -111,6 +128,8 @@ MISSED: Final = {
     "whole_pieces": ("split piece", "loss"),
     "whole_groups": ("split piece", "duplicate"),
     "boundary_with_its_part": ("long piece", "misfiled"),
+    "wild_number_closes_nothing": ("wild number", "misfiled"),
+    "anew_is_not_late": ("counts anew", "misfiled"),
     "next_alone_is_admitted": ("plain", "loss"),
     "resend_from_lowest": ("plain", "deadlock"),
     "acknowledgement_journalled": ("plain", "deadlock"),

@@ -339,8 +339,8 @@ class Findings:
         """Nothing is late for a range that was never closed, or that a wild number closed, or for
         a counter that was set back to 0."""
         wild = [f.path for f in self._records(records.FILES, FileRecord) if f.high >= WILD]
-        wild += [s.stream for s in self._records(records.STREAMS, StreamRecord) if s.low >= WILD]
-        self.problems += [f"{what}: a wild number closed a range" for what in wild]
+        wild += [path for path, header in self._headers.items() if header.text.low >= WILD]
+        self.problems += [f"{path}: a wild number closed a range" for path in wild]
         self.problems += [f"{path}: event 0 is said to be late" for path in self._zeros_in_garbage]
         runs: list[RunRecord | EndedRunRecord] = [*self._records(records.RUNS, RunRecord)]
         runs += self._records(records.ENDED_RUNS, EndedRunRecord)
