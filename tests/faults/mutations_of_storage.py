@@ -325,7 +325,7 @@ MUTATIONS = [
     ),
     Mutation(
         "overtaken-in-its-stream", "a stream's pieces are stored in the order of their admission",
-        CRASHES, 20,
+        CRASHES, 50,
         replaced(StreamWriter, "_take_at_once", _what_was_handed_in_before_is_overtaken),
     ),
     Mutation(
