@@ -176,6 +176,26 @@ class NotAcknowledged(SourceError):
         self.pending = pending
 
 
+class StreamUnknown(SourceError):
+    """The run has no such stream: the event was not taken. `streams` are those that it has."""
+
+    def __init__(self, stream: str, run: int, streams: list[str]) -> None:
+        listed = ", ".join(streams) or "none"
+        super().__init__(f"run {run} has no stream {stream}; its streams: {listed}")
+        self.stream = stream
+        self.run = run
+        self.streams = streams
+
+
+class EventsDiverted(SourceError):
+    """Everything is durable, but not all of it where it was sent to. `pieces`: how many, by run,
+    stream and reason: `late` are in the stream's garbage file, the others in the orphan file."""
+
+    def __init__(self, detail: str, pieces: dict[tuple[int, str, str], int]) -> None:
+        super().__init__(detail)
+        self.pieces = pieces
+
+
 class EventsRefused(SourceError):
     """Pieces were settled without being stored. `reasons`: how many, by reason; `run-ended` are
     those that never left the source because their run was over."""

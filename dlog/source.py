@@ -26,14 +26,15 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dlog import quantities
 from dlog.adapters.logger_address import event_address
 from dlog.adapters.source_link import SourceLink
 from dlog.core.many_events import Buffer, ManyEvents, flat, payload_and_sizes, unsigned
 from dlog.core.packer import Packing, StreamSet, event_bytes
 from dlog.core.source_batches import Progress
-from dlog.core.source_counts import StreamReport
+from dlog.core.source_counts import LATE, STREAM_UNKNOWN, StreamReport
 from dlog.core.source_session import Phase, SourceSession
-from dlog.errors import EventsRefused, NotAcknowledged, SourceError, WindowFull
+from dlog.errors import EventsDiverted, EventsRefused, NotAcknowledged, SourceError, WindowFull
 from dlog.limits import (
     BATCH_BYTES_DEFAULT,
     EVENT_BYTES_MAX,
@@ -54,6 +55,7 @@ from dlog.model.ids import (
 _LOG: Final = logging.getLogger("dlog.source")
 _TELL_SECONDS: Final = 10.0
 _U64_MAX: Final = 2**64 - 1
+_WORDS_MAX: Final = 10  # kinds of diverted events that an error tells of one by one
 # How long `with` waits for acknowledgements when its body ended with an error.
 _ERROR_EXIT_SECONDS: Final = 5.0
 _GOODBYE_SECONDS: Final = 5.0
@@ -67,6 +69,8 @@ Streams: TypeAlias = str | Sequence[str]
 class Report:
     """How a source stands. `events` counts events, everything else (event, stream) pieces.
 
+    acknowledged = stored + garbage + orphan: durable in their stream's files, in its garbage file
+    (they were late), in the orphan file (run or stream was not there).
     state: connecting, connected, leaving, closed, refused. waiting: why nothing moves, "" where it
     does. active, held: runs as the logger last told.
     """
@@ -89,6 +93,13 @@ class Report:
     queued_bytes: int
     reconnects: int
     batches_resent: int
+    garbage: int = 0
+    orphan: int = 0
+
+    @property
+    def stored(self) -> int:
+        """In the files of their streams."""
+        return max(0, self.acknowledged - self.garbage - self.orphan)
 
 
 _STATES: Final = {
@@ -205,6 +216,7 @@ class Source:
         self._stream_sets: dict[Streams, StreamSet] = {}
         self._next_number: dict[RunNumber, int] = {}
         self._reported: dict[str, int] = {}
+        self._diversions_told: dict[tuple[int, str, str], int] = {}
         self._link_detail = ""
         self._death: SourceError | None = None
         self._copied = False  # into a child process, where it can do nothing
@@ -236,8 +248,8 @@ class Source:
         number: the event's number; one more than the run's last one where it is not given. time_ns:
         since 1970; now where it is not given, 0 for unknown. Blocks while the queue is full: for
         ever, or for `timeout` seconds, and then raises `WindowFull`; the event was not taken.
-        Raises `RunEnded` where the run is over, `SourceRefused` where the logger refuses the source
-        for good.
+        Raises `RunEnded` where the run is over, `StreamUnknown` where it is known not to have the
+        stream, `SourceRefused` where the logger refuses the source for good.
         """
         data = payload if type(payload) is bytes else flat(payload)
         number_of_run = self._run_of(run)
@@ -246,6 +258,7 @@ class Source:
         with self._lock:
             stream_set = self._stream_set(streams)
             self._wait_for_room(number_of_run, size_bytes, timeout)
+            self._session.check_run_has(number_of_run, stream_set)
             self._check_size(len(data))
             if number is None:
                 number = self._next_number.get(number_of_run, 0)
@@ -297,6 +310,7 @@ class Source:
             raise ValueError("more than the queue holds: send less at once, or without timeout")
         with self._lock:
             stream_set = self._stream_set(streams)
+            self._session.check_run_has(number_of_run, stream_set)
             self._check_size(int(size_array.max()))
         events = ManyEvents(number_array, times, size_array, data)
         if timeout is None:
@@ -357,14 +371,15 @@ class Source:
         """Wait until every event that was sent up to now is acknowledged, and say how it went.
 
         Raises `EventsRefused` where some, since the last `flush`, were settled without being
-        stored, and `NotAcknowledged` when the time is over.
+        stored, `EventsDiverted` where some went to streams that their run does not have, and
+        `NotAcknowledged` when the time is over.
         """
         with self._lock:
             self._check_alive()
             place = self._session.flush()
             self._link.wake()
             self._await_settled(place, timeout)
-            self._raise_refusals()
+            self._raise_unstored(closing=False)
             return self._report()
 
     def wait_for_run(self, run: int | None = None, timeout: float | None = None) -> bool:
@@ -397,6 +412,17 @@ class Source:
             pending,
         )
 
+    def _raise_unstored(self, *, closing: bool) -> None:
+        diverted = self._diversions(closing=closing)
+        try:
+            self._raise_refusals()
+        except EventsRefused as error:
+            if diverted is not None:
+                error.add_note(str(diverted))
+            raise
+        if diverted is not None:
+            raise diverted
+
     def _raise_refusals(self) -> None:
         reasons = self._session.counts.reasons()
         fresh = {
@@ -408,6 +434,39 @@ class Source:
         if fresh:
             listed = ", ".join(f"{pieces} {reason}" for reason, pieces in sorted(fresh.items()))
             raise EventsRefused(f"not stored: {listed}", fresh)
+
+    def _diversions(self, *, closing: bool) -> EventsDiverted | None:
+        """What is durable elsewhere than where it was sent to, since this was asked last. Events
+        for a run that is not there may be meant so (a run that begins or ends, and a readout that
+        goes on): they are told in the log."""
+        faults = {STREAM_UNKNOWN, LATE} if closing else {STREAM_UNKNOWN}
+        diverted = self._session.counts.diverted
+        raised: dict[tuple[int, str, str], int] = {}
+        words = []
+        for key, pieces in sorted(diverted.items()):
+            more = pieces - self._diversions_told.get(key, 0)
+            if more <= 0 or (key[2] == LATE and not closing):
+                continue
+            self._diversions_told[key] = pieces
+            text = self._diverted_words(key, more)
+            if key[2] in faults:
+                raised[key] = more
+                words.append(text)
+            else:
+                _LOG.warning("source %s: %s", self._session.name, text)
+        return EventsDiverted("; ".join(words[:_WORDS_MAX]), raised) if raised else None
+
+    def _diverted_words(self, key: tuple[int, str, str], pieces: int) -> str:
+        run, stream, why = key
+        what = quantities.events(pieces) + (f" for run {run} stream {stream}" if stream else "")
+        if why == LATE:
+            return f"{what} came late, after the range was closed, and went to the garbage file"
+        runs = self._session.runs
+        if why == STREAM_UNKNOWN and run in runs.streams:
+            why += f", its streams: {', '.join(sorted(runs.streams[run]))}"
+        elif why != STREAM_UNKNOWN:
+            why += f", active runs: {', '.join(map(str, sorted(runs.active))) or 'none'}"
+        return f"{what} went to the orphan file ({why})"
 
     def _wait(self, holds: Callable[[], bool], timeout: float | None) -> bool:
         """With the lock: until `holds`, telling the log now and then what is waited for."""
@@ -449,6 +508,17 @@ class Source:
         """Of a replay: what is sent was sent before, by an earlier process."""
         with self._lock:
             return self._session.batches.repeating
+
+    def streams_of(self, run: int) -> list[str]:
+        """The streams of a run that takes events, as the logger told; empty where it did not."""
+        with self._lock:
+            return sorted(self._session.runs.streams.get(run, ()))
+
+    @property
+    def diverted(self) -> dict[tuple[int, str, str], int]:
+        """Durable pieces that are not in their stream's files, by run, stream and reason."""
+        with self._lock:
+            return dict(self._session.counts.diverted)
 
     def run_state(self, run: int) -> str | None:
         """active, held, ending, over, or "" for a run that the logger does not list; None while no
@@ -506,6 +576,8 @@ class Source:
             queued_bytes=session.batches.queued_bytes,
             reconnects=session.reconnects,
             batches_resent=session.batches_resent,
+            garbage=session.counts.diverted_to(garbage=True),
+            orphan=session.counts.diverted_to(garbage=False),
         )
 
     def _waiting(self) -> str:
@@ -530,8 +602,9 @@ class Source:
 
         When `timeout` seconds are over, the session is given up and `NotAcknowledged` is raised:
         the pending events of an ordinary Source are lost, and whether they are stored is not known.
-        Raises `EventsRefused` as `flush` does. A second call only reports; while another thread is
-        at the first one, it waits for its end.
+        Raises `EventsRefused` and `EventsDiverted` as `flush` does, and `EventsDiverted` for events
+        that were late: all that is not refused is durable then. A second call only reports; while
+        another thread is at the first one, it waits for its end.
         """
         self._check_lock()
         with self._lock:
@@ -546,7 +619,7 @@ class Source:
             # Nobody can go on with it: the logger need not wait for the session to come back.
             self._end(last_words=not self._session.replay)
         with self._lock:
-            self._raise_refusals()
+            self._raise_unstored(closing=True)
             return self._report()
 
     def _leave(self, timeout: float | None) -> None:

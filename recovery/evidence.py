@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from dlog.core.block import FLAG_GROUP_END, FragmentEntry
 from dlog.core.event_file import FileHeader, Sidecar, Totals
+from dlog.core.numbering import REACH
 from dlog.core.scan import Depth, Span, SpanKind, payload_bytes, scan
 from dlog.errors import DlogError, FormatError
 from dlog.limits import PAGE_BYTES
@@ -317,11 +318,12 @@ class Range:
     newest: bool  # it is the part that takes what is above all others
 
 
-def ranges(files: Sequence[Testimony], last_number: int) -> dict[int, Range]:
+def ranges(files: Sequence[Testimony]) -> dict[int, Range]:
     """The range of each EVENTS part of a stream, by part number.
 
-    A part that goes on for a sealed one takes over its range. A range ends at the highest event
-    number that the stream had seen when the next part was begun: that is, in the blocks before it.
+    A part that goes on for a sealed one takes over its range. A range ends where the next one
+    begins, which stands in that part's header: the numbers in the blocks do not tell it, since a
+    single wild one would close the range for all after it.
     """
     headers = {
         f.header.key.part: f.header
@@ -333,18 +335,24 @@ def ranges(files: Sequence[Testimony], last_number: int) -> dict[int, Range]:
         before = headers[part].predecessor_part
         roots[part] = roots.get(before, part) if before else part
     firsts = sorted(set(roots.values()))
-    rows = _all_rows(files)
-    rows = rows[rows["number"] <= last_number]
     found: dict[int, Range] = {}
     low = -1
     for position, root in enumerate(firsts):
         newest = position == len(firsts) - 1
-        high = -1
-        if not newest:
-            seen = rows[rows["number"] < headers[firsts[position + 1]].first_block]
-            high = max(low, int(seen["last_event"].max()) if len(seen) else low)
+        high = -1 if newest else max(low, headers[firsts[position + 1]].text.low)
         for part, its_root in roots.items():
             if its_root == root:
                 found[part] = Range(low, high, newest)
         low = high
     return found
+
+
+def followed(low: int, rows: NDArray[Any]) -> int:
+    """How far a stream's numbers are followed in these blocks, from that boundary on. A block that
+    may hold a wild number is passed over: the logger follows the next events by itself."""
+    highest = low
+    for row in rows:
+        first, last = int(row["first_event"]), int(row["last_event"])
+        if first <= highest + REACH and last - first < int(row["events"]) + REACH:
+            highest = max(highest, last)
+    return highest

@@ -73,6 +73,7 @@ from dlog.recovery.evidence import (
     Testimony,
     crc_of,
     durable_end,
+    followed,
     hear,
     ranges,
     trust,
@@ -285,7 +286,7 @@ class _Rebuild:
         found = trust(files, self._old_durable(files))
         for text in found.problems:
             report.problems.append(f"{key}: {text}")
-        spans = ranges(files, found.last)
+        spans = ranges(files)
         self._counts(key, files, found.last)
         for file in files:
             if len(file.rows):
@@ -451,17 +452,18 @@ class _Rebuild:
     ) -> None:
         next_part: dict[int, int] = {}
         newest: Testimony | None = None
-        highest = -1
+        low = max((span.low for span in spans.values() if span.newest), default=-1)
+        highest = low
         for file in files:
             part = file.key
             assert part is not None
             next_part[part.kind] = max(next_part.get(part.kind, 1), part.part + 1)
             rows = file.rows[file.rows["number"] <= last]
-            if len(rows):
-                highest = max(highest, int(rows["last_event"].max()))
+            span = spans.get(part.part) if part.kind is FileKind.EVENTS else None
+            if span is not None and span.newest:
+                highest = followed(highest, rows)
             if newest is None or newest.key is None or part.part >= newest.key.part:
                 newest = file
-        low = max((span.low for span in spans.values() if span.newest), default=-1)
         self._book.put(stream_key(key), StreamRecord(
             run=key.run, stream=key.stream, next_block=last + 1, highest_event=highest, low=low,
             next_part=next_part, directory=newest.directory if newest is not None else 0,

@@ -177,13 +177,6 @@ def _stream(snapshot: Snapshot, key: StreamKey, record: StreamRecord) -> Iterato
                 f"{file}: holds block {its.totals.last_block}, and the stream's next block is "
                 f"{record.next_block}"
             )
-        if its.totals.events and its.totals.last_event > record.highest_event and (
-            file.kind is FileKind.EVENTS
-        ):  # fmt: skip
-            yield (
-                f"{file}: holds event {its.totals.last_event}, and the stream's highest event is "
-                f"{record.highest_event}"
-            )
     opened = [
         str(k) for k, r in files.items()
         if isinstance(r, FileRecord) and r.state is FileState.OPEN and k.kind is FileKind.EVENTS

@@ -19,12 +19,14 @@ from dlog.model.messages import (
     Acknowledgement,
     Bye,
     ByeDone,
+    DivertedEvents,
     EndOfRun,
     Heartbeat,
     Hello,
     Refused,
     RefusedRange,
     Resend,
+    RunStreams,
     Welcome,
     decode_body,
     encode_body,
@@ -78,6 +80,8 @@ class LoggerModel:
         self.ended_before: set[int] = set()  # before the source came
         self.refuse_runs: set[int] = set()
         self.name_in_use = False  # by another session
+        self.streams: dict[int, list[str]] = {}  # as RUN-STREAMS tells them, after WELCOME
+        self.diverted: list[DivertedEvents] = []
         self.waiting = ""
         self.duplicates = 0
         self.dropped = 0
@@ -173,6 +177,9 @@ class LoggerModel:
                 event_bytes_max=self.message_bytes_max - 65536,
             ),
         )  # fmt: skip
+        for run, streams in self.streams.items():
+            told = RunStreams(session=hello.session, boot=self.boot, run=run, streams=streams)
+            self._say(MessageKind.RUN_STREAMS, told)
         self.acknowledge()
 
     def _bye(self, bye: Bye) -> None:
@@ -262,7 +269,7 @@ class LoggerModel:
                 selective=ranges(self.kept.settled), refusals_from=self.kept.refusals_seen,
                 refusals=list(self.kept.refusals), active=sorted(self.active),
                 held=sorted(self.held), ending=sorted(self.ending), ended=sorted(self.ended),
-                waiting=self.waiting,
+                diverted=self.diverted, waiting=self.waiting,
             ),
         )  # fmt: skip
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dlog.core.batch import Batch
-from dlog.core.journal_records import Refusal, SessionRecord
+from dlog.core.journal_records import Diversion, Refusal, SessionRecord
 from dlog.limits import HOST_LETTERS_MAX, REFUSALS_KEPT_MAX, WATERMARKS_PER_SESSION_MAX
 from dlog.model.ids import MarkKey, RunNumber, SessionId, StreamName, valid_source_name
 from dlog.model.messages import Hello
@@ -35,6 +35,7 @@ class SessionState:
 
     admitted, position: the last admitted batch, and the session's bytes up to and including it; a
     HELLO may set them back. high, high_position: the highest that was ever admitted in this boot.
+    diverted: its events that are stored elsewhere, as committed.
     settled_bytes: bytes of the settled batches. limit: how far the source may send, in bytes.
     refused_whole: refusals below that number are told; a later one may still grow.
     wanted, settle: what its source asked for in its last heartbeat, in bytes.
@@ -52,6 +53,7 @@ class SessionState:
     limit: int
     selective: tuple[tuple[int, int], ...] = ()
     refused: tuple[Refusal, ...] = ()
+    diverted: tuple[Diversion, ...] = ()
     refused_from: int = 0
     refused_whole: int = 0
     wanted: int = 0
@@ -75,6 +77,7 @@ class SessionState:
             position,
             position,
             refused=tuple(record.refused),
+            diverted=tuple(record.diverted),
             refused_from=record.refused_from,
             refused_whole=record.refused_from + REFUSALS_KEPT_MAX - 1,
             rebuilt=record.rebuilt,

@@ -72,12 +72,16 @@ _NOWHERE: Final = Offset(0)
 
 
 class HeaderText(msgspec.Struct, frozen=True, kw_only=True):
-    """The JSON text in the header page: what a reader may want to know and a rebuild must know."""
+    """The JSON text in the header page: what a reader may want to know and a rebuild must know.
+
+    low: the event number at which the range below this part's closed, -1 for none.
+    """
 
     logger: str
     config: StreamConfig
     run_started_ns: int = 0
     streams: tuple[str, ...] = ()
+    low: int = -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,11 +195,13 @@ class EndedRunRecord(_Record, frozen=True, kw_only=True):
 class StreamRecord(_Record, frozen=True, kw_only=True):
     """A live stream of a run.
 
-    next_block: number of the next block to be written. highest_event: the highest event number that
-    the stream has stored, -1 for none. low: what is at or below it is late. next_part: per file
-    kind. directory: position of the data directory that new parts go to. unmade: ranges (low
-    exclusive, high inclusive) that take late events, though a fault ended their part: it may be
-    settled and gone from the live records before there is one that goes on for it.
+    next_block: number of the next block to be written. highest_event: the number up to which the
+    stream follows its events, -1 for none; wild numbers stand above it (core/numbering.py). low:
+    what is at or below it is late. next_part: per file kind. directory: position of the data
+    directory that new parts go to. unmade: ranges (low exclusive, high inclusive) that take late
+    events, though a fault ended their part: it may be settled and gone from the live records before
+    there is one that goes on for it. anew: sessions whose numbers began anew below `low`, and which
+    are not late.
     """
 
     run: int
@@ -210,6 +212,7 @@ class StreamRecord(_Record, frozen=True, kw_only=True):
     next_part: dict[int, int] = {}
     directory: int = 0
     unmade: list[tuple[int, int]] = []
+    anew: list[bytes] = []
 
 
 class FileRecord(_Record, frozen=True, kw_only=True):
@@ -284,6 +287,19 @@ class Refusal(_Record, frozen=True, kw_only=True):
     events: int
 
 
+class Diversion(_Record, frozen=True, kw_only=True):
+    """Events of a session for a stream of a run, as sent, that are stored elsewhere, all in all.
+
+    why: `late` (in the garbage file), or the reason of an orphan. stream "", run 0: what found no
+    place of its own.
+    """
+
+    run: int
+    stream: str
+    why: str
+    events: int
+
+
 class SessionRecord(_Record, frozen=True, kw_only=True):
     """A session of a source. acknowledged: the cumulative acknowledgement, a batch number.
 
@@ -303,6 +319,10 @@ class SessionRecord(_Record, frozen=True, kw_only=True):
     rebuilt: bool = False
     refused: list[Refusal] = []
     refused_from: int = 0  # number of the first of `refused` in the session
+    diverted: list[Diversion] = []
+
+
+LATE: Final = "late"
 
 
 class MarkRecord(_Record, frozen=True, kw_only=True):

@@ -6,11 +6,11 @@ It only counts. sent = acknowledged + refused + run_ended + pending, at any mome
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from dlog.errors import SourceError
-from dlog.limits import WATERMARKS_PER_SESSION_MAX
+from dlog.limits import DIVERSIONS_KEPT_MAX, WATERMARKS_PER_SESSION_MAX
 from dlog.model.ids import StreamName
 from dlog.model.messages import Acknowledgement, RefusedRange
 
@@ -19,6 +19,9 @@ TOO_LARGE: Final = "event-too-large"
 # A logger that makes up reasons must not grow the table.
 _REASONS_MAX: Final = 32
 _OTHER: Final = "other"
+LATE: Final = "late"
+STREAM_UNKNOWN: Final = "stream-unknown"
+_DIVERTED_MAX: Final = DIVERSIONS_KEPT_MAX + _REASONS_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,8 @@ class StreamReport:
 
     sent: accepted from the caller. acknowledged: durable. refused: settled without being stored, by
     reason. run_ended: never left the source, because their run was over. pending: the rest.
+    garbage, orphan: of the acknowledged, those that are not in the stream's files but in its
+    garbage file (they were late) or in the orphan file (run or stream was not there).
     """
 
     sent: int
@@ -34,6 +39,14 @@ class StreamReport:
     refused: dict[str, int]
     run_ended: int
     pending: int
+    garbage: int = 0
+    orphan: int = 0
+
+    @property
+    def stored(self) -> int:
+        """In the stream's own files. What was diverted may be told before all of its batch is
+        acknowledged."""
+        return max(0, self.acknowledged - self.garbage - self.orphan)
 
 
 @dataclass(slots=True)
@@ -54,12 +67,14 @@ class _Count:
 
 
 class SourceCounts:
-    """The accounts of a session. refusals_seen: how many refusals were taken, from the first."""
+    """The accounts of a session. refusals_seen: how many refusals were taken, from the first.
+    diverted: durable pieces that are not in their stream's files, by run, stream and reason."""
 
     def __init__(self, refusals_seen: int) -> None:
         self.refusals_seen = refusals_seen
         self._known_refusals: dict[int, int] = {}  # events by number, of those not yet confirmed
         self._streams: dict[StreamName, _Count] = {}
+        self.diverted: dict[tuple[int, str, str], int] = {}
 
     def open_stream(self, name: StreamName) -> None:
         """Raises `SourceError` where there are too many streams."""
@@ -107,6 +122,21 @@ class SourceCounts:
             name = next(iter(self._streams))
         self._streams.setdefault(name, _Count()).refuse(refusal.reason, events)
 
+    def learn_diverted(self, ack: Acknowledgement) -> None:
+        """The logger tells all of them each time; only so many, so that the table is bounded."""
+        for told in ack.diverted:
+            key = (told.run, told.stream, told.why)
+            if key in self.diverted or len(self.diverted) < _DIVERTED_MAX:
+                self.diverted[key] = max(told.events, self.diverted.get(key, 0))
+
+    def diverted_to(self, *, garbage: bool, stream: str | None = None) -> int:
+        """Pieces in garbage files, or in the orphan file; of one stream, or all."""
+        return sum(
+            pieces
+            for (_, name, why), pieces in self.diverted.items()
+            if (why == LATE) is garbage and stream in (None, name)
+        )
+
     def reasons(self) -> dict[str, int]:
         """Pieces that were settled without being stored, by reason, over all streams."""
         reasons: dict[str, int] = {}
@@ -120,7 +150,11 @@ class SourceCounts:
     def report(self, open_pieces: Mapping[StreamName, int]) -> dict[str, StreamReport]:
         """By stream; `open_pieces` are those in batches that are not closed yet."""
         return {
-            str(name): _stream_report(count, open_pieces.get(name, 0))
+            str(name): replace(
+                _stream_report(count, open_pieces.get(name, 0)),
+                garbage=self.diverted_to(garbage=True, stream=name),
+                orphan=self.diverted_to(garbage=False, stream=name),
+            )
             for name, count in {**{n: _Count() for n in open_pieces}, **self._streams}.items()
         }
 

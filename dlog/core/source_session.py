@@ -33,7 +33,7 @@ from dlog.core.source_batches import Progress, SourceBatches
 from dlog.core.source_counts import SourceCounts
 from dlog.core.source_runs import RunsTold
 from dlog.core.states import Machine
-from dlog.errors import MessageError, SourceError, SourceRefused
+from dlog.errors import MessageError, SourceError, SourceRefused, StreamUnknown
 from dlog.limits import (
     CONTROL_MESSAGE_BYTES_MAX,
     EVENT_BYTES_MAX,
@@ -52,6 +52,7 @@ from dlog.model.messages import (
     Hello,
     Refused,
     Resend,
+    RunStreams,
     Welcome,
     decode_body,
     encode_body,
@@ -240,6 +241,14 @@ class SourceSession:
             )
         for name in streams:
             self.counts.open_stream(name)
+
+    def check_run_has(self, run: RunNumber, streams: StreamSet) -> None:
+        """Raises `StreamUnknown` where the run is known, and has not all of these streams. Not of a
+        replay: it must come out the same again, whatever was known when."""
+        known = self.runs.streams.get(run)
+        if known is not None and not known.issuperset(streams) and not self.replay:
+            stream = next(name for name in streams if name not in known)
+            raise StreamUnknown(stream, run, sorted(known))
 
     def flush(self) -> int:
         """Close the open batches now. Returns the place behind them, see `settled_before`."""
@@ -546,6 +555,10 @@ class SourceSession:
                 refused = decode_body(body, Refused)
                 if self._ours(refused.session, now_ns):
                     self._on_refused(refused, now_ns)
+            case MessageKind.RUN_STREAMS:
+                told = decode_body(body, RunStreams)
+                if self._ours(told.session, now_ns) and told.boot == self.boot:
+                    self.runs.learn_streams(told)
             case MessageKind.BYE_DONE:
                 done = decode_body(body, ByeDone)
                 if self._ours(done.session, now_ns) and self.phase is Phase.LEAVING:
@@ -603,6 +616,7 @@ class SourceSession:
             return
         batches = self.batches
         self.counts.refusals(ack)
+        self.counts.learn_diverted(ack)
         if ack.next > batches.admitted + 1 or not self.told:
             self._moved_ns = now_ns
             self._patience = _PATIENCE_HEARTBEATS

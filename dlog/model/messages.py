@@ -85,6 +85,19 @@ class RefusedRange(msgspec.Struct, frozen=True, kw_only=True):
     events: int
 
 
+class DivertedEvents(msgspec.Struct, frozen=True, kw_only=True):
+    """How many events of the session, for a stream of a run as sent, are stored elsewhere.
+
+    why: `late` in the stream's garbage file; `stream-unknown`, `run-unknown`, `run-ended` or
+    `run-failed` in the orphan file. stream "", run 0: of all that found no place of its own.
+    """
+
+    run: int
+    stream: str
+    why: str
+    events: int
+
+
 class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a source must know, absolute, so that one message replaces all before it.
 
@@ -92,6 +105,7 @@ class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
     limit_bytes: the source may send messages up to this position of the session.
     next: the batch that is admitted next.
     refusals: numbered from `refusals_from`; repeated until a heartbeat says that they were seen.
+    diverted: since the session began, so that it only grows.
     held: paused runs. ending: runs whose end the source must answer with `EndOfRun`. ended: runs
     that were active in this session and take nothing any more. active: runs that take events.
     waiting: why no credit is granted ("" where it is).
@@ -105,11 +119,21 @@ class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
     selective: list[tuple[int, int]] = []
     refusals_from: int = 0
     refusals: list[RefusedRange] = []
+    diverted: list[DivertedEvents] = []
     active: list[int] = []
     held: list[int] = []
     ending: list[int] = []
     ended: list[int] = []
     waiting: str = ""
+
+
+class RunStreams(msgspec.Struct, frozen=True, kw_only=True):
+    """The streams of a run that takes events: after WELCOME, and when a run becomes active."""
+
+    session: bytes
+    boot: int
+    run: int
+    streams: list[str]
 
 
 class Resend(msgspec.Struct, frozen=True, kw_only=True):

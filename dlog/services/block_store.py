@@ -30,7 +30,7 @@ from dlog.core.states import FileState
 from dlog.errors import DiskFull, StorageError
 from dlog.limits import MIB
 from dlog.model.config import StreamConfig
-from dlog.model.ids import BlockNumber, Offset, RunNumber, StreamKey, StreamName
+from dlog.model.ids import BlockNumber, Offset, RunNumber, SessionId, StreamKey, StreamName
 from dlog.ports import Buffer, Change, Commits, CommitTicket, Severity
 from dlog.services.committer import Committer, Progress, Settlement
 from dlog.services.parts import Part, PartSync, Storage, allot, put_file, put_stream
@@ -63,6 +63,7 @@ class _Group(NamedTuple):
     bytes: int
     next_block: int
     highest: int
+    anew: Sequence[SessionId]
     since_ns: int
 
 
@@ -216,9 +217,11 @@ class BlockStore:
         settlements: list[Settlement],
         since_ns: int,
         highest: int,
+        anew: Sequence[SessionId],
     ) -> None:
-        """A group: one block a slot, numbered in that order; the last one ends the group. highest:
-        the stream's highest event number up to it."""
+        """A group: one block a slot, numbered in that order; the last one ends the group. highest,
+        anew: how far the stream's numbers are followed with it, and the sessions that count anew.
+        """
         end = len(blocks) - 1
         made = [
             self._encode(s, fragments, group_end=i == end)
@@ -228,7 +231,7 @@ class BlockStore:
         self._blocks += made
         self._settlements += settlements
         self._groups.append(
-            _Group(len(made), len(settlements), size, self._next_block, highest, since_ns)
+            _Group(len(made), len(settlements), size, self._next_block, highest, anew, since_ns)
         )
 
     def _encode(self, slot: Slot, fragments: list[Fragment], *, group_end: bool) -> _Block:
@@ -503,6 +506,7 @@ class BlockStore:
             self.stream,
             next_block=last.next_block,
             highest_event=last.highest,
+            anew=list(last.anew),
             low=self._boundary(),
         )
         settlements = self._take(sync.blocks, sum(group.settlements for group in sync.groups))

@@ -20,6 +20,7 @@ import msgspec
 from dlog.core import journal_records as records
 from dlog.core.journal_records import (
     CountRecord,
+    Diversion,
     EndedRunRecord,
     FileRecord,
     MarkRecord,
@@ -29,7 +30,12 @@ from dlog.core.journal_records import (
     StreamRecord,
 )
 from dlog.errors import InvariantBroken, JournalFailed, JournalFull
-from dlog.limits import COUNTS_PER_RUN_MAX, ORPHAN_SOURCES_MAX, REFUSALS_KEPT_MAX
+from dlog.limits import (
+    COUNTS_PER_RUN_MAX,
+    DIVERSIONS_KEPT_MAX,
+    ORPHAN_SOURCES_MAX,
+    REFUSALS_KEPT_MAX,
+)
 from dlog.model.ids import (
     NO_RUN,
     FileKey,
@@ -55,7 +61,7 @@ class Settlement(msgspec.Struct, frozen=True):
 
     mark: what it was sent for, None for a placeholder; watermark: whether one is kept of it.
     count_run, count_stream: what it is counted under. shares: settlements that the whole batch
-    needs; 0 where it was admitted before and only counts.
+    needs; 0 where it was admitted before and only counts. reason: of refused or orphan events.
     """
 
     session: SessionId
@@ -106,6 +112,7 @@ class Settled:
     settled_bytes: int  # position plus the bytes of the selective batches
     refused: tuple[Refusal, ...]
     refused_from: int
+    diverted: tuple[Diversion, ...] = ()
 
 
 class Ticket:
@@ -423,6 +430,10 @@ class Committer:
             ledger.record = msgspec.structs.replace(
                 ledger.record, refused=_with_refusal(ledger.record.refused, settlement)
             )
+        if settlement.garbage or settlement.orphan:
+            ledger.record = msgspec.structs.replace(
+                ledger.record, diverted=_with_diversion(ledger.record.diverted, settlement)
+            )
         touched.add(settlement.session)
         if n <= ledger.record.acknowledged or n in ledger.settled:
             return
@@ -497,6 +508,7 @@ class Committer:
             ledger.settled_bytes,
             tuple(ledger.record.refused),
             ledger.record.refused_from,
+            tuple(ledger.record.diverted),
         )
 
     # --- changes that are made on this thread (from `submit_made`) ---------------------------
@@ -612,6 +624,21 @@ def _within_a_record(
         others[stream] = _sum(others.get(stream, CountRecord()), count)
     rest = [(OTHER_SOURCES, stream, count) for stream, count in sorted(others.items())]
     return [*counts[:COUNTS_PER_RUN_MAX], *rest]
+
+
+def _with_diversion(diverted: Sequence[Diversion], s: Settlement) -> list[Diversion]:
+    """One more, added to those of its run, stream and reason."""
+    assert s.mark is not None
+    kept = {(d.run, d.stream, d.why): d.events for d in diverted}
+    why = records.LATE if s.garbage else s.reason
+    key = (int(s.mark.run), str(s.mark.stream), why)
+    if key not in kept and len(kept) >= DIVERSIONS_KEPT_MAX:
+        key = (0, "", why)
+    kept[key] = kept.get(key, 0) + s.garbage + s.orphan
+    return [
+        Diversion(run=run, stream=stream, why=why, events=events)
+        for (run, stream, why), events in kept.items()
+    ]
 
 
 def _with_refusal(refused: Sequence[Refusal], s: Settlement) -> list[Refusal]:

@@ -19,7 +19,7 @@ import msgspec
 from dlog.core.admission import Admission, hello_problem
 from dlog.core.batch import Batch, decode_framed_batch
 from dlog.core.block import Checksums, OrphanReason
-from dlog.core.fate import TOO_MANY_STREAMS, Verdict
+from dlog.core.fate import TOO_MANY_STREAMS, Fate, Verdict
 from dlog.core.frame import MessageKind, check_frame, control_body, encode_control
 from dlog.core.journal_records import SessionRecord
 from dlog.core.pieces import Piece, select, split
@@ -52,18 +52,21 @@ from dlog.model.messages import (
     Acknowledgement,
     Bye,
     ByeDone,
+    DivertedEvents,
     EndOfRun,
     Heartbeat,
     Hello,
     Refused,
     RefusedRange,
     Resend,
+    RunStreams,
     Welcome,
     decode_body,
     encode_body,
 )
 from dlog.model.status import ConnectionStatus
 from dlog.ports import Alarms, Clock, EventLink, Severity
+from dlog.quantities import events
 from dlog.services.committer import Committer, Settled, Settlement
 from dlog.services.routes import PieceTaker, Routes
 from dlog.services.sessions import SILENCE_NS_MAX, Session, Sessions, count_skipped
@@ -71,6 +74,7 @@ from dlog.services.sessions import SILENCE_NS_MAX, Session, Sessions, count_skip
 log = logging.getLogger("dlog.events")
 
 HEARTBEAT_NS: Final = HEARTBEAT_MS * 1_000_000
+ORPHAN_ALARMS_MAX: Final = 32  # by run and stream; what is beyond has one together
 
 _CLOSED: Final = "a newer session took over the name, or the session expired"
 _ORPHAN_REASONS: Final = {reason.words: reason for reason in OrphanReason}
@@ -129,6 +133,8 @@ class EventServer:
         self._held_by_the_gone = 0  # bytes in memory that no live session answers for
         self._stopping = False
         self._quiet = False
+        self._orphaned: set[StreamKey] = set()  # as sent; an alarm stands for each
+        self._streams_over: list[StreamKey] = []  # of runs that ended since the last one began
         self.strangers: Counter[str] = Counter()  # what came outside any session, by reason
         committer.listen(self)
 
@@ -458,8 +464,20 @@ class EventServer:
                 event_bytes_max=min(EVENT_BYTES_MAX, self._message_bytes_max - 65536),
             ),
         )
+        for run in self._routes.runs:
+            self._tell_streams(session, run)
         self._grant()
         self._acknowledge(session)
+
+    def _tell_streams(self, session: Session, run: RunNumber) -> None:
+        """So that a source that misspells a stream is told by its library, with the next event."""
+        route = self._routes.runs[run]
+        if route.state is not RunState.STARTING:
+            streams = sorted(map(str, route.writers))
+            message = RunStreams(
+                session=session.id, boot=self._identity.boot, run=run, streams=streams
+            )
+            self._send(session, MessageKind.RUN_STREAMS, message)
 
     def _heartbeat(self, session: Session, heartbeat: Heartbeat) -> None:
         state = session.state
@@ -611,6 +629,8 @@ class EventServer:
                 f"{verdict.reason}",
             )
             return
+        if verdict.fate is Fate.ORPHAN:
+            self._tell_orphan(session, mark, _chosen_events(batch, chosen), verdict.reason)
         table, payload = select(batch.table, batch.payload, chosen)
         whole = table is batch.table
         taker.offer(
@@ -628,6 +648,37 @@ class EventServer:
                 batch.numbers if whole else None,
             )
         )
+
+    def _tell_orphan(self, session: Session, mark: MarkKey, number: int, reason: str) -> None:
+        route = self._routes.runs.get(mark.run)
+        if route is not None:
+            there = f"run {mark.run} has the streams {', '.join(sorted(map(str, route.writers)))}"
+        else:
+            there = "active runs: " + (", ".join(map(str, sorted(self._routes.runs))) or "none")
+        key = StreamKey(mark.run, mark.stream)
+        # A source may make up streams and runs without end; the alarms are for others, too.
+        if key in self._orphaned or len(self._orphaned) < ORPHAN_ALARMS_MAX:
+            self._orphaned.add(key)
+            name = str(key)
+        else:
+            name = "(others)"
+        self._alarms.raise_alarm(
+            f"orphan {name}",
+            Severity.WARNING,
+            f"{events(number)} of {session.name} for {key} went to the orphan file: {reason}; "
+            f"{there}",
+        )
+
+    def _forget_diversions(self) -> None:
+        """A run starts: the alarms of runs that are over have been there long enough."""
+        gone = {key for key in self._orphaned if key.run not in self._routes.runs}
+        self._orphaned -= gone
+        for key in gone:
+            self._alarms.clear_alarm(f"orphan {key}")
+        self._alarms.clear_alarm("orphan (others)")
+        for key in self._streams_over:
+            self._alarms.clear_alarm(f"garbage {key}")
+        self._streams_over.clear()
 
     def _count_duplicates(self, session: Session, batch: Batch) -> None:
         """A batch that was admitted before: its pieces only count."""
@@ -698,6 +749,7 @@ class EventServer:
             state.acknowledged = settled.acknowledged
             state.settled_bytes = settled.settled_bytes
             state.selective = settled.selective
+            state.diverted = settled.diverted
             # The commit may be older than what the source has confirmed, and tell a new one too.
             seen = max(state.refused_from, settled.refused_from)
             state.refused = settled.refused[seen - settled.refused_from :]
@@ -764,6 +816,10 @@ class EventServer:
                     )
                     for r in state.refused[: state.refused_whole - state.refused_from]
                 ],
+                diverted=[
+                    DivertedEvents(run=d.run, stream=d.stream, why=d.why, events=d.events)
+                    for d in state.diverted
+                ],
                 active=active,
                 held=held,
                 ending=ending,
@@ -789,7 +845,17 @@ class EventServer:
     # --- runs --------------------------------------------------------------------------------
 
     def _apply(self, routes: Routes) -> None:
-        self._routes = routes
+        before, self._routes = self._routes, routes
+        for run in before.runs.keys() - routes.runs.keys():
+            self._streams_over += [StreamKey(run, name) for name in before.runs[run].writers]
+        if routes.runs.keys() - before.runs.keys():
+            self._forget_diversions()
+        for run, route in routes.runs.items():
+            known = before.runs.get(run)
+            if known is None or known.state is not route.state:
+                for session in self._sessions:
+                    if session.alive:
+                        self._tell_streams(session, run)
         for run in [run for run in self._draining if run not in routes.runs]:
             del self._draining[run]
             for session in self._sessions:

@@ -225,6 +225,7 @@ class Part:
                     config=config,
                     run_started_ns=run_started_ns,
                     streams=streams,
+                    low=low,
                 ),
                 before.part,
                 before.sealed,

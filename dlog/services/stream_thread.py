@@ -25,10 +25,12 @@ from dlog.errors import StorageError
 from dlog.limits import MIB, SMALL_BLOCK_BYTES, SYNC_BYTES_MAX
 from dlog.model.config import StreamConfig
 from dlog.model.ids import NO_RUN, FileKind, RunNumber, StreamKey, StreamName
+from dlog.ports import Severity
+from dlog.quantities import events
 from dlog.services.block_store import BlockStore
 from dlog.services.committer import Committer, Settlement
 from dlog.services.parts import Part, Storage
-from dlog.services.staging import StagedPiece, Staging
+from dlog.services.staging import LateEvents, StagedPiece, Staging
 
 log = logging.getLogger("dlog.stream")
 
@@ -68,6 +70,7 @@ class StreamWriter:
     ) -> None:
         self.key = StreamKey(RunNumber(stream.run), StreamName(stream.stream))
         self._clock = storage.clock
+        self._alarms = storage.alarms
         self._committer = committer
         self._config = config
         self._finished = finished
@@ -108,9 +111,11 @@ class StreamWriter:
             FileKind.ORPHAN if self.key.run == NO_RUN else FileKind.EVENTS,
             low=stream.low,
             highest=stream.highest_event,
+            anew=stream.anew,
             parts=parts,
             unmade=stream.unmade,
             ended=self._store.ended,
+            told=self._tell_late,
         )
 
     # --- from any thread ---------------------------------------------------------------------
@@ -402,7 +407,8 @@ class StreamWriter:
                 self._small_ns = self._clock.monotonic_ns()
             pieces, blocks = self._staging.group()
             settlements = [self._settlement(piece) for piece in pieces]
-            self._store.add(blocks, settlements, since_ns, self._staging.highest)
+            numbering, anew = self._staging.numbering, self._staging.latecomers.anew
+            self._store.add(blocks, settlements, since_ns, numbering.highest, anew)
 
     def _sync(self) -> bool:
         """Have what is written synced: behind, or where the stream ends, now. False where that
@@ -446,7 +452,29 @@ class StreamWriter:
             stored=events - garbage - orphan,
             garbage=garbage,
             orphan=orphan,
+            reason=piece.orphan_reason.words if orphan else "",
             payload_bytes=len(piece.payload),
+        )
+
+    def _tell_late(self, late: LateEvents) -> None:
+        numbers = str(late.lowest)
+        if late.highest != late.lowest:
+            numbers = f"{late.lowest} to {late.highest}"
+        if late.anew:
+            log.warning(
+                "%s: %s counts anew (event number %s): its events are not late for the ranges up "
+                "to event %d, which are closed",
+                self.key,
+                late.source,
+                numbers,
+                late.boundary,
+            )
+            return
+        self._alarms.raise_alarm(
+            f"garbage {self.key}",
+            Severity.WARNING,
+            f"{events(late.events)} of {late.source} (event number {numbers}) came late and went "
+            f"to the garbage file of {self.key}: the range up to event {late.boundary} is closed",
         )
 
     # --- time, and the end -------------------------------------------------------------------

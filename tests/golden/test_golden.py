@@ -245,6 +245,7 @@ CONTROL = {
     "resend": (MessageKind.RESEND, messages.Resend),
     "refused": (MessageKind.REFUSED, messages.Refused),
     "bye-done": (MessageKind.BYE_DONE, messages.ByeDone),
+    "run-streams": (MessageKind.RUN_STREAMS, messages.RunStreams),
 }
 JSON = {
     "command": messages.Command,

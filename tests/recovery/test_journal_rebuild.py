@@ -137,7 +137,8 @@ def test_trust_ends_where_a_block_number_is_missing(tmp_path: Path) -> None:
 
 def test_numbers_count_across_the_parts_of_a_stream(tmp_path: Path) -> None:
     """Late events: block 4 lies in part 1, between 3 and 5 of part 2."""
-    first, second = open_file(tmp_path), FileBuilder(make_key(stream="a", part=2), first_block=3)
+    first = open_file(tmp_path)
+    second = FileBuilder(make_key(stream="a", part=2), first_block=3, low=20)
     first.pieces(make_pieces(make_events(20), 10), 10)
     second.pieces(make_pieces(make_events(10, first=21), 10, first_sequence=3), 10)
     first.next_number = 4

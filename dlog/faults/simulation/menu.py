@@ -61,8 +61,9 @@ SCENARIOS: Final = {
 # (or of several that must all be on the menu).
 CALM_ACTIONS: Final[Mapping[str, int]] = MappingProxyType(
     {
-        "send": 6, "send_late": 2, "send_stray": 1, "new_source": 1, "goodbye": 1,
-        "start_run": 1, "pause": 1, "resume": 1, "stop_run": 2, "abort_run": 1, "configure": 1,
+        "send": 6, "send_late": 2, "send_stray": 1, "send_wild": 1, "count_anew": 1,
+        "new_source": 1, "goodbye": 1, "start_run": 1, "pause": 1, "resume": 1, "stop_run": 2,
+        "abort_run": 1, "configure": 1,
         "wait": 1,
     }
 )  # fmt: skip

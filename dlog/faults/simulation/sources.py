@@ -34,6 +34,7 @@ from dlog.model.messages import (
 )
 
 SENT_AT_ONCE_MAX: Final = 32
+WILD: Final = 2**40  # no event of a random history has such a number, but for a wild one
 COMMAND_PATIENCE_NS: Final = 1_000_000_000
 
 
