@@ -23,7 +23,7 @@ from dlog.core.event_file import FileHeader, Sidecar, Totals
 from dlog.core.scan import Depth, Span, SpanKind, payload_bytes, scan
 from dlog.errors import DlogError, FormatError
 from dlog.limits import PAGE_BYTES
-from dlog.model.ids import BlockNumber, FileKey, FileKind, MarkKey, PartNumber, SessionId
+from dlog.model.ids import BlockNumber, FileKey, FileKind, MarkKey, SessionId
 from dlog.recovery.facts import (
     DataDirectory,
     FileSource,
@@ -44,6 +44,7 @@ ROW_DTYPE: Final = np.dtype(
 )  # fmt: skip
 
 ROWS_PACKED_AT: Final = 16_384
+EVENT_NUMBER_END: Final = 2**64
 
 
 @dataclass(slots=True)
@@ -321,30 +322,33 @@ def ranges(files: Sequence[Testimony], last_number: int) -> dict[int, Range]:
     """The range of each EVENTS part of a stream, by part number.
 
     A part that goes on for a sealed one takes over its range. A range ends at the highest event
-    number that the stream had seen when the next part was begun: that is, in the blocks before it.
+    number that stands in its parts, and below all that stand in later ones. Where nothing trusted
+    stands in them the range is empty: what comes again for it goes to the next part. The number of
+    the first block in a header tells nothing: a part may be begun before the blocks of the one
+    before it are committed, or written.
     """
-    headers = {
-        f.header.key.part: f.header
-        for f in files
-        if f.header is not None and f.header.key.kind is FileKind.EVENTS
-    }
-    roots: dict[PartNumber, PartNumber] = {}
-    for part in sorted(headers):
-        before = headers[part].predecessor_part
-        roots[part] = roots.get(before, part) if before else part
-    firsts = sorted(set(roots.values()))
-    rows = _all_rows(files)
-    rows = rows[rows["number"] <= last_number]
+    roots: dict[int, int] = {}
+    held: dict[int, tuple[int, int]] = {}  # by the first part of a range: lowest and highest event
+    for file in sorted(files, key=lambda f: f.key.part if f.key is not None else 0):
+        header, key = file.header, file.key
+        if header is None or key is None or key.kind is not FileKind.EVENTS:
+            continue
+        root = roots.setdefault(key.part, roots.get(header.predecessor_part, key.part))
+        rows = file.rows[(file.rows["number"] <= last_number) & (file.rows["events"] > 0)]
+        lowest, highest = held.get(root, (EVENT_NUMBER_END, -1))
+        if len(rows):
+            lowest = min(lowest, int(rows["first_event"].min()))
+            highest = max(highest, int(rows["last_event"].max()))
+        held[root] = lowest, highest
     found: dict[int, Range] = {}
+    firsts = sorted(held)
     low = -1
     for position, root in enumerate(firsts):
-        newest = position == len(firsts) - 1
-        high = -1
-        if not newest:
-            seen = rows[rows["number"] < headers[firsts[position + 1]].first_block]
-            high = max(low, int(seen["last_event"].max()) if len(seen) else low)
+        later = [held[other][0] for other in firsts[position + 1 :]]
+        high = max(low, min([held[root][1], *(lowest - 1 for lowest in later)]))
+        newest = not later
         for part, its_root in roots.items():
             if its_root == root:
-                found[part] = Range(low, high, newest)
+                found[part] = Range(low, -1 if newest else high, newest)
         low = high
     return found

@@ -396,8 +396,10 @@ class _Rebuild:
         if span is None or span.newest:
             return FileState.OPEN, ""
         assert file.header is not None
-        # Without ranges a full part closes at once, and nothing is late for it.
-        return (FileState.END if file.header.text.config.ranges else FileState.CLOSING), ""
+        # Without ranges a full part closes at once, and nothing is late for it; nor is there
+        # anything for an empty range.
+        takes_late = file.header.text.config.ranges and span.high > span.low
+        return (FileState.END if takes_late else FileState.CLOSING), ""
 
     def _headless(self, file: Testimony, key: FileKey, last: int) -> None:
         """A part whose header page does not hold: nothing was acknowledged in it, or it is for

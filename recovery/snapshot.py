@@ -44,8 +44,8 @@ from dlog.core.journal_records import (
     RunRecord,
     SessionRecord,
     StreamRecord,
-    decode_record,
 )
+from dlog.core.record_rules import read_record
 from dlog.errors import JournalUnreadable
 from dlog.limits import JOURNAL_VALUE_BYTES_MAX
 from dlog.model.ids import (
@@ -90,7 +90,7 @@ class Snapshot:
 
     def _put(self, key: bytes, value: bytes) -> None:
         def record(kind: type[R]) -> R:
-            return decode_record(key, value, kind)
+            return read_record(key, value, kind)
 
         if key == META:
             self.meta = record(JournalMeta)

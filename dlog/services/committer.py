@@ -28,6 +28,7 @@ from dlog.core.journal_records import (
     SessionRecord,
     StreamRecord,
 )
+from dlog.core.record_rules import read_record
 from dlog.errors import InvariantBroken, JournalFailed, JournalFull
 from dlog.limits import COUNTS_PER_RUN_MAX, ORPHAN_SOURCES_MAX, REFUSALS_KEPT_MAX
 from dlog.model.ids import (
@@ -245,16 +246,16 @@ class Committer:
     def load(self) -> None:
         """Read the live sessions, counters and streams of the journal; before anything else."""
         for key, value in self._journal.scan(records.SESSIONS):
-            session = records.decode_record(key, value, SessionRecord)
+            session = read_record(key, value, SessionRecord)
             self._ledgers[SessionId(session.session)] = _Ledger(
                 session, settled_bytes=session.position_bytes
             )
         for key, value in self._journal.scan(records.COUNTS):
             run, source, stream = key[len(records.COUNTS) :].split(b"/")
             counted = (source.decode(), RunNumber(int(run)), StreamName(stream.decode()))
-            self._counts[counted] = records.decode_record(key, value, CountRecord)
+            self._counts[counted] = read_record(key, value, CountRecord)
         for key, value in self._journal.scan(records.STREAMS):
-            stream_record = records.decode_record(key, value, StreamRecord)
+            stream_record = read_record(key, value, StreamRecord)
             self._next_block[stream_record.run, stream_record.stream] = stream_record.next_block
 
     def run(self) -> None:
