@@ -30,7 +30,7 @@ from dlog.core.journal_records import (
 )
 from dlog.core.record_rules import read_record
 from dlog.errors import InvariantBroken, JournalFailed, JournalFull
-from dlog.limits import COUNTS_PER_RUN_MAX, ORPHAN_SOURCES_MAX, REFUSALS_KEPT_MAX
+from dlog.limits import COUNTS_PER_RUN_MAX, ORPHAN_SOURCES_MAX, REFUSALS_TOLD_MAX
 from dlog.model.ids import (
     NO_RUN,
     FileKey,
@@ -163,6 +163,34 @@ class _Ledger:
     settled: set[int] = field(default_factory=set)  # above the cumulative acknowledgement
     settled_bytes: int = 0
     marks: set[bytes] = field(default_factory=set)  # keys of its watermarks written by this boot
+    refusals: dict[tuple[int, str, str], int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for number, r in enumerate(self.record.refused, self.record.refused_from):
+            self.refusals[r.run, r.stream, r.reason] = number
+
+    def refuse(self, s: Settlement) -> None:
+        """Note a refusal for the source. One that its source may have been told never changes; one
+        behind those grows by what is refused for the same reason of the same stream of a run, so
+        that there are no more of them than such streams. `refusals` has the number of the last."""
+        # Of streams beyond those that a session may have no list is kept.
+        stream = str(s.mark.stream) if s.mark is not None and s.watermark else ""
+        key = (s.mark.run if s.mark is not None else 0, stream, s.reason)
+        refused, n = self.record.refused, s.sequence
+        at = self.refusals.get(key, -1) - self.record.refused_from
+        if at < REFUSALS_TOLD_MAX:
+            at = len(refused)
+            refused.append(
+                Refusal(first=n, last=n, run=key[0], stream=stream, reason=s.reason, events=0)
+            )
+            self.refusals[key] = self.record.refused_from + at
+        before = refused[at]
+        refused[at] = msgspec.structs.replace(
+            before,
+            first=min(before.first, n),
+            last=max(before.last, n),
+            events=before.events + s.refused,
+        )
 
     def selective(self) -> tuple[tuple[int, int], ...]:
         ranges: list[tuple[int, int]] = []
@@ -421,9 +449,7 @@ class Committer:
         if settlement.mark is not None and settlement.watermark and not settlement.duplicate:
             marks[settlement.mark] = max(n, marks.get(settlement.mark, 0))
         if settlement.refused:
-            ledger.record = msgspec.structs.replace(
-                ledger.record, refused=_with_refusal(ledger.record.refused, settlement)
-            )
+            ledger.refuse(settlement)
         touched.add(settlement.session)
         if n <= ledger.record.acknowledged or n in ledger.settled:
             return
@@ -613,22 +639,3 @@ def _within_a_record(
         others[stream] = _sum(others.get(stream, CountRecord()), count)
     rest = [(OTHER_SOURCES, stream, count) for stream, count in sorted(others.items())]
     return [*counts[:COUNTS_PER_RUN_MAX], *rest]
-
-
-def _with_refusal(refused: Sequence[Refusal], s: Settlement) -> list[Refusal]:
-    """One more; over the limit it goes into the last one, whose events stay exact: that one is told
-    only when others have been confirmed, and it grows no more."""
-    run = s.mark.run if s.mark else 0
-    stream = str(s.mark.stream) if s.mark else ""
-    kept = list(refused)
-    if len(kept) < REFUSALS_KEPT_MAX:
-        first, last, events = s.sequence, s.sequence, s.refused
-    else:
-        before = kept.pop()
-        first = min(before.first, s.sequence)
-        last = max(before.last, s.sequence)
-        events = before.events + s.refused
-    kept.append(
-        Refusal(first=first, last=last, run=run, stream=stream, reason=s.reason, events=events)
-    )
-    return kept

@@ -32,7 +32,7 @@ from dlog.limits import (
     EVENT_BYTES_MAX,
     HEARTBEAT_MS,
     MESSAGE_BYTES_MAX,
-    REFUSALS_KEPT_MAX,
+    REFUSALS_TOLD_MAX,
     SELECTIVE_RANGES_MAX,
     SESSIONS_MAX,
 )
@@ -696,7 +696,7 @@ class EventServer:
             seen = max(state.refused_from, settled.refused_from)
             state.refused = settled.refused[seen - settled.refused_from :]
             state.refused_from = seen
-            state.refused_whole = settled.refused_from + REFUSALS_KEPT_MAX - 1
+            state.refused_whole = settled.refused_from + REFUSALS_TOLD_MAX
             told.append(session)
         self._grant()
         for session in told:
@@ -730,16 +730,17 @@ class EventServer:
         active, held = by_state[RunState.ACTIVE], by_state[RunState.PAUSED]
         ending = by_state[RunState.ENDING]
         waiting = routes.waiting or ("" if routes.any_active else "no run is active")
+        acknowledged, selective, refused = state.told()
         self._send(
             session,
             MessageKind.ACKNOWLEDGEMENT,
             Acknowledgement(
                 session=session.id,
                 boot=self._identity.boot,
-                acknowledged=state.acknowledged,
+                acknowledged=acknowledged,
                 limit_bytes=state.limit,
                 next=state.admitted + 1,
-                selective=list(state.selective[:SELECTIVE_RANGES_MAX]),
+                selective=selective[:SELECTIVE_RANGES_MAX],
                 refusals_from=state.refused_from,
                 refusals=[
                     RefusedRange(
@@ -750,7 +751,7 @@ class EventServer:
                         reason=r.reason,
                         events=r.events,
                     )
-                    for r in state.refused[: state.refused_whole - state.refused_from]
+                    for r in refused
                 ],
                 active=active,
                 held=held,

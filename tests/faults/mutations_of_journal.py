@@ -146,7 +146,7 @@ def _one_piece_settles_the_batch(settle: Any) -> Any:
 
 
 def _refusals_are_not_told(_: Any) -> Any:
-    return lambda refused, settlement: list(refused)
+    return lambda ledger, settlement: None
 
 
 def _old_session_stays_open(close_session: Any) -> Any:
@@ -229,7 +229,7 @@ MUTATIONS = [
     ),
     Mutation(
         "refusals-not-told", "an acknowledgement names what was refused", CALM, 20,
-        replaced(committer, "_with_refusal", _refusals_are_not_told),
+        replaced(committer._Ledger, "refuse", _refusals_are_not_told),
     ),
     Mutation(
         "old-session-stays-open", "once a name has a new session the old one is closed in the "
