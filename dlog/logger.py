@@ -184,7 +184,7 @@ class Logger:
             self._refuse_files_without_journal()
             journal = LmdbJournal.create(path)
         else:
-            journal = LmdbJournal.open(path, live_prefixes=records.LIVE_PREFIXES)
+            journal = LmdbJournal.open(path, live_prefixes=records.START_PREFIXES)
         value = journal.get(records.META)
         if value is None:
             meta = self._new_meta()

@@ -52,6 +52,9 @@ LIVE_PREFIXES: Final = (
     META, BOOT, LOGGER, RUNS, STREAMS, FILES, SESSIONS, MARKS, COUNTS, OPERATIONS, QUARANTINE,
 )  # fmt: skip
 
+# All that a start reads, and so what is probed before it does.
+START_PREFIXES: Final = (*LIVE_PREFIXES, DONE_OPERATIONS)
+
 
 def run_key(run: RunNumber) -> bytes:
     return RUNS + b"%010d" % run

@@ -10,6 +10,7 @@ import pytest
 from dlog.core import journal_records as records
 from dlog.core.journal_records import FileRecord, StreamRecord
 from dlog.errors import JournalUnreadable
+from dlog.faults.simulation.journal import SimulatedJournal
 from dlog.faults.simulation.world import Life, World
 from dlog.model.ids import StreamName
 
@@ -58,3 +59,18 @@ def test_a_record_that_cannot_be_ends_the_start_before_anything_is_touched(
     with pytest.raises(JournalUnreadable, match=words):
         Life(world)
     assert world.disks[0].contents() == before
+
+
+def test_a_start_reads_nothing_that_was_not_probed_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = killed()
+    scanned: set[bytes] = set()
+    scan = SimulatedJournal.scan
+
+    def spy(journal: SimulatedJournal, prefix: bytes) -> Any:
+        scanned.add(prefix)
+        return scan(journal, prefix)
+
+    monkeypatch.setattr(SimulatedJournal, "scan", spy)
+    world.pump(5)
+    assert records.DONE_OPERATIONS in scanned
+    assert scanned <= set(records.START_PREFIXES)
