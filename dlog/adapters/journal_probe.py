@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # What it exits with where the system gives too little to read the journal with.
 UNABLE = 3
+GROUPS_MAX = 32
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 
 
@@ -25,7 +26,7 @@ def read_journal(mode: str, path: str, prefixes: list[bytes]) -> None:
     writing = mode == "write"
     _say("opening it")
     # Room in the map for the page that is put below; the file stays as it is.
-    map_size = os.stat(os.path.join(path, "data.mdb")).st_size + (1 << 20) if writing else 0
+    map_size = os.stat(os.path.join(path, "data.mdb")).st_size + (4 << 20) if writing else 0
     try:
         env = lmdb.open(
             path, map_size=map_size, readonly=not writing, lock=not writing, create=False
@@ -58,7 +59,7 @@ def _ends(txn: lmdb.Transaction) -> list[bytes]:
     ends: list[bytes] = []
     with txn.cursor() as cursor:
         found = cursor.first()
-        while found:
+        while found and len(ends) < GROUPS_MAX:
             ends.append(bytes(cursor.key()).split(b"/")[0] + b"/\xff")
             found = cursor.set_range(ends[-1])
     return ends
