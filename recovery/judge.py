@@ -69,7 +69,8 @@ def open_header(source: FileSource, place: Place) -> Opened:
         reason = error.reason
     if size < PAGE_BYTES:
         kind = FindingKind.EMPTY if size == 0 else FindingKind.HEADER
-        foreign = size > 0 and not is_event_file_name(place.path.name)
+        ours = is_event_file_name(place.path.name) or place.tail_begin is not None
+        foreign = size > 0 and not ours
         return Opened(None, None, None, Finding(
             kind=FindingKind.FORMAT if foreign else kind,
             verdict=Verdict.UNSUPPORTED if foreign else Verdict.DAMAGED,
@@ -222,6 +223,11 @@ class _Judge:
             report.add(problem)
             return False
         size = report.size_bytes
+        if known.stage is FileStage.TAIL:
+            # It may be a copy whose making was cut off; its own file is cut after that alone.
+            self._add(problem.kind, Verdict.TORN, problem.reason, begin=problem.begin,
+                      end=problem.end, acknowledged=Acknowledged.NO)  # fmt: skip
+            return size >= PAGE_BYTES
         if size >= PAGE_BYTES:
             report.add(problem)
             return True

@@ -366,8 +366,12 @@ class CommandRecord(_Record, frozen=True, kw_only=True):
 
 
 class QuarantineRecord(_Record, frozen=True, kw_only=True):
-    """A tail that was saved aside. needed: (session, run, stream, batch) of the pieces inside;
-    once all of them have been stored the file is dropped. readable: every block in it was."""
+    """A tail that was saved aside; the file is dropped once all that it may hold has been stored.
+
+    needed: (session, run, stream, batch) of the pieces inside. sessions: where a block in it cannot
+    be read, those that may have had a piece in it and have not finished since. saving: the copy is
+    not known to be whole; then the tail still stands in its own file.
+    """
 
     path: str
     directory: int
@@ -379,7 +383,8 @@ class QuarantineRecord(_Record, frozen=True, kw_only=True):
     end: int
     saved_ns: int
     needed: list[tuple[bytes, int, str, int]] = []
-    readable: bool = True
+    sessions: list[bytes] = []
+    saving: bool = False
 
 
 # --- bytes -----------------------------------------------------------------------------------

@@ -350,7 +350,8 @@ class Committer:
     def _commit(self, group: _Group) -> None:
         """Commit; while the journal is full the same group is kept, with what comes behind it."""
         try:
-            self._journal.commit(group.changes, use_ballast=group.use_ballast)
+            if group.changes:
+                self._journal.commit(group.changes, use_ballast=group.use_ballast)
         except JournalFull:
             if self.full_since_ns is None:
                 self.full_since_ns = self._clock.monotonic_ns()
@@ -555,12 +556,30 @@ class Committer:
     def _needed_no_more(self, session: SessionId, acknowledged: int) -> list[Change]:
         """Tails in quarantine need no watermark to know what was settled before a BYE."""
         changes = []
-        for key, value in self._journal.scan(records.QUARANTINE):
-            record = records.decode_record(key, value, QuarantineRecord)
+        for key, record in self._tails():
             left = [n for n in record.needed if n[0] != session or n[3] > acknowledged]
-            if len(left) != len(record.needed):
-                changes.append(_put(key, msgspec.structs.replace(record, needed=left)))
+            given_up = any(n[0] == session for n in left)
+            sessions = [s for s in record.sessions if s != session or given_up]
+            after = msgspec.structs.replace(record, needed=left, sessions=sessions)
+            if after != record:
+                changes.append(_put(key, after))
         return changes
+
+    def drained(self, session: SessionId, run: RunNumber) -> list[Change]:
+        """All that the session's source ever had for the run is settled: what cannot be read in a
+        saved tail of the run holds nothing of it that is not stored."""
+        return [
+            _put(key, msgspec.structs.replace(record, sessions=left))
+            for key, record in self._tails()
+            if record.run == run
+            and (left := [s for s in record.sessions if s != session]) != record.sessions
+        ]
+
+    def _tails(self) -> list[tuple[bytes, QuarantineRecord]]:
+        return [
+            (key, records.decode_record(key, value, QuarantineRecord))
+            for key, value in self._journal.scan(records.QUARANTINE)
+        ]
 
     def refusals_seen(self, session: SessionId, seen: int) -> list[Change]:
         """Refusals numbered below `seen` reached the source."""

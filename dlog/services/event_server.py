@@ -800,6 +800,8 @@ class EventServer:
     def _look_at_draining(self) -> None:
         for run, waited_for in list(self._draining.items()):
             left = {s for s in waited_for if not self._is_drained(s, run)}
+            for session in waited_for - left:
+                self._tell_drained(session, run)
             if left:
                 self._draining[run] = left
                 continue
@@ -813,6 +815,11 @@ class EventServer:
         # It may hold events that it never got to send, as behind a crash of ours.
         may_hold = session.holds_name or session.may_come_back(self._clock.monotonic_ns())
         return not may_hold and not session.state.sent_events_of(run)
+
+    def _tell_drained(self, session_id: SessionId, run: RunNumber) -> None:
+        session = self._sessions.get(session_id)
+        if session is not None and session.state.is_drained(run):
+            self._committer.submit_made(lambda c: c.drained(session_id, run))
 
     def waited_for(self, run: RunNumber) -> list[str]:
         """The names of the sources that the end of the run still waits for; from any thread."""

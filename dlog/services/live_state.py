@@ -90,7 +90,8 @@ def settle_live_state(
             files.append((record, config_of_ended(journal, record), False))
     commits = DirectCommits(journal)
     _keep_ranges_open(journal, commits, [record for record, _, live in files if live])
-    restart = Restart(replace(storage, commits=commits))
+    restart = Restart(replace(storage, commits=commits), open_sessions(journal))
+    restart.drop_unfinished(_all(journal, records.QUARANTINE, QuarantineRecord))
     found = restart.settle(files)
     restart.finish_operations()
     parts: dict[StreamKey, list[Part]] = {}
@@ -189,6 +190,11 @@ def _ended(journal: Journal, run: RunNumber) -> EndedRunRecord | None:
 
 def sessions(journal: Journal) -> list[SessionRecord]:
     return _all(journal, records.SESSIONS, SessionRecord)
+
+
+def open_sessions(journal: Journal) -> list[bytes]:
+    """The sessions whose sources may still send something."""
+    return [record.session for record in sessions(journal) if not record.closed]
 
 
 def watermarks(journal: Journal) -> dict[MarkKey, int]:

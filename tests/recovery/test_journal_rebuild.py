@@ -360,7 +360,7 @@ def test_a_saved_tail_is_known_again_with_what_it_waits_for(tmp_path: Path) -> N
     tail.write_bytes(built.path.read_bytes())
     snapshot = rebuilt(tmp_path)
     (record,) = snapshot.quarantine
-    assert record.readable
+    assert (record.sessions, record.saving) == ([], False)
     assert record.needed == [(SESSION_A, 7, "a", 7), (SESSION_A, 7, "a", 8)]
     assert (record.begin, record.end) == (PAGE_BYTES, built.size)
     assert snapshot.boot is not None
