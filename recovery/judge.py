@@ -177,6 +177,8 @@ class _Judge:
             return
         begin, end = self._bounds()
         walked = self._walk(begin, end, opened)
+        if self._known.stage is FileStage.OPEN and self._known.durable is None:
+            walked = self._without_torn_writes(walked, opened)
         self._blocks(walked)
         self._order(walked)
         if self._known.stage is FileStage.CLOSED:
@@ -289,6 +291,17 @@ class _Judge:
         report.payload_bytes = totals.payload_bytes
         if totals.events:
             report.first_event, report.last_event = totals.first_event, totals.last_event
+        return walked
+
+    def _without_torn_writes(self, walked: Walked, opened: Opened) -> Walked:
+        """Several blocks go into one write, and a power cut may leave a later one whole: the file
+        ends at the first damage that no later block knows to have been committed."""
+        torn = next((d for d in walked.damages if d.begin >= walked.durable), None)
+        if torn is None:
+            return walked
+        end = walked.tail_zeros or walked.end
+        walked = self._walk(walked.begin, torn.begin, opened)
+        walked.tail = Damage(torn.begin, end, torn.reason, torn.before, whole=False)
         return walked
 
     # --- damage -------------------------------------------------------------------------------

@@ -85,7 +85,8 @@ class Settlement(msgspec.Struct, frozen=True):
 class Progress:
     """A finished sync of one stream: everything in it is durable on disk.
 
-    first_block, last_block: the block numbers that it adds, consecutive.
+    first_block, last_block: the block numbers that it adds, consecutive. committed: called by the
+    committer's thread once it is in the journal.
     """
 
     stream: StreamRecord
@@ -94,6 +95,7 @@ class Progress:
     first_block: int
     last_block: int
     received_ns: int = 0  # monotonic, when the oldest piece in it was taken up; for the latency
+    committed: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -502,8 +504,10 @@ class Committer:
         """Tell everyone, after the commit and never before."""
         now = self._clock.monotonic_ns()
         for item in group:
-            if isinstance(item, Progress) and item.received_ns:
-                self._latency_ns.append(now - item.received_ns)
+            if isinstance(item, Progress):
+                item.committed()
+                if item.received_ns:
+                    self._latency_ns.append(now - item.received_ns)
             if isinstance(item, _Changes):
                 item.ticket.resolve(None)
                 if item.then is not None:

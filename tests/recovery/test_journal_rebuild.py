@@ -125,8 +125,21 @@ def test_trust_ends_in_front_of_a_piece_that_is_not_complete(tmp_path: Path) -> 
     assert mark(snapshot) == 2
 
 
-def test_trust_ends_where_a_block_number_is_missing(tmp_path: Path) -> None:
+def test_a_damaged_block_that_a_later_one_knows_as_committed_ends_no_trust(tmp_path: Path) -> None:
     file = open_file(tmp_path)
+    file.pieces(make_pieces(make_events(50), 10), 10)
+    built = write_open(file, tmp_path)
+    overwrite(built.path, built.blocks[2].offset, b"\xa5" * PAGE_BYTES)
+    told = rebuild(tmp_path)
+    snapshot = look_at(tmp_path).snapshot
+    assert snapshot is not None
+    assert snapshot.files[built.key].durable == built.data_end
+    assert any("[12288..16384)" in text for text in told.problems)
+
+
+def test_trust_ends_where_a_block_number_is_missing(tmp_path: Path) -> None:
+    """As a power cut in a write of several blocks leaves it."""
+    file = open_file(tmp_path, durable=PAGE_BYTES)
     file.pieces(make_pieces(make_events(50), 10), 10)
     built = write_open(file, tmp_path)
     overwrite(built.path, built.blocks[2].offset, bytes(PAGE_BYTES))

@@ -127,6 +127,14 @@ class Findings:
             self.problems.append(f"{found} has {len(content)} B of {record.durable}")
         file = _File(record, found, content[: record.durable], len(content))
         self._read(file, record.salt)
+        for span in scan(
+            BytesOf(content), salt=record.salt, path=found, begin=record.durable, depth=Depth.STORED
+        ):
+            if span.header is not None and span.header.durable > record.durable:
+                self.problems.append(
+                    f"{found} [{span.begin}..{span.end}): it says that {span.header.durable} B were "
+                    f"committed, and {record.durable} are"
+                )
 
     def _closed_file(self, closed: ClosedFileRecord) -> None:
         content = self._contents[closed.directory].get(closed.path)
