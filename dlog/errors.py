@@ -96,6 +96,10 @@ class CommandRefused(Error):
     """A command of COOR that cannot be done now, for a reason other than a transition."""
 
 
+class ResourcesExhausted(Error):
+    """The system gives this process no more memory, descriptors or threads. Nothing is damaged."""
+
+
 # --- storage ----------------------------------------------------------------------------------
 
 

@@ -29,8 +29,8 @@ CONTROL_MESSAGE_BYTES_MAX: Final = 256 * KIB
 MESSAGE_BYTES_MAX: Final = EVENT_BYTES_MAX + MIB
 BATCH_BYTES_DEFAULT: Final = MIB
 SELECTIVE_RANGES_MAX: Final = 1024
-REFUSALS_KEPT_MAX: Final = 256
 DIVERSIONS_KEPT_MAX: Final = 256  # of a session, by run, stream and reason; beyond: by reason
+REFUSALS_TOLD_MAX: Final = 256  # in one message; the next ones when these are confirmed
 
 # --- blocks and files
 PAGE_BYTES: Final = 4096

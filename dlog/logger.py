@@ -45,6 +45,7 @@ from dlog.core.journal_records import (
     QuarantineRecord,
     StreamRecord,
 )
+from dlog.core.record_rules import read_record
 from dlog.core.states import LoggerState, RunState
 from dlog.errors import (
     ConfigurationError,
@@ -183,12 +184,12 @@ class Logger:
             self._refuse_files_without_journal()
             journal = LmdbJournal.create(path)
         else:
-            journal = LmdbJournal.open(path, live_prefixes=records.LIVE_PREFIXES)
+            journal = LmdbJournal.open(path, live_prefixes=records.START_PREFIXES)
         value = journal.get(records.META)
         if value is None:
             meta = self._new_meta()
         else:
-            meta = records.decode_record(records.META, value, JournalMeta)
+            meta = read_record(records.META, value, JournalMeta)
             if meta.schema != records.SCHEMA_VERSION:
                 raise JournalUnreadable(
                     f"{path}: journal schema {meta.schema}, this program knows "
@@ -255,11 +256,11 @@ class Logger:
     def _directories_held(journal: LmdbJournal) -> set[int]:
         """Positions of the data directories with something that is not settled."""
         files = [
-            records.decode_record(key, value, FileRecord).directory
+            read_record(key, value, FileRecord).directory
             for key, value in journal.scan(records.FILES)
         ]
         tails = [
-            records.decode_record(key, value, QuarantineRecord).directory
+            read_record(key, value, QuarantineRecord).directory
             for key, value in journal.scan(records.QUARANTINE)
         ]
         return {*files, *tails}
@@ -297,7 +298,7 @@ class Logger:
 
     def _next_boot(self) -> BootNumber:
         value = self._journal.get(records.BOOT)
-        before = records.decode_record(records.BOOT, value, BootRecord).boot if value else 0
+        before = read_record(records.BOOT, value, BootRecord).boot if value else 0
         record = BootRecord(boot=before + 1)
         self._journal.commit([(records.BOOT, records.encode_record(records.BOOT, record))])
         return BootNumber(before + 1)

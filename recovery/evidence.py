@@ -3,7 +3,8 @@ per stream which of them can be trusted. It reads and decides; it writes nothing
 
 Trusted means: surely committed, or in the consecutive prefix of block numbers. All numbers up to a
 closed file's last block were committed before it was closed; so were those below the end of a
-sealed file, and those below the first block of a later boot, since a restart cuts what was not.
+sealed file, those below a durable offset that a later block tells of, and those below the first
+block of a later boot, since a restart cuts what was not.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ ROW_DTYPE: Final = np.dtype(
     [
         ("number", "<u8"), ("offset", "<u8"), ("end", "<u8"), ("first_event", "<u8"),
         ("last_event", "<u8"), ("payload_bytes", "<u8"), ("crc", "<u4"), ("boot", "<u4"),
-        ("events", "<u4"), ("group_end", "?"),
+        ("events", "<u4"), ("durable", "<u8"), ("group_end", "?"),
     ]
 )  # fmt: skip
 
@@ -99,9 +100,10 @@ class _Gatherer:
         self.marks: dict[MarkKey, int] = {}
         self.pieces: list[tuple[int, MarkKey, int]] = []
         self.sessions: dict[SessionId, int] = {}
-        self.damage: list[str] = []
+        self.damage: list[tuple[int, str]] = []  # where, and in words
+        self.durable = 0  # the highest durable offset that a block tells of
         self.has_footer = False
-        self.tail: str | None = None
+        self.tail: tuple[int, str] | None = None
 
     def take(self, span: Span) -> None:
         if span.kind is SpanKind.INDEX:
@@ -112,15 +114,18 @@ class _Gatherer:
                 self.tail = None
             self._block(span)
         elif span.lost_bytes:
-            self.tail = self.tail or f"bytes [{span.begin}..{span.end}): {span.reason}"
+            text = f"bytes [{span.begin}..{span.end}): {span.reason}"
+            self.tail = self.tail or (span.begin, text)
 
     def _block(self, span: Span) -> None:
         header = span.header
         assert header is not None
         payload = payload_bytes(header)
+        self.durable = max(self.durable, header.durable)
         self._rows.append((
             header.number, span.begin, span.end, header.first_event, header.last_event, payload,
-            header.crc, header.boot, header.events, bool(header.flags & FLAG_GROUP_END),
+            header.crc, header.boot, header.events, header.durable,
+            bool(header.flags & FLAG_GROUP_END),
         ))  # fmt: skip
         if len(self._rows) == ROWS_PACKED_AT:
             self._pack()
@@ -178,7 +183,9 @@ def hear(
         place, directory, size, opened.header, sidecar, sealed_at,
         known.witness if sealed_at is not None else "", gathered.rows(), gathered.totals, told,
         gathered.has_footer, file_crc.value, gathered.marks, gathered.pieces, gathered.sessions,
-        [*problems, *gathered.damage],
+        # In an open file it is a torn write, unless a later block knows better.
+        [*problems, *(text for at, text in gathered.damage
+                      if not place.is_part or at < gathered.durable)],
     )  # fmt: skip
 
 
@@ -206,7 +213,8 @@ def trust(files: Sequence[Testimony], old_durable: Iterable[tuple[Testimony, int
     for file in files:
         if not file.is_open or file.sealed_at is not None or file.has_footer:
             found.base = max(found.base, file.last_number)
-    for file, durable in old_durable:
+    told = [(file, int(file.rows["durable"].max())) for file in files if len(file.rows)]
+    for file, durable in (*told, *old_durable):
         below = file.rows[file.rows["end"] <= durable]
         if len(below):
             found.base = max(found.base, int(below["number"].max()))

@@ -91,6 +91,8 @@ SESSIONS_TAKEN_MAX: Final = SESSIONS_MAX // 2
 SESSION_AGE_NS_MAX: Final = 7 * 24 * 3600 * 10**9
 # Who the events of a rebuilt journal are counted for.
 REBUILT_SOURCE: Final = "before-rebuild"
+# Who may have had something in a tail that cannot be read, where no journal tells: it never ends.
+_UNKNOWN_SESSION: Final = bytes(16)
 _RENAME_EXCHANGE: Final = 2
 
 
@@ -397,8 +399,10 @@ class _Rebuild:
         if span is None or span.newest:
             return FileState.OPEN, ""
         assert file.header is not None
-        # Without ranges a full part closes at once, and nothing is late for it.
-        return (FileState.END if file.header.text.config.ranges else FileState.CLOSING), ""
+        # Without ranges a full part closes at once, and nothing is late for it; nor is there
+        # anything for an empty range.
+        takes_late = file.header.text.config.ranges and span.high > span.low
+        return (FileState.END if takes_late else FileState.CLOSING), ""
 
     def _headless(self, file: Testimony, key: FileKey, last: int) -> None:
         """A part whose header page does not hold: nothing was acknowledged in it, or it is for
@@ -483,12 +487,11 @@ class _Rebuild:
             self._book.put(quarantine_key(path), known)
             return
         needed: list[tuple[bytes, int, str, int]] = []
-        readable = True
+        begin = max(PAGE_BYTES, place.tail_begin)
         try:
             with FileSource(place.path) as source:
                 opened = open_header(source, place)
                 end, saved = source.size(), os.stat(place.path).st_mtime_ns
-                begin = max(PAGE_BYTES, place.tail_begin)
                 readable = opened.header is not None
                 spans = scan(source, salt=opened.salt or bytes(16), path=str(place.path),
                              begin=begin)  # fmt: skip
@@ -507,8 +510,10 @@ class _Rebuild:
             return
         self._book.put(quarantine_key(path), QuarantineRecord(
             path=path, directory=number, run=place.run, stream=place.stream, kind=place.kind,
-            part=place.part, begin=place.tail_begin, end=end, saved_ns=saved, needed=needed,
-            readable=readable,
+            part=place.part, begin=begin, end=max(begin, end), saved_ns=saved, needed=needed,
+            sessions=[] if readable else [_UNKNOWN_SESSION],
+            # Nothing of it can be read: its saving was cut off before its file was.
+            saving=end < PAGE_BYTES,
         ))  # fmt: skip
 
     def _sessions(self) -> None:

@@ -20,13 +20,14 @@ from dlog.core.journal_records import (
     CountRecord,
     FileRecord,
     OperationRecord,
+    QuarantineRecord,
     StreamRecord,
     decode_record,
 )
+from dlog.core.record_rules import Known, contradiction, read_record
 from dlog.core.states import RUN_LIVE, FileState, LoggerState
 from dlog.errors import JournalUnreadable
-from dlog.limits import PAGE_BYTES
-from dlog.model.ids import FileKey, FileKind, PartNumber, StreamKey, file_path
+from dlog.model.ids import FileKey, FileKind, PartNumber, StreamKey
 from dlog.recovery.facts import DataDirectory, look_at
 from dlog.recovery.report import FileReport, Finding, FindingKind, Verdict, shown
 from dlog.recovery.snapshot import Snapshot
@@ -84,6 +85,7 @@ def _problems(data: DataDirectory, snapshot: Snapshot) -> Iterator[str]:
     yield from snapshot.problems
     yield from _other_records(snapshot)
     yield from _singles(snapshot)
+    yield from _contradictions(snapshot)
     for key, record in snapshot.files.items():
         yield from _file(snapshot, key, record)
     for stream, stream_record in snapshot.streams.items():
@@ -98,7 +100,7 @@ def _other_records(snapshot: Snapshot) -> Iterator[str]:
             if key.startswith(COMMANDS):
                 decode_record(key, value, CommandRecord)
             elif key.startswith(COUNTS):
-                decode_record(key, value, CountRecord)
+                read_record(key, value, CountRecord)
             elif key.startswith((OPERATIONS, DONE_OPERATIONS)):
                 decode_record(key, value, OperationRecord)
             elif not key.startswith(COMMAND_ORDER):
@@ -121,28 +123,35 @@ def _singles(snapshot: Snapshot) -> Iterator[str]:
         yield f"run {run} is both live and ended"
 
 
+def _contradictions(snapshot: Snapshot) -> Iterator[str]:
+    """What a start refuses."""
+    known = Known(
+        snapshot.boot.boot if snapshot.boot is not None else 0,
+        len(snapshot.meta.data) if snapshot.meta is not None else 0,
+        {run: record.streams for run, record in snapshot.runs.items()},
+        lambda run: run in snapshot.ended,
+    )
+    named: list[tuple[str, FileRecord | StreamRecord | QuarantineRecord]] = [
+        *((str(key), file) for key, file in snapshot.files.items()),
+        *((str(key), stream) for key, stream in snapshot.streams.items()),
+        *((tail.path, tail) for tail in snapshot.quarantine),
+    ]
+    for name, record in named:
+        problem = contradiction(record, known)
+        if problem:
+            yield f"{name}: {problem}"
+
+
 def _file(snapshot: Snapshot, key: FileKey, record: FileRecord) -> Iterator[str]:
     name = str(key)
-    if record.path != file_path(key):
-        yield f"{name}: its path is {record.path}, and should be {file_path(key)}"
     if key in snapshot.closed:
         yield f"{name} is both open and in the catalogue of closed files"
-    if snapshot.meta is not None and not 0 <= record.directory < len(snapshot.meta.data):
-        yield f"{name}: there is no data directory {record.directory}"
-    if key.kind is not FileKind.ORPHAN and key.run not in snapshot.runs:
+    if key.run in snapshot.ended:
         yield f"{name}: its run is not live"
     if key.stream_key not in snapshot.streams:
         yield f"{name}: its stream has no record"
     if record.state is FileState.CREATING:
         return
-    if record.durable % PAGE_BYTES or (record.durable < PAGE_BYTES and not record.sealed):
-        yield f"{name}: durable offset {record.durable} is not the end of a block"
-    if record.durable > record.reserved and not record.sealed:
-        yield f"{name}: durable offset {record.durable} is behind what is reserved"
-    if not record.last_header_offset <= record.durable:
-        yield f"{name}: its last block begins behind its durable offset"
-    if snapshot.boot is not None and record.boot > snapshot.boot.boot:
-        yield f"{name}: made by boot {record.boot}, and the last one is {snapshot.boot.boot}"
     if record.predecessor_part:
         before = FileKey(key.run, key.stream, key.kind, PartNumber(record.predecessor_part))
         yield from _predecessor(name, record, snapshot.files.get(before) or
@@ -183,9 +192,6 @@ def _stream(snapshot: Snapshot, key: StreamKey, record: StreamRecord) -> Iterato
     ]  # fmt: skip
     if len(opened) > 1:
         yield f"{key}: several parts are OPEN: {', '.join(sorted(opened))}"
-    run = snapshot.runs.get(key.run)
-    if run is not None and key.stream not in run.streams:
-        yield f"{key}: the run's configuration does not name it"
 
 
 def _marks(snapshot: Snapshot) -> Iterator[str]:

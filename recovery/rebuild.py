@@ -303,7 +303,12 @@ class _Writer:
             self._begin(span.header.number)
         out = memoryview(bytearray(span.data))
         place = BlockPlace(
-            Offset(self._at), span.header.number, span.header.boot, self.header.salt, self._chain
+            Offset(self._at),
+            span.header.number,
+            span.header.boot,
+            self.header.salt,
+            self._chain,
+            Offset(self._at),
         )
         moved = moved_block(out, span.header, place)
         self._chain = moved.crc

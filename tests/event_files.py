@@ -258,6 +258,7 @@ class FileBuilder:
     predecessor: BuiltFile | None = None  # the part that was sealed and that this one goes on for
     streams: tuple[str, ...] = ()
     low: int = -1
+    durable: int = 0  # what its blocks say of D; 0: all that is before them was committed
 
     def __post_init__(self) -> None:
         self.salt = self.salt or _derived(self.key, "salt")
@@ -324,6 +325,7 @@ class FileBuilder:
             BootNumber(self.boot),
             self.salt,
             self.chain,
+            Offset(self.durable or len(self.content)),
         )
         header = encode_block(
             fragments, out, place, packing or self.packing, group_end=group_end, time_ns=self.now_ns

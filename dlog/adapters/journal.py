@@ -38,6 +38,7 @@ from dlog.adapters.journal_files import (
     rewrite_meta_pages,
     sync_directory,
 )
+from dlog.adapters.process_room import EXHAUSTED_CODES
 from dlog.errors import (
     DiskFull,
     InvariantBroken,
@@ -45,6 +46,7 @@ from dlog.errors import (
     JournalFull,
     JournalUnreadable,
     NameTaken,
+    ResourcesExhausted,
 )
 from dlog.limits import JOURNAL_VALUE_BYTES_MAX, KIB, MIB
 from dlog.ports import Change
@@ -401,6 +403,8 @@ def _errors_of(path: Path, doing: str) -> Iterator[None]:
     except (OSError, lmdb.Error) as error:
         if _code(error) in FULL_CODES:
             raise DiskFull(f"no space for {doing}: {error}", path=str(path)) from error
+        if _code(error) in EXHAUSTED_CODES:
+            raise ResourcesExhausted(f"{path}: {doing}: {error}") from error
         # LMDB's own codes, for what a file should not hold, are negative; the system's are not.
         hint = f"; {REBUILD_HINT}" if _code(error) < 0 else ""
         raise JournalUnreadable(f"{path}: {doing}: {error}{hint}") from error
@@ -410,6 +414,8 @@ def _refuse_unreadable(path: Path, live_prefixes: Sequence[bytes], *, for_writin
     if not (path / DATA_NAME).exists():
         raise JournalUnreadable(f"{path}: no journal there; {REBUILD_HINT}")
     verdict = probe(path, live_prefixes, for_writing=for_writing)
+    if not verdict.damaged:
+        raise ResourcesExhausted(verdict.reason)
     if not verdict.readable:
         raise JournalUnreadable(f"{verdict.reason}; {REBUILD_HINT}")
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from dlog.adapters.journal_probe import UNABLE
 from dlog.errors import JournalUnreadable
 from dlog.limits import JOURNAL_ASIDES_KEPT_MAX, JOURNAL_MAP_BYTES_MAX, KIB, MIB
 
@@ -231,10 +232,12 @@ def rewrite_meta_pages(data: Path) -> None:
 
 
 class Verdict(NamedTuple):
-    """Whether the journal can be read without dying; if not, why, for people."""
+    """Whether the journal can be read without dying; if not, why, for people. damaged: False where
+    nothing is known of it, since the system gave too little to look."""
 
     readable: bool
     reason: str = ""
+    damaged: bool = True
 
 
 def probe(path: Path, live_prefixes: Sequence[bytes], *, for_writing: bool) -> Verdict:
@@ -272,15 +275,25 @@ def probe(path: Path, live_prefixes: Sequence[bytes], *, for_writing: bool) -> V
     except subprocess.TimeoutExpired:
         return Verdict(False, f"{path}: reading it did not end in {PROBE_SECONDS_MAX:.0f} s")
     except OSError as error:
-        return Verdict(False, f"{path}: no process to read it with: {error.strerror}")
+        return _unable(path, f"no process to read it with: {error.strerror}")
     return _verdict(path, child)
+
+
+def _unable(path: Path, why: str) -> Verdict:
+    return Verdict(False, f"{path}: {why}; nothing is known to be wrong with it", damaged=False)
 
 
 def _verdict(path: Path, child: subprocess.CompletedProcess[str]) -> Verdict:
     said = child.stdout.splitlines()
     if child.returncode == 0 and said[-1:] == ["readable"]:
         return Verdict(True)
-    doing = said[-1] if said else child.stderr.strip() or "nothing was read"
+    if not said or child.returncode == UNABLE:
+        # It says a word before it touches the journal.
+        words = [*said, *child.stderr.strip().splitlines()[-1:]]
+        return _unable(path, f"the process to read it with failed: {(words or ['no words'])[-1]}")
+    doing = said[-1]
+    if child.returncode == -signal.SIGKILL:
+        return _unable(path, f"the process to read it with was killed while {doing}")
     if child.returncode < 0:
         with contextlib.suppress(ValueError):
             name = signal.Signals(-child.returncode).name

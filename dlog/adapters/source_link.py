@@ -16,6 +16,7 @@ from typing import Final, Protocol
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from dlog.adapters.process_room import require_room_for_sockets
 from dlog.adapters.vanished_peers import find_vanished_peers
 from dlog.limits import CONTROL_MESSAGE_BYTES_MAX, KIB
 
@@ -125,6 +126,7 @@ class SourceLink:
 
     def _run(self) -> None:
         try:
+            require_room_for_sockets()
             with zmq.Context() as context:
                 self._serve(context)
         except BaseException as error:  # noqa: BLE001 - it surfaces in the caller's next call

@@ -261,14 +261,21 @@ def encode_footer(
     index: shape (blocks,), dtype INDEX_DTYPE.
     """
     index_block, chain = _encode_plain(
-        BlockType.INDEX, index.tobytes(), offset, boot, salt, previous_crc, time_ns
+        BlockType.INDEX, index.tobytes(), offset, boot, salt, previous_crc, time_ns, offset
     )
     closing = Closing(
         totals=totals, index_offset=offset, index_bytes=len(index_block), status=status, gaps=gaps
     )
     closing_at = Offset(offset + len(index_block))
     closing_block, _ = _encode_plain(
-        BlockType.CLOSING, msgspec.json.encode(closing), closing_at, boot, salt, chain, time_ns
+        BlockType.CLOSING,
+        msgspec.json.encode(closing),
+        closing_at,
+        boot,
+        salt,
+        chain,
+        time_ns,
+        offset,
     )
     return index_block + closing_block
 
@@ -286,6 +293,7 @@ def _encode_plain(
     salt: bytes,
     previous_crc: int,
     time_ns: int,
+    durable: int,
 ) -> tuple[bytes, int]:
     block_bytes = padded(HEADER_BYTES + len(raw))
     padding = bytes(block_bytes - HEADER_BYTES - len(raw))
@@ -313,6 +321,7 @@ def _encode_plain(
             crc32c(padding),
             block_bytes,
             time_ns,
+            Offset(durable),
         )
     )
     return packed + raw + padding, header_crc

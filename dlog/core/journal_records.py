@@ -52,6 +52,9 @@ LIVE_PREFIXES: Final = (
     META, BOOT, LOGGER, RUNS, STREAMS, FILES, SESSIONS, MARKS, COUNTS, OPERATIONS, QUARANTINE,
 )  # fmt: skip
 
+# All that a start reads, and so what is probed before it does.
+START_PREFIXES: Final = (*LIVE_PREFIXES, DONE_OPERATIONS)
+
 
 def run_key(run: RunNumber) -> bytes:
     return RUNS + b"%010d" % run
@@ -383,8 +386,12 @@ class CommandRecord(_Record, frozen=True, kw_only=True):
 
 
 class QuarantineRecord(_Record, frozen=True, kw_only=True):
-    """A tail that was saved aside. needed: (session, run, stream, batch) of the pieces inside;
-    once all of them have been stored the file is dropped. readable: every block in it was."""
+    """A tail that was saved aside; the file is dropped once all that it may hold has been stored.
+
+    needed: (session, run, stream, batch) of the pieces inside. sessions: where a block in it cannot
+    be read, those that may have had a piece in it and have not finished since. saving: the copy is
+    not known to be whole; then the tail still stands in its own file.
+    """
 
     path: str
     directory: int
@@ -396,7 +403,8 @@ class QuarantineRecord(_Record, frozen=True, kw_only=True):
     end: int
     saved_ns: int
     needed: list[tuple[bytes, int, str, int]] = []
-    readable: bool = True
+    sessions: list[bytes] = []
+    saving: bool = False
 
 
 # --- bytes -----------------------------------------------------------------------------------

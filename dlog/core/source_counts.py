@@ -72,7 +72,6 @@ class SourceCounts:
 
     def __init__(self, refusals_seen: int) -> None:
         self.refusals_seen = refusals_seen
-        self._known_refusals: dict[int, int] = {}  # events by number, of those not yet confirmed
         self._streams: dict[StreamName, _Count] = {}
         self.diverted: dict[tuple[int, str, str], int] = {}
 
@@ -102,25 +101,18 @@ class SourceCounts:
             self._streams[name].refuse(reason, number)
 
     def refusals(self, ack: Acknowledgement) -> None:
-        """Count what was not counted before: refusals are repeated until they are confirmed, and
-        one that was told may grow, when the logger puts more into it for want of room."""
-        known: dict[int, int] = {}
+        """Count what was not counted before: refusals are repeated until they are confirmed."""
         for number, refusal in enumerate(ack.refusals, ack.refusals_from):
-            before = self._known_refusals.get(number, 0 if number >= self.refusals_seen else None)
-            if before is not None:
-                self._refused(refusal, max(0, refusal.events - before))
-                known[number] = max(before, refusal.events)
-            self.refusals_seen = max(self.refusals_seen, number + 1)
-        self._known_refusals = known
+            if number >= self.refusals_seen:
+                self._refused(refusal)
+                self.refusals_seen = number + 1
 
-    def _refused(self, refusal: RefusedRange, events: int) -> None:
-        if not events:
-            return
+    def _refused(self, refusal: RefusedRange) -> None:
         name = StreamName(refusal.stream)
         # Of a replay, a refusal may come before its events were given again.
         if name not in self._streams and len(self._streams) >= WATERMARKS_PER_SESSION_MAX:
             name = next(iter(self._streams))
-        self._streams.setdefault(name, _Count()).refuse(refusal.reason, events)
+        self._streams.setdefault(name, _Count()).refuse(refusal.reason, refusal.events)
 
     def learn_diverted(self, ack: Acknowledgement) -> None:
         """The logger tells all of them each time; only so many, so that the table is bounded."""
@@ -161,10 +153,13 @@ class SourceCounts:
 
 def _stream_report(count: _Count, open_pieces: int) -> StreamReport:
     sent = count.taken + open_pieces
+    refused = sum(count.refused.values())
+    # A refusal may be told before the rest of its batch is settled.
+    acknowledged = max(0, count.settled - refused)
     return StreamReport(
         sent=sent,
-        acknowledged=count.settled - sum(count.refused.values()),
+        acknowledged=acknowledged,
         refused=dict(count.refused),
         run_ended=count.run_ended,
-        pending=sent - count.settled - count.run_ended,
+        pending=max(0, sent - acknowledged - refused - count.run_ended),
     )

@@ -164,6 +164,7 @@ class SourceSession:
         self._to_answer: set[RunNumber] = set()
         self._answered_ns: dict[RunNumber, int] = {}
         self._refusals_saved = progress.refusals_seen
+        self._refusals_confirmed = progress.refusals_seen  # in the last heartbeat
         self._wanted_bytes = 0
         self._wanted_told = 0
         self._settle_bytes = 0
@@ -393,7 +394,8 @@ class SourceSession:
         answer = self._end_of_run(now_ns)
         if answer is not None:
             return answer
-        if now_ns >= self._heartbeat_at_ns:
+        # Refusals are confirmed at once: the logger may wait for that to tell of more.
+        if now_ns >= self._heartbeat_at_ns or self._refusals_seen > self._refusals_confirmed:
             return self._heartbeat(now_ns)
         batch = self._next_batch(now_ns)
         if batch is not None or self.phase is not Phase.OPEN:
@@ -414,13 +416,19 @@ class SourceSession:
             return _control(MessageKind.END_OF_RUN, answer)
         return None
 
+    @property
+    def _refusals_seen(self) -> int:
+        """How many refusals the logger may forget."""
+        return self._refusals_saved if self.replay else self.counts.refusals_seen
+
     def _heartbeat(self, now_ns: int) -> bytes:
         self._heartbeat_at_ns = now_ns + self._heartbeat_ns
+        self._refusals_confirmed = self._refusals_seen
         self._wanted_told = self._wanted_bytes
         heartbeat = Heartbeat(
             session=self.session,
             sent=self.batches.cursor - 1 if self.told else 0,
-            refusals_seen=self._refusals_saved if self.replay else self.counts.refusals_seen,
+            refusals_seen=self._refusals_confirmed,
             wanted_bytes=self._wanted_bytes,
             settle_bytes=self._settle_bytes,
             unlisted=self._unlisted(),

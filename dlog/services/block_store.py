@@ -241,7 +241,7 @@ class BlockStore:
         number = BlockNumber(self._next_block)
         self._next_block += 1
         # Where it goes is put into the header when it is written: its part may not exist yet.
-        nowhere = Place(Offset(0), number, self._storage.boot, bytes(16), 0)
+        nowhere = Place(Offset(0), number, self._storage.boot, bytes(16), 0, Offset(0))
         header = encode_block(
             fragments,
             buffer.view,
@@ -510,14 +510,22 @@ class BlockStore:
             low=self._boundary(),
         )
         settlements = self._take(sync.blocks, sum(group.settlements for group in sync.groups))
+        parts = [slot.part for slot in touched if slot.part is not None]
+        files = tuple(part.report() for part in parts)
+
+        def committed() -> None:
+            for part, file in zip(parts, files, strict=True):
+                part.committed(file.durable)
+
         self._committer.progress(
             Progress(
                 self.stream,
-                tuple(slot.part.report() for slot in touched if slot.part is not None),
+                files,
                 tuple(settlements),
                 self._first_unreported,
                 last.next_block - 1,
                 sync.groups[0].since_ns,
+                committed,
             )
         )
         self._first_unreported = last.next_block

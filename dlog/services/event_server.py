@@ -32,7 +32,7 @@ from dlog.limits import (
     EVENT_BYTES_MAX,
     HEARTBEAT_MS,
     MESSAGE_BYTES_MAX,
-    REFUSALS_KEPT_MAX,
+    REFUSALS_TOLD_MAX,
     RUNS_ACTIVE_MAX,
     SELECTIVE_RANGES_MAX,
     SESSIONS_MAX,
@@ -754,7 +754,7 @@ class EventServer:
             seen = max(state.refused_from, settled.refused_from)
             state.refused = settled.refused[seen - settled.refused_from :]
             state.refused_from = seen
-            state.refused_whole = settled.refused_from + REFUSALS_KEPT_MAX - 1
+            state.refused_whole = settled.refused_from + REFUSALS_TOLD_MAX
             told.append(session)
         self._grant()
         for session in told:
@@ -794,16 +794,17 @@ class EventServer:
         active, held = by_state[RunState.ACTIVE], by_state[RunState.PAUSED]
         ending = by_state[RunState.ENDING]
         waiting = routes.waiting or ("" if routes.any_active else "no run is active")
+        acknowledged, selective, refused = state.told()
         self._send(
             session,
             MessageKind.ACKNOWLEDGEMENT,
             Acknowledgement(
                 session=session.id,
                 boot=self._identity.boot,
-                acknowledged=state.acknowledged,
+                acknowledged=acknowledged,
                 limit_bytes=state.limit,
                 next=state.admitted + 1,
-                selective=list(state.selective[:SELECTIVE_RANGES_MAX]),
+                selective=selective[:SELECTIVE_RANGES_MAX],
                 refusals_from=state.refused_from,
                 refusals=[
                     RefusedRange(
@@ -814,7 +815,7 @@ class EventServer:
                         reason=r.reason,
                         events=r.events,
                     )
-                    for r in state.refused[: state.refused_whole - state.refused_from]
+                    for r in refused
                 ],
                 diverted=[
                     DivertedEvents(run=d.run, stream=d.stream, why=d.why, events=d.events)
@@ -877,6 +878,8 @@ class EventServer:
     def _look_at_draining(self) -> None:
         for run, waited_for in list(self._draining.items()):
             left = {s for s in waited_for if not self._is_drained(s, run)}
+            for session in waited_for - left:
+                self._tell_drained(session, run)
             if left:
                 self._draining[run] = left
                 continue
@@ -890,6 +893,11 @@ class EventServer:
         # It may hold events that it never got to send, as behind a crash of ours.
         may_hold = session.holds_name or session.may_come_back(self._clock.monotonic_ns())
         return not may_hold and not session.state.sent_events_of(run)
+
+    def _tell_drained(self, session_id: SessionId, run: RunNumber) -> None:
+        session = self._sessions.get(session_id)
+        if session is not None and session.state.is_drained(run):
+            self._committer.submit_made(lambda c: c.drained(session_id, run))
 
     def waited_for(self, run: RunNumber) -> list[str]:
         """The names of the sources that the end of the run still waits for; from any thread."""

@@ -23,6 +23,7 @@ from dlog.errors import StorageError
 from dlog.model.config import StreamConfig
 from dlog.model.ids import MarkKey, RunNumber, SessionId, StreamName
 from dlog.ports import Journal
+from dlog.services.live_state import open_sessions
 from dlog.services.parts import Storage, announced
 from dlog.services.restart import Restart
 
@@ -69,7 +70,8 @@ class Housekeeper:
             if self._stopping.is_set() and not self._tidy_up:
                 return
             if record.state is FileState.ERROR and record.sealed:
-                Restart(self._storage).settle([(record, self._config(record), False)])
+                restart = Restart(self._storage, open_sessions(self._journal))
+                restart.settle([(record, self._config(record), False)])
 
     def _config(self, record: FileRecord) -> StreamConfig:
         key = records.run_key(RunNumber(record.run))
@@ -81,7 +83,9 @@ class Housekeeper:
     def _sweep_quarantine(self) -> None:
         for key, value in list(self._journal.scan(records.QUARANTINE)):
             record = records.decode_record(key, value, QuarantineRecord)
-            if not record.readable or not all(self._is_stored(*needed) for needed in record.needed):
+            if record.saving or record.sessions:
+                continue
+            if not all(self._is_stored(*needed) for needed in record.needed):
                 continue
             try:
                 self._drop(key, record)

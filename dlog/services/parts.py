@@ -155,6 +155,7 @@ class Part:
             record.last_header_offset,
             record.totals,
         )
+        self._committed = Offset(record.durable)
         self._allocated = record.reserved
         self._tried = Offset(record.durable)  # the highest end of a write, that failed or not
         self._index = bytearray()
@@ -296,7 +297,18 @@ class Part:
 
     def place(self, number: BlockNumber) -> Place:
         """Where the next block goes."""
-        return Place(self.end, number, self._storage.boot, self.record.salt, self._written.chain)
+        return Place(
+            self.end,
+            number,
+            self._storage.boot,
+            self.record.salt,
+            self._written.chain,
+            self._committed,
+        )
+
+    def committed(self, durable: int) -> None:
+        """The journal has that durable offset; from the committer's thread."""
+        self._committed = Offset(durable)
 
     def needs_reservation(self, block_bytes: int) -> Offset | None:
         """The end that a reservation must reach before a block of that length, or None."""

@@ -87,10 +87,12 @@ class _Tail:
 
 
 class Restart:
-    """`storage.commits` commits at once here; see `DirectCommits`."""
+    """`storage.commits` commits at once here; see `DirectCommits`. sessions: those that are not
+    closed, whose events may stand in what cannot be read."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, sessions: Sequence[bytes]) -> None:
         self._storage = storage
+        self._sessions = sessions
         self._found = Settlement()
         self._sealed: FileRecord | None = None  # of the file at hand, where a fault ended it
 
@@ -100,6 +102,25 @@ class Restart:
         for record, config, live in records:
             self._settle(record, config, live)
         return self._found
+
+    def drop_unfinished(self, tails: Sequence[QuarantineRecord]) -> None:
+        """Copies whose saving was cut off: their tails still stand in their files, and are saved
+        again. Before `settle`."""
+        for tail in tails:
+            if tail.saving:
+                self._drop_unfinished(tail)
+
+    def _drop_unfinished(self, tail: QuarantineRecord) -> None:
+        directory = self._storage.directories[tail.directory]
+        try:
+            if directory.exists(tail.path):
+                why = "its saving was not finished"
+                with announced(self._storage, OperationKind.REMOVE, tail.path, why):
+                    directory.remove(tail.path)
+        except StorageError as error:
+            log.warning("%s", error)  # tried again at the next start
+            return
+        self._commit([(quarantine_key(tail.path), None)])
 
     def _refuse_empty_directories(self, records: Sequence[FileRecord]) -> None:
         """A directory without anything in it, though files were acknowledged there, is another one:
@@ -316,21 +337,27 @@ class Restart:
             end=tail.end,
             saved_ns=self._storage.clock.wall_ns(),
             needed=list(tail.needed),
-            readable=tail.readable,
+            sessions=[] if tail.readable else list(self._sessions),
+            saving=True,
         )
         what = f"[{tail.begin}..{tail.end}) to {path}"
-        key = quarantine_key(path)
-        put = (key, encode_record(key, saved))
-        with announced(self._storage, OperationKind.SAVE_ASIDE, record.path, what, put):
-            copy = directory.create(path)
-            try:
-                self._copy(file, copy, 0, PAGE_BYTES)
-                for begin, end in file.data_extents(Offset(tail.begin), Offset(tail.end)):
-                    self._copy(file, copy, begin // PAGE_BYTES * PAGE_BYTES, end)
-                copy.sync()
-            finally:
-                copy.close()
-            directory.make_read_only(path)
+        try:
+            with announced(
+                self._storage, OperationKind.SAVE_ASIDE, record.path, what, _put_tail(saved)
+            ):
+                copy = directory.create(path)
+                try:
+                    self._copy(file, copy, 0, PAGE_BYTES)
+                    for begin, end in file.data_extents(Offset(tail.begin), Offset(tail.end)):
+                        self._copy(file, copy, begin // PAGE_BYTES * PAGE_BYTES, end)
+                    copy.sync()
+                finally:
+                    copy.close()
+                directory.make_read_only(path)
+        except StorageError:
+            self._drop_unfinished(saved)
+            raise
+        self._commit([_put_tail(msgspec.structs.replace(saved, saving=False))])
         log.warning("%s: [%d..%d) saved aside to %s", record.path, tail.begin, tail.end, path)
 
     def _path_aside(self, directory: Directory, record: FileRecord, tail: _Tail) -> str:
@@ -391,6 +418,11 @@ class Restart:
 
     def _commit(self, changes: Sequence[Change]) -> None:
         self._storage.commits.submit(changes).wait()
+
+
+def _put_tail(record: QuarantineRecord) -> Change:
+    key = quarantine_key(record.path)
+    return key, encode_record(key, record)
 
 
 def _problem_below_durable(file: DataFile, record: FileRecord) -> str:

@@ -22,6 +22,7 @@ from dlog.adapters.journal_files import (
     JournalSpace,
     mark_failed,
 )
+from dlog.core import journal_records as records
 from dlog.errors import (
     DiskFull,
     InvariantBroken,
@@ -208,6 +209,61 @@ def test_a_page_of_noise_at_the_root_is_told_apart_from_a_crash_of_ours(path: Pa
         file.seek(8192)
         file.write(noise)
     assert "is damaged" in refused(path)
+
+
+@pytest.mark.parametrize("prefix", [b"file/", b"done/"])
+def test_a_damaged_page_is_found_by_the_probe_and_not_by_the_start(
+    path: Path, prefix: bytes
+) -> None:
+    with made(path) as journal:
+        keys = [prefix + b"%016d" % n for n in range(2000)]
+        journal.commit([(key, bytes(100)) for key in (records.META, *keys, records.LOGGER)])
+    content = bytearray((path / "data.mdb").read_bytes())
+    noise = random.Random(1)
+    for page in range(2 * 4096, len(content), 4096):
+        # Leaf pages with such keys, whatever version of the tree they are of.
+        if content[page : page + 4096].count(prefix) > 5:
+            content[page : page + 4096] = noise.randbytes(4096)
+    (path / "data.mdb").write_bytes(content)
+    with pytest.raises(JournalUnreadable, match="is damaged"):
+        LmdbJournal.open(path, live_prefixes=records.START_PREFIXES, space=SPACE)
+
+
+_OPEN_WITHIN = """
+import resource, sys
+from pathlib import Path
+from dlog.adapters.journal import LmdbJournal
+from dlog.errors import DlogError
+what, limit, path = getattr(resource, sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+if what == resource.RLIMIT_AS:  # beyond what it has
+    limit += int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(what, (limit, limit))
+for opening in (LmdbJournal.open, LmdbJournal.open_read_only):
+    try:
+        opening(path).close()
+        print("opened")
+    except DlogError as error:
+        print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "limits"), [("RLIMIT_NOFILE", range(4, 12, 2)), ("RLIMIT_AS", [0, MIB, 64 * MIB])]
+)
+def test_a_journal_that_cannot_be_looked_at_is_not_called_damaged(
+    path: Path, what: str, limits: list[int]
+) -> None:
+    made(path, 10).close()
+    said = []
+    for limit in limits:
+        lines = run_python(_OPEN_WITHIN, what, limit, path)
+        assert lines[-1] == "exit 0", lines
+        said += lines[:-1]
+    for line in said:
+        assert line == "opened" or line.startswith("ResourcesExhausted"), line
+        assert "damaged" not in line
+        assert "rebuild" not in line
+    assert {line.split()[0] for line in said} == {"opened", "ResourcesExhausted"}, said
 
 
 @pytest.mark.parametrize("page", [0, 1])

@@ -11,7 +11,8 @@ from dlog.faults.simulation.steps import When
 from dlog.faults.simulation.world import World
 from dlog.model.ids import FileKind, StreamName
 from dlog.services.event_server import ORPHAN_ALARMS_MAX
-from tests.protocol.test_rules import OTHER_RUN, PHOTONS, RUN, holds, life_of, running, send
+from tests.protocol.test_rules import two_runs
+from tests.simulated_logger import OTHER_RUN, PHOTONS, RUN, holds, life_of, send
 
 SECOND_NS = 1_000_000_000
 ROLLING: dict[str, dict[str, object]] = {
@@ -38,9 +39,9 @@ def alarm_within_a_second(world: World, name: str) -> str:
 
 def with_closed_ranges(seed: int = 1) -> tuple[World, SimulatedSource]:
     """Numbers up to 16 are late, and their ranges are closed up to 12 at least."""
-    world = running(seed, streams=ROLLING)
+    world = two_runs(seed, streams=ROLLING)
     source = world.source("router-1")
-    send(source, RUN, (PHOTONS,), *range(1, 18))
+    send(source, *range(1, 18))
     world.settle()
     world.pump(60)
     return world, source
@@ -48,7 +49,7 @@ def with_closed_ranges(seed: int = 1) -> tuple[World, SimulatedSource]:
 
 def test_late_events_are_an_alarm_with_the_number_that_closed_their_range() -> None:
     world, source = with_closed_ranges()
-    send(source, RUN, (PHOTONS,), 3)
+    send(source, 3)
     text = alarm_within_a_second(world, "garbage run 7 stream photons")
     assert text == (
         "1 event of router-1 (event number 3) came late and went to the garbage file of run 7 "
@@ -68,9 +69,9 @@ def test_late_events_are_an_alarm_with_the_number_that_closed_their_range() -> N
 def test_orphans_are_an_alarm_that_says_what_there_is(
     run: int, stream: StreamName, why: str, there: str
 ) -> None:
-    world = running()
+    world = two_runs()
     source = world.source("router-1")
-    send(source, run, (stream,), 1, 2)
+    send(source, 1, 2, run=run, streams=(stream,))
     text = alarm_within_a_second(world, f"orphan run {run} stream {stream}")
     assert f"{why}; {there}" in text
     holds(world)
@@ -78,10 +79,10 @@ def test_orphans_are_an_alarm_that_says_what_there_is(
 
 
 def test_made_up_streams_have_one_alarm_together() -> None:
-    world = running()
+    world = two_runs()
     source = world.source("router-1")
     for number in range(2 * ORPHAN_ALARMS_MAX):
-        send(source, RUN, (StreamName(f"s{number}"),), number)
+        send(source, number, streams=(StreamName(f"s{number}"),))
     holds(world)
     orphans = [name for name in alarms(world) if name.startswith("orphan ")]
     assert len(orphans) == ORPHAN_ALARMS_MAX + 1
@@ -90,8 +91,8 @@ def test_made_up_streams_have_one_alarm_together() -> None:
 
 def test_the_alarms_of_a_run_stand_until_another_one_begins_after_it() -> None:
     world, source = with_closed_ranges()
-    send(source, RUN, (PHOTONS,), 3)
-    send(source, RUN, (PHOTON,), 3)
+    send(source, 3)
+    send(source, 3, streams=(PHOTON,))
     world.settle()
     mine = {"garbage run 7 stream photons", "orphan run 7 stream photon"}
     world.do("STOP RUN", run=RUN)
@@ -101,7 +102,7 @@ def test_the_alarms_of_a_run_stand_until_another_one_begins_after_it() -> None:
 
 
 def test_a_source_knows_the_streams_of_the_runs_that_take_events() -> None:
-    world = running()
+    world = two_runs()
     source = world.source("router-1")
     assert not source.machine.runs.streams
     world.run_until(lambda: bool(source.machine.runs.streams), "the source is told")
@@ -124,8 +125,8 @@ def test_diverted_events_are_counted_exactly_once_whenever_the_logger_dies(when:
     for step in range(1, 40, 6):
         world, source = with_closed_ranges(step)
         world.steps.crash_at(world.steps.count + step, when)
-        send(source, RUN, (PHOTONS,), 3, 18, 5)
-        send(source, RUN, (PHOTON,), 7)
+        send(source, 3, 18, 5)
+        send(source, 7, streams=(PHOTON,))
         holds(world)
         late = told(source).get((RUN, "photons", "late"), 0)
         # After a restart ranges are open for some time: what comes again then is in time.
@@ -136,15 +137,15 @@ def test_diverted_events_are_counted_exactly_once_whenever_the_logger_dies(when:
 
 def test_a_wild_number_closes_no_range_whenever_the_logger_dies() -> None:
     for step in range(1, 80, 13):
-        world = running(step, streams=ROLLING)
+        world = two_runs(step, streams=ROLLING)
         source = world.source("router-1")
-        send(source, RUN, (PHOTONS,), 1, 2)
+        send(source, 1, 2)
         world.steps.crash_at(world.steps.count + step, When.AFTER)
         source.send(RUN, (PHOTONS,), WILD, b"wild")
-        send(source, RUN, (PHOTONS,), *range(3, 12))
+        send(source, *range(3, 12))
         world.settle()
         world.pump(60)
-        send(source, RUN, (PHOTONS,), *range(12, 30))
-        send(source, RUN, (PHOTONS,), *range(20))  # and begins anew
+        send(source, *range(12, 30))
+        send(source, *range(20))  # and begins anew
         holds(world)
         assert told(source) == {}, step

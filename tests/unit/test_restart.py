@@ -7,7 +7,12 @@ from functools import partial
 import pytest
 
 from dlog.core import journal_records as records
-from dlog.core.journal_records import ClosedFileRecord, FileRecord, OperationRecord
+from dlog.core.journal_records import (
+    ClosedFileRecord,
+    FileRecord,
+    OperationRecord,
+    QuarantineRecord,
+)
 from dlog.core.states import FileState
 from dlog.faults.simulation.steps import Operation, When
 from dlog.faults.simulation.world import World
@@ -35,12 +40,15 @@ def with_an_event() -> World:
     return world
 
 
-def write_a_tail(world: World) -> None:
-    """What a killed program may leave: a block behind the durable offset, in the page cache."""
+def write_a_tail(world: World, *, synced: bool = False) -> None:
+    """What a killed program may leave: a block behind the durable offset, perhaps in the page cache
+    alone."""
     (directory,) = life_of(world).directories
     file = directory.open(FILE + ".part", writable=True)
     end = record_of(world).durable
     file.write(end, memoryview(b"\x55" * PAGE_BYTES))  # type: ignore[arg-type]
+    if synced:
+        file.sync()
 
 
 def record_of(world: World) -> FileRecord:
@@ -101,8 +109,75 @@ def test_a_tail_that_could_not_be_saved_is_saved_by_the_next_try_of_the_same_boo
     world.pump(600)
     assert closed_of(world).sealed
     tails = [name for name in world.disks[0].contents() if name.endswith(".tail")]
-    assert len(tails) == 2  # the first try left what it had
+    assert len(tails) == 1  # what the first try had is gone again
     finished(world)
+
+
+def tails_of(world: World) -> dict[str, bytes]:
+    return {n: c for n, c in world.disks[0].contents().items() if n.endswith(".tail")}
+
+
+def test_a_power_cut_while_a_tail_is_saved_leaves_no_half_of_it() -> None:
+    """At each step of the saving; what is cut off is saved again, whole."""
+    rehearsal = with_an_event()
+    write_a_tail(rehearsal, synced=True)
+    rehearsal.kill()
+    begin = rehearsal.steps.count
+    rehearsal.pump(1)
+    (whole,) = tails_of(rehearsal).values()
+    steps = rehearsal.steps.count - begin
+    empty = 0
+    for step in range(1, steps + 1):
+        world = with_an_event()
+        write_a_tail(world, synced=True)
+        world.kill()
+        world.power_cut = True
+        world.steps.crash_at(world.steps.count + step, When.AFTER)
+        world.after_crash = partial(note_sizes, world, sizes := [])
+        world.pump(1)
+        empty += 0 in sizes
+        assert set(tails_of(world).values()) == {whole}
+        kept = [
+            tail
+            for tail in recorded(world, records.QUARANTINE, QuarantineRecord)
+            if not tail.saving
+        ]
+        assert {f"data/{tail.path}" for tail in kept} == set(tails_of(world))
+        assert world.problems() == []
+    assert empty  # what the crash bench saw came up
+
+
+def note_sizes(world: World, sizes: list[int]) -> None:
+    sizes += [len(content) for content in tails_of(world).values()]
+
+
+@pytest.mark.parametrize("how", ["the run ends", "the source says BYE"])
+def test_a_tail_that_cannot_be_read_goes_when_its_sources_have_nothing_more(how: str) -> None:
+    world = with_an_event()
+    write_a_tail(world)
+    world.kill()
+    world.pump(600)
+    assert len(tails_of(world)) == 1
+    (tail,) = recorded(world, records.QUARANTINE, QuarantineRecord)
+    assert tail.sessions == [world.sources[0].session]
+    if how == "the run ends":
+        assert world.do("STOP RUN", run=RUN).ok
+    else:
+        world.sources[0].close()
+    world.pump(1200)
+    assert tails_of(world) == {}
+    assert recorded(world, records.QUARANTINE, QuarantineRecord) == []
+    assert world.problems() == []
+
+
+def test_a_tail_that_cannot_be_read_stays_where_a_source_never_comes_back() -> None:
+    world = with_an_event()
+    world.sources[0].silent = True
+    write_a_tail(world)
+    world.kill()
+    assert world.do("STOP RUN", run=RUN).ok
+    world.pump(1200)
+    assert len(tails_of(world)) == 1
 
 
 def test_an_operation_that_failed_is_told_so_in_the_log() -> None:

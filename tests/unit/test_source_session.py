@@ -504,12 +504,23 @@ def test_refusals_are_counted_once_and_confirmed() -> None:
     assert rig.session.counts.reasons() == {"run-aborted": 4, "no-space": 2}
 
 
-def test_a_refusal_that_grows_is_counted_for_what_is_new() -> None:
+def test_refusals_are_confirmed_at_once_so_that_the_next_ones_come() -> None:
     rig = Rig().open()
+    rig.says()
     rig.ack(0, refusals=[refusal(1), refusal(2)])
-    rig.ack(0, refusals=[refusal(2, events=5)], refusals_from=1)
-    rig.ack(0, refusals=[refusal(2, events=5), refusal(3)], refusals_from=1)
-    assert rig.session.counts.reasons() == {"run-aborted": 2 + 5 + 2}
+    assert rig.said(Heartbeat)[0].refusals_seen == 2
+    rig.ack(0, refusals=[refusal(1), refusal(2)])
+    assert rig.said(Heartbeat) == []
+
+
+def test_a_refusal_told_before_its_batch_is_settled_makes_no_account_negative() -> None:
+    rig = Rig().open()
+    rig.send(6)
+    rig.says()
+    rig.ack(0, next=4, refusals=[refusal(1)])
+    (report,) = rig.session.counts.report({}).values()
+    assert (report.sent, report.acknowledged, report.pending) == (6, 0, 4)
+    assert report.refused == {"run-aborted": 2}
 
 
 def test_made_up_reasons_do_not_grow_the_table() -> None:

@@ -128,6 +128,14 @@ class Findings:
             self.problems.append(f"{found} has {len(content)} B of {record.durable}")
         file = _File(record, found, content[: record.durable], len(content))
         self._read(file, record.salt)
+        for span in scan(
+            BytesOf(content), salt=record.salt, path=found, begin=record.durable, depth=Depth.STORED
+        ):
+            if span.header is not None and span.header.durable > record.durable:
+                self.problems.append(
+                    f"{found} [{span.begin}..{span.end}): it says that {span.header.durable} B "
+                    f"were committed, and {record.durable} are"
+                )
 
     def _closed_file(self, closed: ClosedFileRecord) -> None:
         content = self._contents[closed.directory].get(closed.path)
@@ -256,9 +264,10 @@ class Findings:
             if told is None or not told.settled(key.sequence):
                 continue
             refused = (key.sequence, key.run, key.stream) in told.refused
-            if refused and key in self.stored and not told.blurred:
+            if refused and key in self.stored:
                 self.problems.append(f"{_words(key)}: refused, and stored")
-            if not refused and key not in self.stored and not told.blurred:
+            perhaps = told.perhaps_refused(key.sequence, key.run, key.stream)
+            if not perhaps and key not in self.stored:
                 self.problems.append(f"{_words(key)}: ACKNOWLEDGED AND LOST")
 
     def _check_blocks(self) -> None:
@@ -411,10 +420,9 @@ class Findings:
         missing = []
         for key in self._history.sent:
             told = self._history.told.get(key.session)
-            blurred = told is not None and told.blurred
-            refused = told is not None and (key.sequence, key.run, key.stream) in told.refused
+            refused = told is not None and told.perhaps_refused(key.sequence, key.run, key.stream)
             gone = key.session in self._history.given_up
-            if key not in self.stored and not refused and not blurred and not gone:
+            if key not in self.stored and not refused and not gone:
                 missing.append(_words(key))
         return missing
 
