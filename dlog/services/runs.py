@@ -7,7 +7,7 @@ on here while other commands are carried out. It waits for no stream and no sour
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Protocol
@@ -17,7 +17,7 @@ import msgspec
 from dlog.core import journal_records as records
 from dlog.core.journal_records import EndedRunRecord, RunRecord, StreamRecord
 from dlog.core.states import RUN, LoggerEvent, RunEvent, RunState
-from dlog.errors import TransitionRefused
+from dlog.errors import NoDescriptor, StorageError, TransitionRefused
 from dlog.limits import RUNS_ACTIVE_MAX
 from dlog.model.config import StreamConfig
 from dlog.model.ids import RunNumber, StreamKey, StreamName
@@ -118,6 +118,7 @@ class Runs:
                     "again",
                     "configuration",
                 )
+        self._refuse_without_directory(configs)
         record = RunRecord(
             run=number,
             state=RunState.STARTING,
@@ -147,8 +148,29 @@ class Runs:
         if number in self.live or self._journal.get(records.ended_run_key(number)) is not None:
             raise Refusal(f"run {number} is in the journal already", "run")
         for directory in self._directories:
-            if directory.exists(f"runs/{number}"):
+            try:
+                on_disk = directory.exists(f"runs/{number}")
+            except NoDescriptor:
+                raise
+            except StorageError as error:
+                log.warning("whether run %d is there cannot be told: %s", number, error)
+                continue
+            if on_disk:
                 raise Refusal(f"run {number} is on the disk already, in {directory.name}", "run")
+
+    def _refuse_without_directory(self, configs: Mapping[str, StreamConfig]) -> None:
+        """A stream must have a directory that can be reached; so the run's number stays free."""
+        away: dict[int, str] = {}
+        for position, directory in enumerate(self._directories):
+            try:
+                directory.space()
+            except StorageError as error:
+                away[position] = str(error)
+        for name, config in configs.items():
+            positions = config.directories or range(len(self._directories))
+            if all(position in away for position in positions):
+                reasons = "; ".join(away[position] for position in positions)
+                raise Refusal(f"stream {name}: no data directory can be reached: {reasons}", "run")
 
     def change(self, number: RunNumber, event: RunEvent, asked: Asked) -> None:
         """PAUSE RUN and RESUME RUN."""

@@ -273,11 +273,8 @@ class StreamWriter:
         problem = ""
         now = self._staging.now
         if now.part is None and now.kind is FileKind.EVENTS:
-            try:
-                with self.turn:
-                    self._store.open(now)
-            except StorageError as error:
-                problem = str(error)
+            with self.turn:
+                problem = self._store.open_first(now)
         self._ready(self.key, problem)
 
     def step(self, *, block: bool = False) -> None:

@@ -22,6 +22,8 @@ from functools import partial
 from random import Random
 from typing import Any, Final
 
+import msgspec
+
 from dlog.core import journal_records as records
 from dlog.core.journal_records import (
     BootRecord,
@@ -31,7 +33,7 @@ from dlog.core.journal_records import (
 )
 from dlog.errors import Failure, JournalFull
 from dlog.faults.simulation.clock import SimulatedClock
-from dlog.faults.simulation.disk import SimulatedDirectory, SimulatedDisk
+from dlog.faults.simulation.disk import SimulatedDisk
 from dlog.faults.simulation.journal import JournalStore, SimulatedJournal
 from dlog.faults.simulation.network import SimulatedCoorLink, SimulatedEventLink, SimulatedNetwork
 from dlog.faults.simulation.sources import History, SimulatedCoor, SimulatedSource
@@ -44,9 +46,11 @@ from dlog.model.ids import (
     SessionId,
 )
 from dlog.model.messages import Answer
+from dlog.ports import Directory
 from dlog.services.alarms import AlarmBoard
 from dlog.services.commander import Commander
 from dlog.services.committer import Committer
+from dlog.services.data_directories import create, open_further
 from dlog.services.event_server import EventServer, Identity
 from dlog.services.housekeeper import INTERVAL_SECONDS, Housekeeper
 from dlog.services.live_state import (
@@ -57,7 +61,7 @@ from dlog.services.live_state import (
     watermarks,
 )
 from dlog.services.operations import Operations
-from dlog.services.parts import Part, Storage
+from dlog.services.parts import Part, Storage, tell_away
 from dlog.services.stream_thread import StreamWriter
 
 ROOT: Final = "data"
@@ -123,8 +127,20 @@ class Life:
         self._clock = world.clock
         self.alarms = AlarmBoard(world.clock)
         self.journal = SimulatedJournal(world.steps, world.store)
-        self.directories: list[SimulatedDirectory] = [d.directory(ROOT) for d in world.disks]
-        self._meta = self._open_journal()
+        names = [f"{disk.name}:{ROOT}" for disk in world.disks]
+        self._meta = self._open_journal(names)
+        first = world.disks[0].directory(ROOT)
+        further, away = open_further(
+            names[1:],
+            lambda position, why: world.disks[1 + position].directory(
+                ROOT, holds_journal=False, away=why
+            ),
+            uuid=self._meta.logger_uuid.hex(),
+            known=self._meta.marked,
+        )
+        self.directories: list[Directory] = [first, *further]
+        self._meta = msgspec.structs.replace(self._meta, marked=tuple(names[1:]))
+        self.journal.commit([(records.META, records.encode_record(records.META, self._meta))])
         self.boot = self._next_boot()
         self.committer = Committer(
             self.journal, world.clock, single_thread=True, while_full=world.while_journal_full
@@ -141,6 +157,8 @@ class Life:
             self.alarms,
             world.random_bytes,
         )
+        for position, reason in away.items():
+            tell_away(self.storage, 1 + position, reason)
         self.link = SimulatedCoorLink()
         self._event_link = SimulatedEventLink(world.network, world.message_to_source)
         self.writers: list[_Writer] = []
@@ -162,7 +180,7 @@ class Life:
         )
         self._resume()
 
-    def _open_journal(self) -> JournalMeta:
+    def _open_journal(self, names: Sequence[str]) -> JournalMeta:
         value = self.journal.get(records.META)
         if value is not None:
             meta = records.decode_record(records.META, value, JournalMeta)
@@ -170,7 +188,7 @@ class Life:
             meta = JournalMeta(
                 logger_uuid=self._world.random_bytes(16),
                 name="simulated",
-                data=tuple(d.name for d in self.directories),
+                data=tuple(names),
                 created_ns=self._clock.wall_ns(),
             )
         self.journal.commit([(records.META, records.encode_record(records.META, meta))])
@@ -323,6 +341,8 @@ class World:
             SimulatedDisk(self.steps, name=f"disk{i}", capacity_bytes=capacity_bytes)
             for i in range(directories)
         ]
+        for disk in self.disks[1:]:
+            create(disk.directory(ROOT), "")
         self.store = JournalStore()
         self.network = SimulatedNetwork(seed, self.clock)
         self.history = History()
