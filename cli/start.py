@@ -20,9 +20,19 @@ def command(
         bool,
         typer.Option("--auto", help="Without a COOR: INIT and CONFIGURE come from the file."),
     ] = False,
+    create: Annotated[
+        bool,
+        typer.Option(
+            "--create",
+            help="Make the data directories of the configuration first, if the first one is not "
+            "there or empty. For scripts: with it, a disk that is not mounted looks like a new one.",
+        ),
+    ] = False,
     log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON lines.")] = False,
 ) -> None:  # fmt: skip
     """Run the logger in the foreground, and go on with whatever was running.
+
+    Its data directories must be there: `dlog create` makes them.
 
     It ends by `dlog coor stop` (ends the runs first), or by SIGTERM and Ctrl-C (the runs stay
     active, and the next start resumes them).
@@ -34,5 +44,9 @@ def command(
     configuration = read_configuration(config)
     from dlog.logger import run_logger
 
-    data = Path(configuration.logger.data[0])
-    raise typer.Exit(run_logger(configuration, data, auto=auto, log_json=log_json))
+    paths = [Path(path) for path in configuration.logger.data]
+    if create:
+        from dlog.creation import create_where_none_is
+
+        create_where_none_is(paths)
+    raise typer.Exit(run_logger(configuration, paths[0], auto=auto, log_json=log_json))

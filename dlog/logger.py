@@ -45,7 +45,9 @@ from dlog.core.journal_records import (
     QuarantineRecord,
     StreamRecord,
 )
+from dlog.core.data_directory import First, first_directory, how_to_create
 from dlog.core.states import LoggerState, RunState
+from dlog.creation import found_at, refuse_dangling_link
 from dlog.errors import (
     ConfigurationError,
     DataDirectoryGone,
@@ -55,19 +57,22 @@ from dlog.errors import (
     InvariantBroken,
     JournalFailed,
     JournalUnreadable,
+    NoDescriptor,
     NothingToResume,
+    StorageError,
 )
-from dlog.limits import KIB, MEMORY_BYTES_DEFAULT, THREAD_SWITCH_SECONDS
+from dlog.limits import MEMORY_BYTES_DEFAULT, THREAD_SWITCH_SECONDS
 from dlog.model.config import Configuration, InitConfig, StreamConfig
 from dlog.model.ids import (
     BootNumber,
 )
 from dlog.model.messages import Command
 from dlog.model.status import Whereabouts, status_data, within
-from dlog.ports import Severity
+from dlog.ports import Directory, Severity
 from dlog.services.alarms import AlarmBoard
 from dlog.services.commander import Commander
 from dlog.services.committer import Committer
+from dlog.services.data_directories import claim, open_further
 from dlog.services.event_server import EventServer, Identity
 from dlog.services.housekeeper import Housekeeper
 from dlog.services.live_state import (
@@ -80,14 +85,13 @@ from dlog.services.live_state import (
     watermarks,
 )
 from dlog.services.operations import Operations
-from dlog.services.parts import OPEN_SUFFIX, Part, Storage
+from dlog.services.parts import OPEN_SUFFIX, Part, Storage, tell_away
 from dlog.services.status import Facts, status_of
 from dlog.services.stream_thread import StreamWriter
 
 log = logging.getLogger("dlog.logger")
 
 JOURNAL_FOLDER: Final = "journal"
-MARK_FILE: Final = "dlog-directory"
 FAILURE_WORDS_SECONDS: Final = 0.5
 LAST_WORDS_MS: Final = 500  # for the last acknowledgements to leave
 FALL_BACK_SECONDS: Final = 5.0
@@ -106,8 +110,10 @@ def run_logger(
     log.info("niceness %d", niceness)
     try:
         if config is None and not LmdbJournal.exists(data / JOURNAL_FOLDER):
-            raise NothingToResume(f"{data}: there is no journal to resume from")
-        data.mkdir(parents=True, exist_ok=True)
+            raise NothingToResume(
+                f"{data}: there is no journal to resume from; is its disk mounted?"
+            )
+        _refuse_no_data_directory(data)
         lock = DirectoryLock.acquire(data)
         try:
             return Logger(config, data).run(auto=auto)
@@ -131,7 +137,7 @@ class Logger:
         self._alarms = AlarmBoard(self._clock)
         self._journal, self._meta = self._open_journal()
         self.boot = self._next_boot()
-        self._directories = self._open_directories()
+        self._directories, away = self._open_directories()
         self._committer = Committer(self._journal, self._clock)
         self._storage = Storage(
             self._meta.name,
@@ -144,6 +150,8 @@ class Logger:
             self._clock,
             self._alarms,
         )
+        for position, reason in away.items():
+            tell_away(self._storage, 1 + position, reason)
         self._threads: list[threading.Thread] = []
         self._socket: EventSocket | None = None
         self._events: EventServer | None = None
@@ -264,36 +272,23 @@ class Logger:
         ]
         return {*files, *tails}
 
-    def _open_directories(self) -> list[DataDirectory]:
-        """All of them. Each but the first, which has the journal, holds a mark: a disk that is not
-        mounted must not look like one on which everything was lost."""
-        others = []
-        for path in self._meta.data[1:]:
-            if path not in self._meta.marked:
-                Path(path).mkdir(parents=True, exist_ok=True)
-            directory = DataDirectory(Path(path))
-            self._check_mark(directory, known=path in self._meta.marked)
-            others.append(directory)
-        self._meta = msgspec.structs.replace(self._meta, marked=self._meta.data[1:])
+    def _open_directories(self) -> tuple[list[Directory], dict[int, str]]:
+        """All of them, and why those are away that are, by their position behind the first."""
+        uuid, paths = self._meta.logger_uuid.hex(), self._meta.data[1:]
+        first = DataDirectory(self._data)
+        claim(first, uuid)
+        further, away = open_further(
+            paths,
+            lambda position, why: DataDirectory(
+                Path(paths[position]), holds_journal=False, away=why
+            ),
+            uuid=uuid,
+            known=self._meta.marked,
+        )
+        self._meta = msgspec.structs.replace(self._meta, marked=paths)
         meta = records.encode_record(records.META, self._meta)
         self._journal.commit([(records.META, meta)])
-        return [DataDirectory(self._data), *others]
-
-    def _check_mark(self, directory: DataDirectory, *, known: bool) -> None:
-        mine = self._meta.logger_uuid.hex()
-        if directory.exists(MARK_FILE):
-            mark = directory.read_all(MARK_FILE, KIB).decode(errors="replace").strip()
-            if mark != mine:
-                raise ConfigurationError(
-                    [f"logger.data: {directory.name} is a data directory of another logger, {mark}"]
-                )
-        elif known:
-            raise DataDirectoryGone(
-                f"{directory.name}: this data directory was used before, and its mark {MARK_FILE} "
-                "is gone; is its disk mounted?"
-            )
-        else:
-            directory.write_new(MARK_FILE, f"{mine}\n".encode())
+        return [first, *further], away
 
     def _next_boot(self) -> BootNumber:
         value = self._journal.get(records.BOOT)
@@ -628,6 +623,31 @@ class Logger:
             self._alarms.raised(),
         )
         return status_data(within(status))
+
+
+def _refuse_no_data_directory(data: Path) -> None:
+    """What is not there, or empty, is the mount point of a disk, or was never made."""
+    try:
+        found = found_at(data)
+        if not found.names:
+            refuse_dangling_link(data)
+    except NoDescriptor:
+        raise
+    except StorageError as error:
+        raise DataDirectoryGone(f"{data}: {error.reason}") from error
+    except Error as error:
+        raise ConfigurationError([f"logger.data: {error}"]) from error
+    match first_directory(found):
+        case First.JOURNAL_LOST:
+            raise JournalUnreadable(
+                f"{data}: it was used by logger {found.mark}, and its journal is gone; "
+                f"`dlog journal rebuild {data}` makes a journal from the files"
+            )
+        case First.NOT_CREATED:
+            what = f"no data directory, {found.content}" if data.exists() else "not there"
+            raise ConfigurationError([f"logger.data: {data}: {what}; {how_to_create(str(data))}"])
+        case First.BEGIN | First.GO_ON:
+            return
 
 
 def _allow_many_files() -> None:

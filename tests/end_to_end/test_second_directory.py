@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.end_to_end.conftest import NewLogger
 from tests.end_to_end.events import Sender, assert_exactly_once, merged
-from tests.end_to_end.processes import QUICK_INIT, LoggerProcess
+from tests.end_to_end.processes import QUICK_INIT, LoggerProcess, run_dlog
 
 
 def with_second(new_logger: NewLogger, folder: Path, name: str = "logger") -> LoggerProcess:
@@ -33,13 +33,22 @@ def test_a_disk_that_is_not_mounted_is_not_taken_for_one_that_lost_all(
     second, mounted = tmp_path / "second", tmp_path / "elsewhere"
     second.rename(mounted)
     second.mkdir()  # the mount point without its disk
-    logger.spawn()
-    assert logger.ended() == 70
-    assert "is its disk mounted?" in logger.log()
+    logger.start()
+    assert "is its disk mounted?" in logger.alarms()[f"directory {second}"]
+    sender.send(1)  # for a stream that has no other directory: it waits
+    assert list(second.iterdir()) == []
+    verified = run_dlog("verify", logger.data)
+    assert verified.returncode == 1, verified.stdout  # neither good nor damaged
+    assert "1 files in it were not looked at" in verified.stdout.decode()
+    assert run_dlog("ls", logger.data).returncode == 0
+    check = run_dlog("journal", "check", logger.data)
+    assert check.returncode == 0, check.stdout
+    logger.signal(signal.SIGTERM)
+    assert logger.ended() == 0
     second.rmdir()
     mounted.rename(second)
     logger.start()
-    sender.send(1)
+    assert f"directory {second}" not in logger.alarms()
     sender.source.flush(30)
     sender.source.close()
     logger.stop_run(1)
