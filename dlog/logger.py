@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
@@ -27,6 +26,7 @@ from dlog.adapters.buffers import BufferPool
 from dlog.adapters.clock import SystemClock
 from dlog.adapters.coor_link import CoorSockets, control_address
 from dlog.adapters.data_files import DataDirectory
+from dlog.adapters.descriptors import allow_many, descriptors_left, require_descriptors
 from dlog.adapters.directory_lock import DirectoryLock
 from dlog.adapters.event_link import EventSocket
 from dlog.adapters.freed_memory import keep_freed_memory
@@ -58,6 +58,7 @@ from dlog.errors import (
     JournalFailed,
     JournalUnreadable,
     NoDescriptor,
+    NoThread,
     NothingToResume,
     StorageError,
 )
@@ -95,6 +96,9 @@ JOURNAL_FOLDER: Final = "journal"
 FAILURE_WORDS_SECONDS: Final = 0.5
 LAST_WORDS_MS: Final = 500  # for the last acknowledgements to leave
 FALL_BACK_SECONDS: Final = 5.0
+# ZeroMQ aborts the process where it finds none left.
+START_DESCRIPTORS: Final = 32
+EVENT_SOCKET_DESCRIPTORS: Final = 12
 
 
 def run_logger(
@@ -129,7 +133,8 @@ class Logger:
     def __init__(self, config: Configuration | None, data: Path) -> None:
         sys.setswitchinterval(THREAD_SWITCH_SECONDS)
         keep_freed_memory()
-        _allow_many_files()
+        allow_many()
+        require_descriptors(START_DESCRIPTORS, "a start of the logger")
         self._config = config
         self._data = data
         self._clock = SystemClock()
@@ -503,8 +508,11 @@ class Logger:
                 self._commander.fail(error)
 
         thread = threading.Thread(target=run, name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise NoThread(f"no thread can be started for the {name}: {error}") from error
         self._threads = [t for t in self._threads if t.is_alive()] + [thread]
-        thread.start()
         return thread
 
     # --- what the commander asks for (services.commander.Machinery) --------------------------
@@ -512,6 +520,7 @@ class Logger:
     def open_events(self, init: InitConfig, address: str) -> str:
         if self._socket is not None and address == self._socket.address:
             return address
+        require_descriptors(EVENT_SOCKET_DESCRIPTORS, "the event server")
         fresh = EventSocket(address)
         self._stop_events()
         if self._socket is not None:
@@ -582,6 +591,9 @@ class Logger:
     def start_writer(self, writer: StreamWriter) -> None:
         self._start(f"stream {writer.key.run}/{writer.key.stream}", writer.run)
 
+    def descriptors_left(self) -> int:
+        return descriptors_left()
+
     def set_debug(self, level: str) -> None:
         set_level(level)
 
@@ -648,12 +660,6 @@ def _refuse_no_data_directory(data: Path) -> None:
             raise ConfigurationError([f"logger.data: {data}: {what}; {how_to_create(str(data))}"])
         case First.BEGIN | First.GO_ON:
             return
-
-
-def _allow_many_files() -> None:
-    """Each open part is a descriptor, and so is each connection."""
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _version() -> str:

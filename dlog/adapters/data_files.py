@@ -358,7 +358,7 @@ class DataDirectory:
         self._durable_folders: set[tuple[str, ...]] = set()
         self._identity: tuple[int, int] | None = None
         if not away:
-            with self._folder(()) as fd:
+            with _errors_of(self.name), self._folder(()) as fd:
                 self._identity = _identity(fd)
 
     @property

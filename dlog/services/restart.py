@@ -26,7 +26,7 @@ from dlog.core.journal_records import (
 from dlog.core.replay import Action, decide, on_disk
 from dlog.core.scan import Depth, SpanKind, scan
 from dlog.core.states import FILE, FileEvent, FileState
-from dlog.errors import DataDirectoryGone, DiskFull, FormatError, StorageError
+from dlog.errors import DataDirectoryGone, DiskFull, FormatError, NoDescriptor, StorageError
 from dlog.limits import MIB, PAGE_BYTES
 from dlog.model.config import StreamConfig
 from dlog.model.ids import FileKind, Offset
@@ -114,6 +114,8 @@ class Restart:
             directory = self._storage.directories[number]
             try:
                 empty = not directory.names("runs") and not directory.names("orphans")
+            except NoDescriptor:
+                continue  # each file may have more luck
             except StorageError as error:
                 away[number] = error
                 tell_away(self._storage, number, error.reason)

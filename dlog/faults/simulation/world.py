@@ -31,7 +31,7 @@ from dlog.core.journal_records import (
     JournalMeta,
     StreamRecord,
 )
-from dlog.errors import Failure, JournalFull
+from dlog.errors import Failure, JournalFull, NoThread
 from dlog.faults.simulation.clock import SimulatedClock
 from dlog.faults.simulation.disk import SimulatedDisk
 from dlog.faults.simulation.journal import JournalStore, SimulatedJournal
@@ -72,6 +72,7 @@ TIDY_NS: Final = int(INTERVAL_SECONDS * 1e9)
 ROUNDS_MAX: Final = 20_000
 REBOOTS_MAX: Final = 50
 FREE: Final = 1 << 40
+DESCRIPTORS: Final = 1000
 JOURNAL_PATIENCE_NS: Final = 100_000_000
 # Small enough that a few hundred events show everything; no low-water mark unless it is asked for.
 INIT: Final[Mapping[str, Any]] = {
@@ -266,7 +267,12 @@ class Life:
         )
 
     def start_writer(self, writer: StreamWriter) -> None:
+        if str(writer.key.stream) in self._world.without_thread:
+            raise NoThread(f"no thread can be started for the stream {writer.key.stream}")
         self.writers.append(_Writer(writer))
+
+    def descriptors_left(self) -> int:
+        return self._world.descriptors_left
 
     def set_debug(self, level: str) -> None:
         """Nothing is logged here."""
@@ -359,6 +365,8 @@ class World:
         self.tails: list[str] = []  # what a restart left behind the durable offset of a file
         self.rounds_max = ROUNDS_MAX
         self.asleep: frozenset[str] = frozenset()  # streams whose threads get no time
+        self.descriptors_left = DESCRIPTORS
+        self.without_thread: frozenset[str] = frozenset()  # streams for which there is none left
         self.unsettled: list[str] = []  # files that a restart could not settle
         self.after_crash: Callable[[], None] | None = None
         self.on_restart: Callable[[], None] | None = None  # once, before the next start
