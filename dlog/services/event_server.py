@@ -85,7 +85,7 @@ class _Routed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who this logger is, for WELCOME."""
+    """Who this logger is, for WELCOME and REFUSED."""
 
     name: str
     uuid: bytes
@@ -770,7 +770,13 @@ class EventServer:
         if refused.bit_count() == 1:  # a peer that tries without end must not fill the log
             log.warning("%s refused (%s, %d by now): %s", _name_of(peer), code, refused, detail)
         message = Refused(
-            session=session, boot=self._identity.boot, code=code, detail=detail, retry=retry
+            session=session,
+            boot=self._identity.boot,
+            logger=self._identity.name,
+            logger_uuid=self._identity.uuid,
+            code=code,
+            detail=detail,
+            retry=retry,
         )
         self._link.send(peer, encode_control(MessageKind.REFUSED, encode_body(message)))
 
