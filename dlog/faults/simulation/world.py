@@ -31,7 +31,7 @@ from dlog.core.journal_records import (
     JournalMeta,
     StreamRecord,
 )
-from dlog.errors import Failure, JournalFull, NoThread
+from dlog.errors import Error, Failure, JournalFull, NoThread
 from dlog.faults.simulation.clock import SimulatedClock
 from dlog.faults.simulation.disk import SimulatedDisk
 from dlog.faults.simulation.journal import JournalStore, SimulatedJournal
@@ -222,7 +222,9 @@ class Life:
     # --- services.commander.Machinery --------------------------------------------------------
 
     def open_events(self, init: InitConfig, address: str) -> str:
-        return "tcp://127.0.0.1:7000"
+        if address in self._world.taken_addresses:
+            raise Error(f"event_address {address}: Address already in use")
+        return f"tcp://127.0.0.1:{self.boot}" if address.endswith(":*") else address
 
     def start_events(self) -> EventServer:
         init = self.commander.record.init
@@ -366,6 +368,7 @@ class World:
         self.rounds_max = ROUNDS_MAX
         self.asleep: frozenset[str] = frozenset()  # streams whose threads get no time
         self.descriptors_left = DESCRIPTORS
+        self.taken_addresses: frozenset[str] = frozenset()  # by other programs
         self.without_thread: frozenset[str] = frozenset()  # streams for which there is none left
         self.unsettled: list[str] = []  # files that a restart could not settle
         self.after_crash: Callable[[], None] | None = None
