@@ -39,9 +39,19 @@ def command(
 
     Exit codes: 0 done, 70 failure, 75 locked by another logger, 78 bad configuration.
     """
-    from dlog.adapters.configuration_file import read_configuration
+    from dlog.adapters.configuration_file import data_of_broken, read_configuration
+    from dlog.errors import ConfigurationError
 
-    configuration = read_configuration(config)
+    try:
+        configuration = read_configuration(config)
+    except ConfigurationError as error:
+        data = data_of_broken(config)
+        if data is None:
+            error.add_note("`dlog resume -d DATA` goes on with live runs without a configuration")
+            raise
+        from dlog.logger import run_logger
+
+        raise typer.Exit(run_logger(None, data, log_json=log_json, refused=error)) from error
     from dlog.logger import run_logger
 
     paths = [Path(path) for path in configuration.logger.data]

@@ -45,7 +45,12 @@ from dlog.core.journal_records import (
     QuarantineRecord,
     StreamRecord,
 )
-from dlog.core.data_directory import First, first_directory, how_to_create
+from dlog.core.data_directory import (
+    First,
+    directories_in_use,
+    first_directory,
+    how_to_create,
+)
 from dlog.core.states import LoggerState, RunState
 from dlog.creation import found_at, refuse_dangling_link
 from dlog.errors import (
@@ -57,6 +62,7 @@ from dlog.errors import (
     InvariantBroken,
     JournalFailed,
     JournalUnreadable,
+    LockedByAnother,
     NoDescriptor,
     NoThread,
     NothingToResume,
@@ -96,17 +102,25 @@ JOURNAL_FOLDER: Final = "journal"
 FAILURE_WORDS_SECONDS: Final = 0.5
 LAST_WORDS_MS: Final = 500  # for the last acknowledgements to leave
 FALL_BACK_SECONDS: Final = 5.0
+# With a configuration that does not hold: after the last session of a source was closed.
+NOT_NEEDED_NS: Final = 8_000_000_000
 # ZeroMQ aborts the process where it finds none left.
 START_DESCRIPTORS: Final = 32
 EVENT_SOCKET_DESCRIPTORS: Final = 12
 
 
 def run_logger(
-    config: Configuration | None, data: Path, *, auto: bool = False, log_json: bool = False
+    config: Configuration | None,
+    data: Path,
+    *,
+    auto: bool = False,
+    log_json: bool = False,
+    refused: ConfigurationError | None = None,
 ) -> int:
     """Run the logger in the foreground until STOP, SIGTERM or a FAILURE; the exit code.
 
     config None: go on from the journal alone; raises `NothingToResume` where nothing was running.
+    refused: the configuration does not hold, which is raised where nothing was running.
     data: the first data directory, where the journal is.
     """
     niceness = run_before_others()  # the log has a thread
@@ -114,13 +128,16 @@ def run_logger(
     log.info("niceness %d", niceness)
     try:
         if config is None and not LmdbJournal.exists(data / JOURNAL_FOLDER):
-            raise NothingToResume(
+            raise refused or NothingToResume(
                 f"{data}: there is no journal to resume from; is its disk mounted?"
             )
         _refuse_no_data_directory(data)
-        lock = DirectoryLock.acquire(data)
         try:
-            return Logger(config, data).run(auto=auto)
+            lock = DirectoryLock.acquire(data)
+        except LockedByAnother as error:
+            raise refused or error from None
+        try:
+            return Logger(config, data, refused=refused).run(auto=auto)
         finally:
             lock.release()
     finally:
@@ -130,12 +147,22 @@ def run_logger(
 class Logger:
     """One start of the logger: everything that lives as long as the process."""
 
-    def __init__(self, config: Configuration | None, data: Path) -> None:
+    def __init__(
+        self,
+        config: Configuration | None,
+        data: Path,
+        *,
+        refused: ConfigurationError | None = None,
+    ) -> None:
         sys.setswitchinterval(THREAD_SWITCH_SECONDS)
         keep_freed_memory()
         allow_many()
         require_descriptors(START_DESCRIPTORS, "a start of the logger")
         self._config = config
+        # The configuration that does not hold, while runs are live that go on without it.
+        self._refused = refused
+        self._needed_ns = 0
+        self._left_out: tuple[str, ...] = ()  # data directories that it names no more
         self._data = data
         self._clock = SystemClock()
         self._started_ns = self._clock.wall_ns()
@@ -165,7 +192,7 @@ class Logger:
         self._housekeeper: Housekeeper | None = None
         self._signal = 0  # that asked us to end
         self._whereabouts = WhereaboutsFile(data)
-        logger = config.logger if config is not None else None
+        logger = self._config.logger if self._config is not None else None
         self._link = CoorSockets(
             control_address(data),
             listen=logger.coor_listen if logger else self._meta.coor_listen,
@@ -233,29 +260,23 @@ class Logger:
         )
 
     def _with_config(self, journal: LmdbJournal, meta: JournalMeta) -> JournalMeta:
-        """The configuration's data directories; others are an error while a run is live."""
+        """With the configuration's data directories and names; where a run is live and it cannot go
+        on with them, with those of the journal."""
         if self._config is None:
             return msgspec.structs.replace(meta, data=(str(self._data.resolve()), *meta.data[1:]))
         logger = self._config.logger
-        data = tuple(str(Path(p).resolve()) for p in logger.data)
+        configured = tuple(str(Path(p).resolve()) for p in logger.data)
         live = [int(key[len(records.RUNS) :]) for key, _ in journal.scan(records.RUNS)]
-        if live and data[1:] != meta.data[1:]:
-            raise ConfigurationError(
-                [
-                    f"logger.data: run {', '.join(map(str, live))} is active with the data "
-                    f"directories {', '.join(meta.data)}; the configuration has {', '.join(data)}"
-                ]
+        try:
+            data = directories_in_use(
+                configured, meta.data, held=self._directories_held(journal), live=live
             )
-        held = self._directories_held(journal)
-        moved = [d for d in sorted(held - {0}) if data[d : d + 1] != meta.data[d : d + 1]]
-        if moved:
-            raise ConfigurationError(
-                [
-                    f"logger.data: {meta.data[d]} still holds files that are not closed, or tails "
-                    f"in quarantine; it must stay at position {d}"
-                    for d in moved
-                ]
-            )
+        except ConfigurationError as error:
+            if not live:
+                raise
+            self._refused, self._config = error, None
+            return self._with_config(journal, meta)
+        self._left_out = data[len(configured) :]
         return msgspec.structs.replace(
             meta,
             name=logger.name,
@@ -336,17 +357,49 @@ class Logger:
             self._data,
             self._link.control_address,
         )
-        if auto:
+        if self._refused is not None:
+            self._go_on_without_configuration(self._refused)
+        elif auto:
             self._give_itself_commands()
+        if self._left_out:
+            self._alarms.raise_alarm(
+                "configuration",
+                Severity.WARNING,
+                f"logger.data: {', '.join(self._left_out)}: not in the configuration any more, and "
+                "kept until the files in it that are not closed are settled",
+            )
         # What stands now stands to the end: each look through all of it would hold up every thread
         # for tens of milliseconds.
         gc.collect()
         gc.freeze()
         while not self._commander.over and not self._signal:
-            self._commander.step(100)
+            try:
+                self._commander.step(100)
+            except ConfigurationError as error:
+                self._go_on_without_configuration(error)
             self._whereabouts.try_again()
+            if self._refused is not None and not self._is_needed():
+                raise self._refused
         if self._signal:
             log.info("%s: settling; the runs stay active", signal.Signals(self._signal).name)
+
+    def _go_on_without_configuration(self, error: ConfigurationError) -> None:
+        """A wrong configuration must not keep down what is live: that goes on as it is frozen in the
+        journal. Raises the error where nothing is live."""
+        if not self._commander.runs:
+            raise error
+        self._refused = error
+        self._needed_ns = self._clock.monotonic_ns()
+        text = f"the live runs go on as they are in the journal: {error}"
+        self._alarms.raise_alarm("configuration", Severity.ERROR, " ".join(text.split()))
+
+    def _is_needed(self) -> bool:
+        """Whether a source may still have events for a live run; some time for it to say so."""
+        now_ns = self._clock.monotonic_ns()
+        events = self._commander.events
+        if self._commander.runs and events is not None and events.has_sessions:
+            self._needed_ns = now_ns
+        return now_ns - self._needed_ns < NOT_NEEDED_NS
 
     def _give_itself_commands(self) -> None:
         """`--auto`: INIT (not under running runs) and CONFIGURE, from the file."""
@@ -370,7 +423,7 @@ class Logger:
         """Settle what the last boot left, then start everything that goes on."""
         begin = time.monotonic_ns()
         if self._config is None and not live_runs(self._journal):
-            raise NothingToResume(f"{self._data}: no run was active")
+            raise self._refused or NothingToResume(f"{self._data}: no run was active")
         live = settle_live_state(self._journal, self._storage)
         self._committer.load()
         self._start("committer", self._committer.run)

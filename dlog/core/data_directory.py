@@ -8,8 +8,11 @@ nor a disk of one logger for that of another. docs/FORMAT.md specifies both file
 from __future__ import annotations
 
 import enum
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
+
+from dlog.errors import ConfigurationError
 
 CREATED: Final = "dlog-created"
 MARK: Final = "dlog-directory"
@@ -97,6 +100,42 @@ def further_directory(found: Found, uuid: str, *, known: bool) -> tuple[Further,
     if known:
         return Further.AWAY, f"its mark {MARK} is gone, {found.content}; is its disk mounted?"
     return Further.REFUSE, f"it is no data directory, {found.content}"
+
+
+def directories_in_use(
+    configured: tuple[str, ...],
+    known: tuple[str, ...],
+    *,
+    held: Collection[int],
+    live: Collection[int],
+) -> tuple[str, ...]:
+    """The data directories of this start: those of the configuration, and behind them those that it
+    leaves out although the journal cannot. Raises `ConfigurationError`.
+
+    known: the journal's. held: positions of those with something that is not settled. live: the live
+    runs, which keep all of them. The first, with the journal, may have moved.
+    """
+    needed = max(held, default=0) + 1
+    if live:
+        needed, held = len(known), range(1, max(len(known), len(configured)))
+    moved = [d for d in sorted(held) if 0 < d < len(configured)]
+    moved = [d for d in moved if configured[d : d + 1] != known[d : d + 1]]
+    if moved and live:
+        raise ConfigurationError(
+            [
+                f"logger.data: run {', '.join(map(str, sorted(live)))} is active with the data "
+                f"directories {', '.join(known)}; the configuration has {', '.join(configured)}"
+            ]
+        )
+    if moved:
+        raise ConfigurationError(
+            [
+                f"logger.data: {known[d]} still holds files that are not closed, or tails in "
+                f"quarantine; it must stay at position {d}"
+                for d in moved
+            ]
+        )
+    return (*configured, *known[len(configured) : needed])
 
 
 def how_to_create(path: str) -> str:

@@ -184,6 +184,11 @@ class EventServer:
             )
         return found
 
+    @property
+    def has_sessions(self) -> bool:
+        """Whether any session is open: its source may have events. A moment's view."""
+        return any(not session.closed for session in self._sessions)
+
     def memory_in_use(self) -> int:
         """Bytes of messages that were admitted and are not settled; a moment's view."""
         return sum(max(0, s.state.high_position - s.state.settled_bytes) for s in self._sessions)
