@@ -24,8 +24,8 @@ def command(
         bool,
         typer.Option(
             "--create",
-            help="Make the data directories of the configuration first, if the first one is not "
-            "there or empty. For scripts: with it, a disk that is not mounted looks like a new one.",
+            help="Make the data directories of the configuration first if the first one is not "
+            "there or empty. For scripts: a disk that is not mounted then looks like a new one.",
         ),
     ] = False,
     log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON lines.")] = False,

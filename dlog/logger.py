@@ -37,6 +37,12 @@ from dlog.adapters.priority import run_before_others
 from dlog.adapters.thread_names import show_thread_name
 from dlog.adapters.whereabouts_file import WhereaboutsFile
 from dlog.core import journal_records as records
+from dlog.core.data_directory import (
+    First,
+    directories_in_use,
+    first_directory,
+    how_to_create,
+)
 from dlog.core.journal_records import (
     BootRecord,
     EndedRunRecord,
@@ -44,12 +50,6 @@ from dlog.core.journal_records import (
     JournalMeta,
     QuarantineRecord,
     StreamRecord,
-)
-from dlog.core.data_directory import (
-    First,
-    directories_in_use,
-    first_directory,
-    how_to_create,
 )
 from dlog.core.states import LoggerState, RunState
 from dlog.creation import found_at, refuse_dangling_link
@@ -64,8 +64,8 @@ from dlog.errors import (
     JournalUnreadable,
     LockedByAnother,
     NoDescriptor,
-    NoThread,
     NothingToResume,
+    NoThread,
     StorageError,
 )
 from dlog.limits import MEMORY_BYTES_DEFAULT, THREAD_SWITCH_SECONDS
@@ -132,14 +132,8 @@ def run_logger(
                 f"{data}: there is no journal to resume from; is its disk mounted?"
             )
         _refuse_no_data_directory(data)
-        try:
-            lock = DirectoryLock.acquire(data)
-        except LockedByAnother as error:
-            raise refused or error from None
-        try:
+        with _locked(data, refused):
             return Logger(config, data, refused=refused).run(auto=auto)
-        finally:
-            lock.release()
     finally:
         output.close()
 
@@ -384,8 +378,8 @@ class Logger:
             log.info("%s: settling; the runs stay active", signal.Signals(self._signal).name)
 
     def _go_on_without_configuration(self, error: ConfigurationError) -> None:
-        """A wrong configuration must not keep down what is live: that goes on as it is frozen in the
-        journal. Raises the error where nothing is live."""
+        """A wrong configuration must not keep down what is live: that goes on as it is frozen in
+        the journal. Raises the error where nothing is live."""
         if not self._commander.runs:
             raise error
         self._refused = error
@@ -688,6 +682,13 @@ class Logger:
             self._alarms.raised(),
         )
         return status_data(within(status))
+
+
+def _locked(data: Path, refused: ConfigurationError | None) -> DirectoryLock:
+    try:
+        return DirectoryLock.acquire(data)
+    except LockedByAnother as error:
+        raise refused or error from None
 
 
 def _refuse_no_data_directory(data: Path) -> None:

@@ -273,9 +273,14 @@ class LoggerModel:
         self._say(
             MessageKind.REFUSED,
             Refused(
-                session=session, boot=self.boot, logger="l", logger_uuid=bytes(16), code=code,
-                detail="", retry=retry,
-            ),  # fmt: skip
+                session=session,
+                boot=self.boot,
+                logger="l",
+                logger_uuid=bytes(16),
+                code=code,
+                detail="",
+                retry=retry,
+            ),
         )
 
     def _say(self, kind: MessageKind, body: msgspec.Struct) -> None:

@@ -521,7 +521,7 @@ class DataDirectory:
         except OSError as error:
             if meaning(error) is Meaning.SHORT:
                 raise
-            raise self._gone(error.strerror) from error
+            raise self._gone(error.strerror or str(error)) from error
         if self._identity not in (None, _identity(fd)):
             os.close(fd)
             raise self._gone("not the directory that it was at start; is its disk mounted?")

@@ -1,8 +1,8 @@
 """What a directory is to a logger, by what stands in it: decided here, looked at elsewhere.
 
-`dlog create` leaves the file CREATED in a new data directory. The first start that uses it adds the
-file MARK with the logger's uuid. So a mount point without its disk is not taken for a new directory,
-nor a disk of one logger for that of another. docs/FORMAT.md specifies both files.
+`dlog create` leaves the file CREATED in a new data directory. The first start that uses it adds
+the file MARK with the logger's uuid. So a mount point without its disk is not taken for a new
+directory, nor a disk of one logger for that of another. docs/FORMAT.md specifies both files.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ def directories_in_use(
     """The data directories of this start: those of the configuration, and behind them those that it
     leaves out although the journal cannot. Raises `ConfigurationError`.
 
-    known: the journal's. held: positions of those with something that is not settled. live: the live
-    runs, which keep all of them. The first, with the journal, may have moved.
+    known: the journal's. held: positions of those with something that is not settled. live: the
+    live runs, which keep all of them. The first, with the journal, may have moved.
     """
     needed = max(held, default=0) + 1
     if live:

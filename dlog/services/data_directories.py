@@ -69,12 +69,13 @@ def open_further(
     away: dict[int, str] = {}
     problems: list[str] = []
     for position, path in enumerate(paths):
-        reason = ""
         try:
             directory = open_directory(position, "")
             step, reason = further_directory(look(directory), uuid, known=path in known)
-            if step is Further.CLAIM:
+            if step in (Further.USE, Further.CLAIM):
                 claim(directory, uuid)
+                directories.append(directory)
+                continue
         except NoDescriptor:
             raise
         except StorageError as error:
@@ -82,9 +83,8 @@ def open_further(
             reason = error.reason
         if step is Further.REFUSE:
             problems.append(f"logger.data: {path}: {reason}; {how_to_create(path)}")
-        elif step is Further.AWAY:
-            away[position] = reason
-        directories.append(open_directory(position, reason) if reason else directory)
+        away[position] = reason
+        directories.append(open_directory(position, reason))
     if problems:
         raise ConfigurationError(problems)
     return directories, away

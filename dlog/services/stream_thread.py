@@ -21,7 +21,6 @@ from msgspec import structs
 from dlog.core.fate import RUN_ABORTED
 from dlog.core.journal_records import FileRecord, StreamRecord
 from dlog.core.pieces import Piece
-from dlog.errors import StorageError
 from dlog.limits import MIB, SMALL_BLOCK_BYTES, SYNC_BYTES_MAX
 from dlog.model.config import StreamConfig
 from dlog.model.ids import NO_RUN, FileKind, RunNumber, StreamKey, StreamName

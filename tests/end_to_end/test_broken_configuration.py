@@ -1,5 +1,5 @@
-"""A configuration that does not hold at a restart: what is live goes on as it is in the journal, and
-what is new is refused."""
+"""A configuration that does not hold at a restart: what is live goes on as it is in the journal,
+and what is new is refused."""
 
 from __future__ import annotations
 
