@@ -661,7 +661,7 @@ def tell_away(storage: Storage, number: int, reason: str) -> None:
     storage.alarms.raise_alarm(
         f"directory {name}",
         Severity.ERROR,
-        f"{name}: {reason}. Its files stay as they are; streams go on in their other directories",
+        f"its files stay as they are, and streams go on in other directories: {name}: {reason}",
     )
 
 

@@ -140,8 +140,9 @@ class Life:
             known=self._meta.marked,
         )
         self.directories: list[Directory] = [first, *further]
-        self._meta = msgspec.structs.replace(self._meta, marked=tuple(names[1:]))
-        self.journal.commit([(records.META, records.encode_record(records.META, self._meta))])
+        if further:
+            self._meta = msgspec.structs.replace(self._meta, marked=tuple(names[1:]))
+            self.journal.commit([(records.META, records.encode_record(records.META, self._meta))])
         self.boot = self._next_boot()
         self.committer = Committer(
             self.journal, world.clock, single_thread=True, while_full=world.while_journal_full
