@@ -121,6 +121,15 @@ class NameTaken(StorageError):
     """A file of that name exists already; nothing is overwritten."""
 
 
+class NoDescriptor(StorageError):
+    """The system has no descriptor or memory left (EMFILE, ENFILE, ENOMEM, EAGAIN): a shortage of
+    this process or machine, which says nothing about the disk."""
+
+
+class NoThread(Error):
+    """The system starts no further thread: what needs one is refused, the others go on."""
+
+
 class JournalFull(Error):
     """The commit did not happen for want of space; the journal stands as before, retry later."""
 
@@ -138,7 +147,7 @@ class InvariantBroken(Failure):
 
 
 class DataDirectoryGone(Failure):
-    """A data directory vanished or can no longer be used at all."""
+    """The data directory of the journal vanished or can no longer be used at all."""
 
 
 class LockedByAnother(Failure):

@@ -162,7 +162,7 @@ Garbage files lie beside the stream's own (`runs/7/photons.garbage_0001.dlog`), 
 
 ERRORS: Final = """\
 An **Error** means that something is wrong and the logger runs on; a **Failure** means that it
-cannot go on: the journal does not commit, a data directory is gone, an invariant is broken, a
+cannot go on: the journal does not commit, its data directory is gone, an invariant is broken, a
 thread died.
 A command that ends on one of them exits with its code.
 """
@@ -190,7 +190,7 @@ Several files give the worst, in the order 1, 3, 5, 6, 4, 0.
 | 66 | `resume`: nothing to resume |
 | 70 | failure |
 | 75 | locked by another logger |
-| 78 | bad configuration: all its errors at once, each with its key |
+| 78 | bad configuration: all its errors at once, each with its key; no data directory there |
 """
 
 

@@ -64,6 +64,8 @@ def check(root: Path, data: DataDirectory | None = None) -> FileReport:
             kind=FindingKind.JOURNAL, verdict=Verdict.DISAGREE, reason=problem
         ))  # fmt: skip
     _note_counts(report, snapshot)
+    for number, reason in data.away.items():
+        report.note(f"{shown(data.folders[number])}: {reason}; its files were not looked at")
     return report
 
 
@@ -81,7 +83,6 @@ def _lasting_problems(root: Path, data: DataDirectory, snapshot: Snapshot) -> li
 
 
 def _problems(data: DataDirectory, snapshot: Snapshot) -> Iterator[str]:
-    yield from data.problems
     yield from snapshot.problems
     yield from _other_records(snapshot)
     yield from _singles(snapshot)
@@ -205,7 +206,7 @@ def _disk(data: DataDirectory, snapshot: Snapshot) -> Iterator[str]:
     for key, record in snapshot.files.items():
         if record.state is FileState.CREATING or key in snapshot.closed:
             continue
-        if not 0 <= record.directory < len(data.folders):
+        if not 0 <= record.directory < len(data.folders) or record.directory in data.away:
             continue
         path = data.folders[record.directory] / record.path
         size = max(_size(path), _size(path.with_name(path.name + ".part")))
@@ -214,7 +215,7 @@ def _disk(data: DataDirectory, snapshot: Snapshot) -> Iterator[str]:
         elif size < record.durable:
             yield f"{record.path} has {size} bytes; {record.durable} were acknowledged"
     for closed in snapshot.closed.values():
-        if 0 <= closed.directory < len(data.folders):
+        if 0 <= closed.directory < len(data.folders) and closed.directory not in data.away:
             size = _size(data.folders[closed.directory] / closed.path)
             if size != closed.size_bytes:
                 there = "is not there" if size < 0 else f"has {size} bytes"

@@ -289,7 +289,15 @@ class LoggerModel:
     def _refuse(self, session: bytes, code: str, *, retry: bool) -> None:
         self._say(
             MessageKind.REFUSED,
-            Refused(session=session, boot=self.boot, code=code, detail="", retry=retry),
+            Refused(
+                session=session,
+                boot=self.boot,
+                logger="l",
+                logger_uuid=bytes(16),
+                code=code,
+                detail="",
+                retry=retry,
+            ),
         )
 
     def _say(self, kind: MessageKind, body: msgspec.Struct) -> None:

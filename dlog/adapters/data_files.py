@@ -22,28 +22,16 @@ from pathlib import Path
 from typing import Final
 
 from dlog.adapters.write_behind import WorkThreads, WorkUnderWay
-from dlog.errors import DataDirectoryGone, DiskFull, InvariantBroken, NameTaken, StorageError
+from dlog.core.system_errors import Meaning, meaning, storage_error
+from dlog.errors import DataDirectoryGone, DlogError, InvariantBroken, StorageError
 from dlog.limits import MIB, PAGE_BYTES
 from dlog.model.ids import Offset
 from dlog.ports import Space
 
 _BOUNCE_BYTES: Final = MIB
 _PIECES_AT_ONCE_MAX: Final = 1024  # IOV_MAX
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NOT_SUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 _RENAME_NOREPLACE: Final = 1
-
-
-def storage_error(error: OSError, path: str, offset_bytes: int = 0) -> StorageError:
-    """The error of dlog that stands for one of the system."""
-    reason = error.strerror or str(error)
-    if error.errno in _FULL:
-        return DiskFull(reason, path=path, offset_bytes=offset_bytes)
-    if error.errno == errno.EEXIST:
-        return NameTaken(reason, path=path)
-    if error.errno == errno.ELOOP:
-        reason = "a symbolic link, which is not followed inside a data directory"
-    return StorageError(reason, path=path, offset_bytes=offset_bytes)
 
 
 @contextlib.contextmanager
@@ -355,16 +343,23 @@ def _read_fully(fd: int, offset: int, size: int) -> bytes:
 
 class DataDirectory:
     """One data directory, known by its device and inode: should another one stand in its place (a
-    filesystem unmounted, say), nothing is written there."""
+    filesystem unmounted, say), nothing is written there.
 
-    def __init__(self, root: Path) -> None:
+    holds_journal: if it cannot be reached, that is a FAILURE; of another directory it is a
+    `StorageError` like each other one. away: why nothing in it may be used before the next start.
+    """
+
+    def __init__(self, root: Path, *, holds_journal: bool = True, away: str = "") -> None:
         self._root = root
+        self._holds_journal = holds_journal
+        self._away = away
         self._workers = WorkThreads()
         # Folders whose names this process has made durable, and which need no second fsync.
         self._durable_folders: set[tuple[str, ...]] = set()
         self._identity: tuple[int, int] | None = None
-        with self._folder(()) as fd:
-            self._identity = _identity(fd)
+        if not away:
+            with _errors_of(self.name), self._folder(()) as fd:
+                self._identity = _identity(fd)
 
     @property
     def name(self) -> str:
@@ -519,16 +514,23 @@ class DataDirectory:
         self._durable_folders.add(parts)
 
     def _open_root(self) -> int:
+        if self._away:
+            raise self._gone(self._away)
         try:
             fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise DataDirectoryGone(f"{self._root}: {error.strerror}") from error
+            if meaning(error) is Meaning.SHORT:
+                raise
+            raise self._gone(error.strerror or str(error)) from error
         if self._identity not in (None, _identity(fd)):
             os.close(fd)
-            raise DataDirectoryGone(
-                f"{self._root}: not the directory that it was at start; is its disk mounted?"
-            )
+            raise self._gone("not the directory that it was at start; is its disk mounted?")
         return fd
+
+    def _gone(self, reason: str) -> DlogError:
+        if self._holds_journal:
+            return DataDirectoryGone(f"{self._root}: {reason}")
+        return StorageError(reason, path=self.name)
 
 
 def _identity(fd: int) -> tuple[int, int]:

@@ -30,11 +30,13 @@ _LAST_OF_RUN_MAX: Final = 4096
 @dataclass(frozen=True, slots=True)
 class Progress:
     """What must outlive the process so that another one can go on with the session: the cumulative
-    acknowledgement, the bytes of the session up to there, and the refusals accounted for."""
+    acknowledgement, the bytes of the session up to there, the refusals accounted for, and the
+    logger that acknowledged (b"" for none)."""
 
     acknowledged: int = 0
     position_bytes: int = 0
     refusals_seen: int = 0
+    logger_uuid: bytes = b""
 
 
 @dataclass(slots=True, eq=False)

@@ -153,6 +153,7 @@ class SourceSession:
         self.told = False  # an acknowledgement has come since HELLO
         self.logger_name = ""
         self.logger_uuid = b""
+        self._acknowledged_by = progress.logger_uuid  # b"" where nothing was acknowledged
         self.boot = 0
         self.event_bytes_max = EVENT_BYTES_MAX
         self._message_bytes_max = MESSAGE_BYTES_MAX
@@ -291,7 +292,11 @@ class SourceSession:
     @property
     def progress(self) -> Progress:
         """To be made durable; then `progress_saved`."""
-        return replace(self.batches.progress, refusals_seen=self.counts.refusals_seen)
+        return replace(
+            self.batches.progress,
+            refusals_seen=self.counts.refusals_seen,
+            logger_uuid=self._acknowledged_by,
+        )
 
     def progress_saved(self, progress: Progress) -> None:
         """The caller has accounted for so many refusals: the logger may forget them."""
@@ -589,6 +594,9 @@ class SourceSession:
     def _on_welcome(self, welcome: Welcome, now_ns: int) -> None:
         if self.phase is Phase.OPEN and welcome.boot != self.boot:
             self.lost(now_ns)
+        if self._is_another(welcome.logger_uuid):
+            self._wait_for_ours(welcome.logger, welcome.logger_uuid, "it takes this session")
+            return
         # In OPEN it answers a HELLO that was said again for want of an answer: all batches went out
         # behind it, so nothing was lost.
         if self.phase is not Phase.GREETING:
@@ -597,7 +605,9 @@ class SourceSession:
         self.told = False
         self._welcomed_ns = now_ns
         self._heartbeat_ns = max(_HEARTBEAT_MS_MIN, welcome.heartbeat_ms) * _MS
-        if self.boot not in (0, welcome.boot):
+        if self.logger_uuid not in (b"", welcome.logger_uuid):
+            self.runs = RunsTold()  # it says nothing of the runs of the other one
+        elif self.boot not in (0, welcome.boot):
             self.runs.logger_restarted(now_ns + self._silence_ns)
         self.boot = welcome.boot
         self.logger_name = welcome.logger
@@ -632,6 +642,8 @@ class SourceSession:
             # What is below is admitted; what is above was dropped, or never came.
             batches.cursor = min(ack.next, batches.last + 1)
         batches.acknowledge(ack.acknowledged, ack.selective, ack.next - 1)
+        if ack.acknowledged or ack.selective:
+            self._acknowledged_by = self.logger_uuid
         self.told = True
         self._limit_bytes = ack.limit_bytes
         self.waiting = ack.waiting[:_DETAIL_LETTERS_MAX]
@@ -674,7 +686,10 @@ class SourceSession:
         if self.phase in (Phase.REFUSED, Phase.OVER):
             return
         self.detail = f"{refused.code}: {refused.detail}"[:_DETAIL_LETTERS_MAX]
-        if refused.retry:
+        another = self._is_another(refused.logger_uuid)
+        if another:
+            self._wait_for_ours(refused.logger, refused.logger_uuid, self.detail)
+        if refused.retry or (another and not self._bye_said):
             again = self.phase is not Phase.GREETING
             self._step(Happening.REFUSED_FOR_NOW)
             if again:
@@ -684,6 +699,17 @@ class SourceSession:
             self._step(Happening.REFUSED_AFTER_BYE)
         else:
             self._fail(self.detail)
+
+    def _is_another(self, uuid: bytes) -> bool:
+        """Whether it is not the logger that has acknowledged batches of this session: what that one
+        does not have yet belongs to it, and nothing is given up on the word of another."""
+        return self._acknowledged_by not in (b"", uuid)
+
+    def _wait_for_ours(self, name: str, uuid: bytes, said: str) -> None:
+        self.detail = (
+            f"another logger ({name}, {uuid.hex()}) is at this address; waiting for "
+            f"{self._acknowledged_by.hex()}, which has acknowledged events. It said: {said}"
+        )[:_DETAIL_LETTERS_MAX]
 
     def _fail(self, detail: str) -> None:
         """The session cannot go on; nothing that it holds will be acknowledged."""

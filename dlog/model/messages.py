@@ -147,10 +147,14 @@ class Resend(msgspec.Struct, frozen=True, kw_only=True):
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):
     """HELLO or a message outside a session was refused. code: unknown-session, name-in-use, gap,
-    closed, bad-name, too-many, expired. `retry`: it may hold later."""
+    closed, bad-name, too-many, expired. `retry`: it may hold later. logger, logger_uuid: who
+    refuses; a source gives nothing up on the word of another logger than the one that has
+    acknowledged."""
 
     session: bytes
     boot: int
+    logger: str
+    logger_uuid: bytes
     code: str
     detail: str
     retry: bool

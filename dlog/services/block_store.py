@@ -27,7 +27,7 @@ from dlog.core.fate import NO_SPACE, STORAGE_FAILED
 from dlog.core.filters import Compression, Compressor, Filter
 from dlog.core.journal_records import OperationKind, StreamRecord
 from dlog.core.states import FileState
-from dlog.errors import DiskFull, StorageError
+from dlog.errors import DiskFull, NoDescriptor, StorageError
 from dlog.limits import MIB
 from dlog.model.config import StreamConfig
 from dlog.model.ids import BlockNumber, Offset, RunNumber, SessionId, StreamKey, StreamName
@@ -335,6 +335,24 @@ class BlockStore:
             raise DiskFull("the journal is full: no new part is begun", path=directory.name)
         if directory.space().free < block_bytes + NEW_PART_BYTES:
             raise DiskFull("no space left for a new part", path=directory.name)
+
+    def open_first(self, slot: Slot) -> str:
+        """Make the slot's part in the first directory of the stream that takes it; why none did."""
+        problem = ""
+        for _ in range(self._directories()):
+            directory = self._storage.directories[self.stream.directory]
+            try:
+                directory.space()  # no record is begun of a file in a directory that is away
+                self.open(slot)
+            except NoDescriptor as error:
+                return str(error)
+            except StorageError as error:
+                problem = str(error)
+                log.error("%s: %s", self._key, error)
+                self._next_directory()
+            else:
+                return ""
+        return problem
 
     def open(self, slot: Slot) -> None:
         key, self.stream = allot(self.stream, slot.kind)

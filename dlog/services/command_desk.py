@@ -18,7 +18,7 @@ from crc32c import crc32c
 from dlog.core import journal_records as records
 from dlog.core.journal_records import CommandRecord, LoggerRecord, Pending
 from dlog.core.states import LOGGER, LoggerEvent, LoggerState
-from dlog.errors import CommandRefused, Error, MessageError
+from dlog.errors import CommandRefused, ConfigurationError, Error, MessageError
 from dlog.limits import (
     COMMAND_NAME_LETTERS_MAX,
     COMMANDS_IN_HAND_MAX,
@@ -247,6 +247,9 @@ class Desk:
                 time_ns=self._clock.wall_ns(),
             )
         )
+        if ITSELF in asked.peers and answer.code == "configuration":
+            # Its first line says what the error's own does.
+            raise ConfigurationError([p.strip() for p in answer.error.splitlines()[1:]])
         if ITSELF in asked.peers and not answer.ok:
             raise Error(f"{asked.command} refused: {answer.error}")
         for peer in asked.peers - {ITSELF}:

@@ -280,15 +280,33 @@ class Commander:
 
     def _activate(self, init: InitConfig) -> None:
         """What INIT's parameters ask for, from now on."""
-        # A rebuilt journal does not know the address that was bound: INIT's is what is left.
-        address = self.record.event_address or init.event_address
-        bound = self._machinery.open_events(init, address)
-        self._desk.record = msgspec.structs.replace(self.record, event_address=bound)
+        bound = self._bind(init)
+        if bound != self.record.event_address:
+            self._desk.record = msgspec.structs.replace(self.record, event_address=bound)
+            self._desk.commit([])
         self._machinery.set_debug(init.debug_level)
         self._machinery.notices(init)
         self._runs.events = self._machinery.start_events()
         self._machinery.address_changed(self.record.event_address)
         self._runs.send_routes()
+
+    def _bind(self, init: InitConfig) -> str:
+        """Bind the address that was bound before. A free port that the system chose may be another
+        program's by now: then another one is taken. A port that INIT names is never exchanged."""
+        # A rebuilt journal does not know the address that was bound: INIT's is what is left.
+        kept = self.record.event_address or init.event_address
+        try:
+            return self._machinery.open_events(init, kept)
+        except Error as error:
+            if not init.event_address.endswith(":*") or kept == init.event_address:
+                raise
+            bound = self._machinery.open_events(init, init.event_address)
+            text = (
+                f"the event server listens at {bound}, since its port was taken ({error}). Sources "
+                "that were given the data directory find it; others must be given this address"
+            )
+            self._alarms.raise_alarm("event-address", Severity.WARNING, text)
+            return bound
 
     def _configure(self, asked: Asked, command: Command) -> None:
         LOGGER.next(self.record.state, LoggerEvent.CONFIGURE)

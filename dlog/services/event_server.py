@@ -91,7 +91,7 @@ class _Routed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who this logger is, for WELCOME."""
+    """Who this logger is, for WELCOME and REFUSED."""
 
     name: str
     uuid: bytes
@@ -191,6 +191,11 @@ class EventServer:
                 )
             )
         return found
+
+    @property
+    def has_sessions(self) -> bool:
+        """Whether any session is open: its source may have events. A moment's view."""
+        return any(not session.closed for session in self._sessions)
 
     def memory_in_use(self) -> int:
         """Bytes of messages that were admitted and are not settled; a moment's view."""
@@ -839,7 +844,13 @@ class EventServer:
         if refused.bit_count() == 1:  # a peer that tries without end must not fill the log
             log.warning("%s refused (%s, %d by now): %s", _name_of(peer), code, refused, detail)
         message = Refused(
-            session=session, boot=self._identity.boot, code=code, detail=detail, retry=retry
+            session=session,
+            boot=self._identity.boot,
+            logger=self._identity.name,
+            logger_uuid=self._identity.uuid,
+            code=code,
+            detail=detail,
+            retry=retry,
         )
         self._link.send(peer, encode_control(MessageKind.REFUSED, encode_body(message)))
 

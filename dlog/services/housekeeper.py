@@ -59,16 +59,30 @@ class Housekeeper:
             self.step()
 
     def step(self) -> None:
-        self._settle_sealed()
-        self._sweep_quarantine()
+        reachable = self._reachable()
+        self._settle_sealed(reachable)
+        self._sweep_quarantine(reachable)
 
-    def _settle_sealed(self) -> None:
+    def _reachable(self) -> frozenset[int]:
+        """Positions of the data directories that can be reached: in another one each file waits."""
+        found = []
+        for number, directory in enumerate(self._storage.directories):
+            try:
+                directory.space()
+            except StorageError:
+                continue
+            found.append(number)
+        return frozenset(found)
+
+    def _settle_sealed(self, reachable: frozenset[int]) -> None:
         """Parts in ERROR, sealed at D: tail aside, cut, sidecar, name. What does not go now is
         tried again."""
         for key, value in list(self._journal.scan(records.FILES)):
             record = records.decode_record(key, value, FileRecord)
             if self._stopping.is_set() and not self._tidy_up:
                 return
+            if record.directory not in reachable:
+                continue
             if record.state is FileState.ERROR and record.sealed:
                 restart = Restart(self._storage, open_sessions(self._journal))
                 restart.settle([(record, self._config(record), False)])
@@ -80,10 +94,10 @@ class Housekeeper:
             return self._config_of_ended(record)
         return records.decode_record(key, value, RunRecord).streams[record.stream]
 
-    def _sweep_quarantine(self) -> None:
+    def _sweep_quarantine(self, reachable: frozenset[int]) -> None:
         for key, value in list(self._journal.scan(records.QUARANTINE)):
             record = records.decode_record(key, value, QuarantineRecord)
-            if record.saving or record.sessions:
+            if record.directory not in reachable or record.saving or record.sessions:
                 continue
             if not all(self._is_stored(*needed) for needed in record.needed):
                 continue

@@ -68,7 +68,17 @@ from dlog.model.ids import (
     StreamName,
     file_path,
 )
-from dlog.ports import Alarms, Buffers, Change, Clock, Commits, DataFile, Directory, SyncUnderWay
+from dlog.ports import (
+    Alarms,
+    Buffers,
+    Change,
+    Clock,
+    Commits,
+    DataFile,
+    Directory,
+    Severity,
+    SyncUnderWay,
+)
 from dlog.services.operations import Operations
 
 log = logging.getLogger("dlog.parts")
@@ -655,6 +665,16 @@ def _sidecar(
         totals=record.totals,
         predecessor_part=record.predecessor_part,
         config=config,
+    )
+
+
+def tell_away(storage: Storage, number: int, reason: str) -> None:
+    """Raise the alarm that names a data directory which cannot be used."""
+    name = storage.directories[number].name
+    storage.alarms.raise_alarm(
+        f"directory {name}",
+        Severity.ERROR,
+        f"its files stay as they are, and streams go on in other directories: {name}: {reason}",
     )
 
 

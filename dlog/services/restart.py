@@ -26,7 +26,7 @@ from dlog.core.journal_records import (
 from dlog.core.replay import Action, decide, on_disk
 from dlog.core.scan import Depth, SpanKind, scan
 from dlog.core.states import FILE, FileEvent, FileState
-from dlog.errors import DataDirectoryGone, DiskFull, FormatError, StorageError
+from dlog.errors import DataDirectoryGone, DiskFull, FormatError, NoDescriptor, StorageError
 from dlog.limits import MIB, PAGE_BYTES
 from dlog.model.config import StreamConfig
 from dlog.model.ids import FileKind, Offset
@@ -42,6 +42,7 @@ from dlog.services.parts import (
     move_aside,
     put_closed,
     put_file,
+    tell_away,
     tell_sealed,
 )
 
@@ -94,11 +95,12 @@ class Restart:
         self._storage = storage
         self._sessions = sessions
         self._found = Settlement()
+        self._away: dict[int, StorageError] = {}
         self._sealed: FileRecord | None = None  # of the file at hand, where a fault ended it
 
     def settle(self, records: Sequence[tuple[FileRecord, StreamConfig, bool]]) -> Settlement:
         """Settle the files; each with its frozen configuration and whether its run goes on."""
-        self._refuse_empty_directories([record for record, _, _ in records])
+        self._away = self._directories_away([record for record, _, _ in records])
         for record, config, live in records:
             self._settle(record, config, live)
         return self._found
@@ -122,15 +124,28 @@ class Restart:
             return
         self._commit([(quarantine_key(tail.path), None)])
 
-    def _refuse_empty_directories(self, records: Sequence[FileRecord]) -> None:
-        """A directory without anything in it, though files were acknowledged there, is another one:
-        the place where a disk is mounted, say. Whoever mounts it finds nothing changed."""
-        for number in sorted({record.directory for record in records if record.durable}):
+    def _directories_away(self, records: Sequence[FileRecord]) -> dict[int, StorageError]:
+        """Positions of the directories that cannot be reached, each with the reason.
+
+        The journal's directory has no mark that was looked at: without anything in it, though files
+        were acknowledged there, it is another one, the place where a disk is mounted, say. Who
+        mounts it finds nothing changed."""
+        away: dict[int, StorageError] = {}
+        for number in sorted({record.directory for record in records}):
             directory = self._storage.directories[number]
-            if not directory.names("runs") and not directory.names("orphans"):
+            try:
+                empty = not directory.names("runs") and not directory.names("orphans")
+            except NoDescriptor:
+                continue  # each file may have more luck
+            except StorageError as error:
+                away[number] = error
+                tell_away(self._storage, number, error.reason)
+                continue
+            if number == 0 and empty and any(r.durable for r in records if r.directory == 0):
                 raise DataDirectoryGone(
                     f"{directory.name}: it is empty, and files of it are open; is its disk mounted?"
                 )
+        return away
 
     def finish_operations(self) -> None:
         """What an earlier boot announced and did not do is settled with its file: the log says so.
@@ -156,6 +171,26 @@ class Restart:
     # --- one file ----------------------------------------------------------------------------
 
     def _settle(self, record: FileRecord, config: StreamConfig, live: bool) -> None:
+        self._sealed = record if record.state is FileState.ERROR and record.sealed else None
+        try:
+            self._do(self._action(record), record, config, live)
+        except StorageError as error:
+            # The others are settled all the same; this one is tried again, once it is sealed by
+            # the housekeeper, else at the next start.
+            log.error("%s stays as it is: %s", record.path, error)
+            if record.directory not in self._away:  # else one alarm tells of all of them
+                self._alarm(record, f"could not be settled: {error}")
+            if record.state in (FileState.OPEN, FileState.END, FileState.CLOSING):
+                self._seal(record, str(error))
+        if self._sealed is not None and self._sealed.durable and not self._is_whole(self._sealed):
+            tell_sealed(self._storage, config, self._sealed)
+            if live:
+                self._found.parts.append(SealedPart(self._storage, config, self._sealed))
+
+    def _action(self, record: FileRecord) -> Action:
+        """What the decision table says of it. Raises `StorageError`."""
+        if record.directory in self._away:
+            raise self._away[record.directory]
         directory = self._storage.directories[record.directory]
         disk = on_disk(
             directory.exists(record.path + OPEN_SUFFIX),
@@ -164,20 +199,7 @@ class Restart:
         )
         action = decide(record.state, disk, record.durable)
         log.info("%s: %s, on disk %s: %s", record.path, record.state, disk.value, action.value)
-        self._sealed = record if record.state is FileState.ERROR and record.sealed else None
-        try:
-            self._do(action, record, config, live)
-        except StorageError as error:
-            # The others are settled all the same; this one is tried again, once it is sealed by
-            # the housekeeper, else at the next start.
-            log.error("%s stays as it is: %s", record.path, error)
-            self._alarm(record, f"could not be settled: {error}")
-            if record.state in (FileState.OPEN, FileState.END, FileState.CLOSING):
-                self._seal(record, str(error))
-        if self._sealed is not None and self._sealed.durable and not self._is_whole(self._sealed):
-            tell_sealed(self._storage, config, self._sealed)
-            if live:
-                self._found.parts.append(SealedPart(self._storage, config, self._sealed))
+        return action
 
     def _do(self, action: Action, record: FileRecord, config: StreamConfig, live: bool) -> None:
         match action:

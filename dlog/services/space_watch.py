@@ -26,6 +26,7 @@ class SpaceWatch:
         self._directories = directories
         self._clock = clock
         self._next_ns = 0
+        self._told: dict[str, str] = {}  # by directory, why it could not be looked at
         self.disks = [DiskStatus(path=directory.name) for directory in directories]
 
     @property
@@ -46,9 +47,12 @@ class SpaceWatch:
                 space = directory.space()
             except StorageError as error:
                 # A failing disk is told of by who writes to it; the other disks go on.
-                log.warning("%s", error)
+                if self._told.get(directory.name) != str(error):
+                    log.warning("%s", error)
+                self._told[directory.name] = str(error)
                 looked.append(before)
                 continue
+            self._told.pop(directory.name, None)
             looked.append(
                 DiskStatus(
                     path=directory.name,

@@ -21,7 +21,6 @@ from msgspec import structs
 from dlog.core.fate import RUN_ABORTED
 from dlog.core.journal_records import FileRecord, StreamRecord
 from dlog.core.pieces import Piece
-from dlog.errors import StorageError
 from dlog.limits import MIB, SMALL_BLOCK_BYTES, SYNC_BYTES_MAX
 from dlog.model.config import StreamConfig
 from dlog.model.ids import NO_RUN, FileKind, RunNumber, StreamKey, StreamName
@@ -278,11 +277,8 @@ class StreamWriter:
         problem = ""
         now = self._staging.now
         if now.part is None and now.kind is FileKind.EVENTS:
-            try:
-                with self.turn:
-                    self._store.open(now)
-            except StorageError as error:
-                problem = str(error)
+            with self.turn:
+                problem = self._store.open_first(now)
         self._ready(self.key, problem)
 
     def step(self, *, block: bool = False) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import resource
 import stat
 import subprocess
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dlog.adapters.data_files import DataDirectory, rename_by_link
-from dlog.errors import DataDirectoryGone, DiskFull, NameTaken, StorageError
+from dlog.errors import DataDirectoryGone, DiskFull, NameTaken, NoDescriptor, StorageError
 from dlog.limits import KIB, MIB, PAGE_BYTES
 from dlog.model.ids import Offset
 from tests.rig.commands import run_python
@@ -346,6 +347,36 @@ def test_a_directory_that_is_gone_is_a_failure(root: Path) -> None:
             call()
     with pytest.raises(DataDirectoryGone):
         DataDirectory(root)
+
+
+def test_of_any_other_than_the_journals_directory_it_is_an_error_of_storage(root: Path) -> None:
+    directory = DataDirectory(root, holds_journal=False)
+    root.rename(root.with_name("elsewhere"))
+    for call in (directory.space, lambda: directory.create("a"), lambda: directory.names("")):
+        with pytest.raises(StorageError, match="No such file"):
+            call()
+    root.mkdir()
+    with pytest.raises(StorageError, match="mounted"):
+        directory.space()
+
+
+@pytest.mark.parametrize("holds_journal", [True, False])
+def test_too_few_descriptors_say_nothing_about_the_disk(root: Path, holds_journal: bool) -> None:
+    directory = DataDirectory(root, holds_journal=holds_journal)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        for call in (
+            directory.space,
+            lambda: directory.create("a"),
+            lambda: directory.names(""),
+            lambda: DataDirectory(root, holds_journal=holds_journal),
+        ):
+            with pytest.raises(NoDescriptor, match="Too many open files"):
+                call()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    directory.create("a").close()
 
 
 def test_another_directory_in_its_place_is_not_written(root: Path) -> None:

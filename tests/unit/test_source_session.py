@@ -104,11 +104,12 @@ class Rig:
         }  # fmt: skip
         self.hears(MessageKind.ACKNOWLEDGEMENT, Acknowledgement(**body))
 
-    def refuse(self, code: str, *, retry: bool) -> None:
-        self.hears(
-            MessageKind.REFUSED,
-            Refused(session=SESSION, boot=self.boot, code=code, detail="why", retry=retry),
-        )
+    def refuse(self, code: str, *, retry: bool, uuid: bytes = b"u" * 16) -> None:
+        refused = Refused(
+            session=SESSION, boot=self.boot, logger="l", logger_uuid=uuid, code=code, detail="why",
+            retry=retry,
+        )  # fmt: skip
+        self.hears(MessageKind.REFUSED, refused)
 
     def resend(self, next: int, boot: int | None = None) -> None:
         boot = self.boot if boot is None else boot
@@ -559,6 +560,80 @@ def test_a_logger_that_does_not_know_us_gets_hello() -> None:
     rig = Rig().open()
     rig.refuse("unknown-session", retry=True)
     assert len(rig.said(Hello)) == 1
+
+
+OTHER = b"v" * 16
+
+
+def acknowledged_once() -> Rig:
+    """A batch is acknowledged, another one is on its way, and the connection is gone."""
+    rig = Rig().open()
+    rig.send()
+    assert rig.batches() == [1]
+    rig.ack(1)
+    rig.send()
+    assert rig.batches() == [2]
+    rig.session.lost(rig.now_ns)
+    return rig
+
+
+@pytest.mark.parametrize("code", ["expired", "closed", "gap", "bad-name"])
+def test_nothing_is_given_up_on_the_word_of_another_logger(code: str) -> None:
+    rig = acknowledged_once()
+    rig.boot = 1
+    for _ in range(20):
+        rig.says()
+        rig.refuse(code, retry=False, uuid=OTHER)
+        assert rig.session.failure is None
+        assert f"another logger (l, {OTHER.hex()})" in rig.session.detail
+        assert code in rig.session.detail
+        rig.wait(500)
+    assert rig.session.events_pending == 2
+    rig.boot = 6  # the one that it waits for, started again
+    rig.welcome()
+    rig.ack(1)
+    assert rig.batches() == [2]
+    rig.ack(2)
+    assert rig.session.idle
+
+
+def test_another_logger_is_not_told_of_a_session_that_the_first_has_acknowledged() -> None:
+    rig = acknowledged_once()
+    rig.says()
+    rig.welcome(logger_uuid=OTHER)
+    assert rig.session.phase is Phase.GREETING
+    rig.wait(500)
+    assert rig.batches() == []
+
+
+def test_a_session_of_which_nothing_was_acknowledged_goes_to_whichever_logger_there_is() -> None:
+    rig = Rig().open()
+    rig.send()
+    assert rig.batches() == [1]
+    rig.send()
+    rig.session.lost(rig.now_ns)
+    rig.says()
+    rig.boot = 1
+    rig.welcome(logger_uuid=OTHER)
+    rig.ack(active=[])  # the run was active in the other one: here it is still to begin
+    for _ in range(10):
+        rig.wait(500)
+        rig.ack(active=[])
+        rig.says()
+    assert rig.session.events_pending == 4
+    rig.ack(active=[7])
+    rig.says()
+    rig.ack(2)
+    assert rig.session.idle
+
+
+def test_an_earlier_process_knew_which_logger_acknowledged() -> None:
+    progress = Progress(acknowledged=3, position_bytes=100, logger_uuid=OTHER)
+    rig = Rig(replayed=RunNumber(7), progress=progress)
+    rig.says()
+    rig.refuse("expired", retry=False)
+    assert rig.session.failure is None
+    assert rig.session.progress.logger_uuid == OTHER
 
 
 def test_a_refusal_for_good_ends_it() -> None:

@@ -174,12 +174,14 @@ class SimulatedDisk:
         self.no_threads = False  # the program cannot start a thread that would sync
         self.while_syncing: Callable[[], None] = lambda: None  # what happens elsewhere meanwhile
 
-    def directory(self, name: str) -> SimulatedDirectory:
+    def directory(
+        self, name: str, *, holds_journal: bool = True, away: str = ""
+    ) -> SimulatedDirectory:
         """A data directory on this disk, for the present life of the program."""
         self.syncs.clear()
         self._seen.setdefault(name, _FOLDER)
         self._stored.setdefault(name, _FOLDER)
-        return SimulatedDirectory(self, name)
+        return SimulatedDirectory(self, name, holds_journal=holds_journal, away=away)
 
     def work(self) -> None:
         """The thread that syncs has its turn."""
@@ -544,7 +546,11 @@ class SimulatedFile:
 class SimulatedDirectory:
     """`ports.Directory` on a simulated disk."""
 
-    def __init__(self, disk: SimulatedDisk, root: str) -> None:
+    def __init__(
+        self, disk: SimulatedDisk, root: str, *, holds_journal: bool = True, away: str = ""
+    ) -> None:
+        self._holds_journal = holds_journal
+        self._away = away
         self._disk = disk
         self._steps = disk.steps
         self._life = disk.steps.life
@@ -659,8 +665,10 @@ class SimulatedDirectory:
 
     def _checked_root(self) -> str:
         self._steps.refuse_if_dead(self._life)
-        if self._disk.gone:
+        if self._disk.gone and self._holds_journal:
             raise DataDirectoryGone(f"{self.name}: Input/output error")
+        if self._disk.gone or self._away:
+            raise StorageError(self._away or "Input/output error", path=self.name)
         return self._root
 
     def _on_disk(self, path: str) -> str:

@@ -22,6 +22,8 @@ from functools import partial
 from random import Random
 from typing import Any, Final
 
+import msgspec
+
 from dlog.core import journal_records as records
 from dlog.core.journal_records import (
     BootRecord,
@@ -29,7 +31,7 @@ from dlog.core.journal_records import (
     JournalMeta,
     StreamRecord,
 )
-from dlog.errors import Failure, JournalFull
+from dlog.errors import Error, Failure, JournalFull, NoThread
 from dlog.faults.simulation.clock import SimulatedClock
 from dlog.faults.simulation.disk import SimulatedDisk
 from dlog.faults.simulation.journal import JournalStore, SimulatedJournal
@@ -45,9 +47,11 @@ from dlog.model.ids import (
     SessionId,
 )
 from dlog.model.messages import Answer
+from dlog.ports import Directory
 from dlog.services.alarms import AlarmBoard
 from dlog.services.commander import Commander
 from dlog.services.committer import Committer
+from dlog.services.data_directories import create, open_further
 from dlog.services.event_server import EventServer, Identity
 from dlog.services.housekeeper import INTERVAL_SECONDS, Housekeeper
 from dlog.services.live_state import (
@@ -58,7 +62,7 @@ from dlog.services.live_state import (
     watermarks,
 )
 from dlog.services.operations import Operations
-from dlog.services.parts import Part, Storage
+from dlog.services.parts import Part, Storage, tell_away
 from dlog.services.stream_thread import StreamWriter
 
 ROOT: Final = "data"
@@ -69,6 +73,7 @@ TIDY_NS: Final = int(INTERVAL_SECONDS * 1e9)
 ROUNDS_MAX: Final = 20_000
 REBOOTS_MAX: Final = 50
 FREE: Final = 1 << 40
+DESCRIPTORS: Final = 1000
 JOURNAL_PATIENCE_NS: Final = 100_000_000
 # Small enough that a few hundred events show everything; no low-water mark unless it is asked for.
 INIT: Final[Mapping[str, Any]] = {
@@ -125,8 +130,21 @@ class Life:
         self.alarms = AlarmBoard(world.clock)
         wrappers = world.wrappers
         self.journal = wrappers.journal(SimulatedJournal(world.steps, world.store))
-        self.directories = [wrappers.directory(disk.directory(ROOT)) for disk in world.disks]
-        self._meta = self._open_journal()
+        names = [f"{disk.name}:{ROOT}" for disk in world.disks]
+        self._meta = self._open_journal(names)
+        first = wrappers.directory(world.disks[0].directory(ROOT))
+        further, away = open_further(
+            names[1:],
+            lambda position, why: wrappers.directory(
+                world.disks[1 + position].directory(ROOT, holds_journal=False, away=why)
+            ),
+            uuid=self._meta.logger_uuid.hex(),
+            known=self._meta.marked,
+        )
+        self.directories: list[Directory] = [first, *further]
+        if further:
+            self._meta = msgspec.structs.replace(self._meta, marked=tuple(names[1:]))
+            self.journal.commit([(records.META, records.encode_record(records.META, self._meta))])
         self.boot = self._next_boot()
         self.committer = wrappers.committer(
             Committer(
@@ -145,6 +163,8 @@ class Life:
             self.alarms,
             world.random_bytes,
         )
+        for position, reason in away.items():
+            tell_away(self.storage, 1 + position, reason)
         self.link = SimulatedCoorLink()
         self._event_link = wrappers.event_link(
             SimulatedEventLink(world.wrapped_network, world.message_to_source)
@@ -168,7 +188,7 @@ class Life:
         )
         self._resume()
 
-    def _open_journal(self) -> JournalMeta:
+    def _open_journal(self, names: Sequence[str]) -> JournalMeta:
         value = self.journal.get(records.META)
         if value is not None:
             meta = records.decode_record(records.META, value, JournalMeta)
@@ -176,7 +196,7 @@ class Life:
             meta = JournalMeta(
                 logger_uuid=self._world.random_bytes(16),
                 name="simulated",
-                data=tuple(d.name for d in self.directories),
+                data=tuple(names),
                 created_ns=self._clock.wall_ns(),
             )
         self.journal.commit([(records.META, records.encode_record(records.META, meta))])
@@ -209,7 +229,9 @@ class Life:
     # --- services.commander.Machinery --------------------------------------------------------
 
     def open_events(self, init: InitConfig, address: str) -> str:
-        return "tcp://127.0.0.1:7000"
+        if address in self._world.taken_addresses:
+            raise Error(f"event_address {address}: Address already in use")
+        return f"tcp://127.0.0.1:{self.boot}" if address.endswith(":*") else address
 
     def start_events(self) -> EventServer:
         init = self.commander.record.init
@@ -254,7 +276,12 @@ class Life:
         )
 
     def start_writer(self, writer: StreamWriter) -> None:
+        if str(writer.key.stream) in self._world.without_thread:
+            raise NoThread(f"no thread can be started for the stream {writer.key.stream}")
         self.writers.append(_Writer(writer))
+
+    def descriptors_left(self) -> int:
+        return self._world.descriptors_left
 
     def set_debug(self, level: str) -> None:
         """Nothing is logged here."""
@@ -337,6 +364,8 @@ class World:
             SimulatedDisk(self.steps, name=f"disk{i}", capacity_bytes=capacity_bytes)
             for i in range(directories)
         ]
+        for disk in self.disks[1:]:
+            create(disk.directory(ROOT), "")
         self.store = JournalStore()
         self.network = SimulatedNetwork(seed, self.clock)
         self.wrapped_network = wrappers.network(self.network)  # of logger and sources
@@ -355,6 +384,9 @@ class World:
         self.rounds_max = ROUNDS_MAX
         self.asleep: frozenset[str] = frozenset()  # streams whose threads get no time
         self.busy = BUSY
+        self.descriptors_left = DESCRIPTORS
+        self.taken_addresses: frozenset[str] = frozenset()  # by other programs
+        self.without_thread: frozenset[str] = frozenset()  # streams for which there is none left
         self.unsettled: list[str] = []  # files that a restart could not settle
         self.after_crash: Callable[[], None] | None = None
         self.on_restart: Callable[[], None] | None = None  # once, before the next start
