@@ -4,6 +4,7 @@ directory. It only reads."""
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -20,16 +21,28 @@ _FILE_BYTES_MAX: Final = 64 * KIB
 def event_address(place: str | os.PathLike[str]) -> Callable[[], str | None]:
     """How to find the address, now and again later: a logger may come back elsewhere.
 
-    place: `tcp://HOST:PORT`, or a data directory. Raises `ValueError` for anything else. What is
-    returned gives None while no logger has written its address down.
+    place: `tcp://HOST:PORT`, or a data directory. Raises `ValueError` for anything else. The
+    function that is returned gives None while no logger has written its address down, and raises
+    `OSError` while the directory cannot be looked into: the caller asks again.
     """
     text = os.fspath(place)
     if "://" in text:
         return lambda: text
     directory = Path(text)
-    if not directory.is_dir():
+    if not may_be_directory(directory):
         raise ValueError(f"{text!r} is neither an address (tcp://HOST:PORT) nor a data directory")
     return lambda: _written_in(directory / LOGGER_FILE)
+
+
+def may_be_directory(path: Path) -> bool:
+    """Whether there is a directory, or something that cannot be looked at now: no permission, or a
+    network filesystem that is away for a moment."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
 
 
 def _written_in(path: Path) -> str | None:
