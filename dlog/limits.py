@@ -42,6 +42,7 @@ COMPRESSION_GAIN_MIN: Final = 0.03
 BLOCKS_PER_FILE_MAX: Final = 1_000_000
 # END parts of a stream that are kept open for late events; the oldest closes where there are more.
 END_PARTS_MAX: Final = 16
+RESERVE_BYTES_MIN: Final = MIB
 RESERVE_BYTES_DEFAULT: Final = 64 * MIB
 RESERVE_BYTES_MAX: Final = 1024 * GIB
 

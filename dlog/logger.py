@@ -563,6 +563,9 @@ class Logger:
             monitor_interval_ms=init.monitor_interval_ms,
         )
 
+    def keep_free(self, low_water_bytes: int) -> None:
+        self._storage.marks.low_water_bytes = low_water_bytes
+
     def make_writer(
         self,
         config: StreamConfig,

@@ -121,6 +121,10 @@ class DataFile(Protocol):
 
     def size(self) -> Offset: ...
 
+    def free_bytes(self) -> int:
+        """Space left on its filesystem for this process."""
+        ...
+
     def cut(self, size: Offset) -> None:
         """Truncate and make that durable (fsync)."""
         ...

@@ -185,6 +185,10 @@ class EventDataFile:
         with _errors_of(self._shown_path):
             return Offset(os.fstat(self._fileno()).st_size)
 
+    def free_bytes(self) -> int:
+        with _errors_of(self._shown_path):
+            return _space(self._fileno()).free
+
     def cut(self, size: Offset) -> None:
         self._refuse_if_broken(size)
         with _errors_of(self._shown_path, size):
@@ -486,8 +490,7 @@ class DataDirectory:
 
     def space(self) -> Space:
         with _errors_of(str(self._root)), self._folder(()) as fd:
-            found = os.fstatvfs(fd)
-        return Space(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
+            return _space(fd)
 
     def _shown(self, path: str) -> str:
         return f"{self._root}/{path}"
@@ -529,6 +532,11 @@ class DataDirectory:
                 f"{self._root}: not the directory that it was at start; is its disk mounted?"
             )
         return fd
+
+
+def _space(fd: int) -> Space:
+    found = os.fstatvfs(fd)
+    return Space(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
 
 
 def _identity(fd: int) -> tuple[int, int]:

@@ -28,7 +28,7 @@ from dlog.core.filters import Compression, Compressor, Filter
 from dlog.core.journal_records import OperationKind, StreamRecord
 from dlog.core.states import FileState
 from dlog.errors import DiskFull, StorageError
-from dlog.limits import MIB
+from dlog.limits import MIB, RESERVE_BYTES_MIN
 from dlog.model.config import StreamConfig
 from dlog.model.ids import BlockNumber, Offset, RunNumber, StreamKey, StreamName
 from dlog.ports import Buffer, Change, Commits, CommitTicket, Severity
@@ -140,6 +140,7 @@ class BlockStore:
         self._groups: deque[_Group] = deque()  # that no sync covers
         self._syncs: deque[_Sync] = deque()
         self.settled = 0
+        self._written_bytes = 0  # in this boot
         self._retry_ns = 0
         self._tries = 0
         self._met: tuple[Slot, Part, StorageError] | None = None  # by `try_store`
@@ -321,7 +322,12 @@ class BlockStore:
         assert slot.part is not None
         end = slot.part.needs_reservation(block_bytes)
         if end is not None:
-            slot.part.reserve(end, use_ballast=self.ending)
+            slot.part.reserve(end, ahead_bytes=self._ahead_bytes(), use_ballast=self.ending)
+
+    def _ahead_bytes(self) -> int:
+        """As much as was written: a busy stream reserves seldom, and a quiet one holds
+        little that others lack."""
+        return max(RESERVE_BYTES_MIN, self._written_bytes)
 
     def _refuse_without_space(self, block_bytes: int) -> None:
         """No file is begun that could not take the block: each try would leave one behind."""
@@ -364,6 +370,7 @@ class BlockStore:
         block.header = moved_block(block.buffer.view, block.header, part.place(block.header.number))
         part.write(block.header, block.buffer.view, block.payload_bytes)
         block.written = True
+        self._written_bytes += block.header.block_bytes
 
     def _directories(self) -> int:
         return len(self._config.directories or self._storage.directories)

@@ -53,6 +53,10 @@ class Machinery(Writers, Protocol):
         """Start the clients of alarm server and monitor at their addresses."""
         ...
 
+    def keep_free(self, low_water_bytes: int) -> None:
+        """No reservation ahead takes a disk below that."""
+        ...
+
     def set_debug(self, level: str) -> None: ...
 
     def address_changed(self, event_address: str) -> None:
@@ -286,6 +290,7 @@ class Commander:
         self._desk.record = msgspec.structs.replace(self.record, event_address=bound)
         self._machinery.set_debug(init.debug_level)
         self._machinery.notices(init)
+        self._machinery.keep_free(init.low_water_bytes)
         self._runs.events = self._machinery.start_events()
         self._machinery.address_changed(self.record.event_address)
         self._runs.send_routes()

@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import msgspec
@@ -54,7 +54,7 @@ from dlog.core.journal_records import (
 from dlog.core.rotation import Fill
 from dlog.core.states import FILE, FileEvent, FileState
 from dlog.errors import DiskFull, FormatError, InvariantBroken, StorageError
-from dlog.limits import MIB, PAGE_BYTES
+from dlog.limits import MIB, PAGE_BYTES, RESERVE_BYTES_MIN
 from dlog.model.config import StreamConfig
 from dlog.model.ids import (
     BlockNumber,
@@ -76,6 +76,14 @@ log = logging.getLogger("dlog.parts")
 OPEN_SUFFIX = ".part"
 
 
+@dataclass(slots=True)
+class Marks:
+    """What INIT says of disk space. low_water_bytes: of a directory, kept free of what is reserved
+    ahead."""
+
+    low_water_bytes: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Storage:
     """What every part of this logger is made with."""
@@ -90,6 +98,7 @@ class Storage:
     clock: Clock
     alarms: Alarms
     random_bytes: Callable[[int], bytes] = os.urandom
+    marks: Marks = field(default_factory=Marks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,14 +311,12 @@ class Part:
         needed = self.end + block_bytes + footer_bytes(self._written.totals.blocks + 1)
         return None if needed <= self._allocated else Offset(padded(needed))
 
-    def reserve(self, least: Offset, *, use_ballast: bool = False) -> None:
-        """Commit a reservation of at least that, then allocate it. Raises `StorageError`, also
-        `DiskFull`."""
-        ahead = self._config.reserve_bytes
-        if self._config.part_bytes:
-            # Not much beyond the end of the part: what is reserved is taken from other streams.
-            ahead = min(ahead, max(0, self._config.part_bytes - self.end))
-        end = Offset(padded(least + ahead))
+    def reserve(
+        self, least: Offset, *, ahead_bytes: int = RESERVE_BYTES_MIN, use_ballast: bool = False
+    ) -> None:
+        """Commit a reservation of at least that, and of `ahead_bytes` more where there is space for
+        it, then allocate it. Raises `StorageError`, also `DiskFull`."""
+        end = Offset(padded(least + self._ahead(least, ahead_bytes)))
         number, announced = self._storage.operations.announce(
             OperationKind.RESERVE, self.record.path, f"to {end}"
         )
@@ -325,6 +332,15 @@ class Part:
             )
             raise
         self._storage.commits.submit(self._storage.operations.done(number), use_ballast=use_ballast)
+
+    def _ahead(self, least: Offset, wanted_bytes: int) -> int:
+        """How much beyond `least`: what is reserved is taken from other streams. Not much beyond
+        the end of the part, and nothing that would take the disk below its low-water mark."""
+        ahead = min(wanted_bytes, self._config.reserve_bytes)
+        if self._config.part_bytes:
+            ahead = min(ahead, max(0, self._config.part_bytes - self.end))
+        left = self._file.free_bytes() - self._storage.marks.low_water_bytes
+        return max(0, min(ahead, left - (least - self._allocated)))
 
     def _allocate(self, end: Offset, least: Offset) -> None:
         try:

@@ -260,7 +260,7 @@ def _header_page_is_not_synced(create: Any) -> Any:
 
 
 def _reservation_is_not_committed(_: Any) -> Any:
-    def reserve(self: Part, least: Offset, *, use_ballast: bool = False) -> None:
+    def reserve(self: Part, least: Offset, *, ahead_bytes: int, use_ballast: bool) -> None:
         self._allocate(Offset(least + self._config.reserve_bytes), least)
 
     return reserve

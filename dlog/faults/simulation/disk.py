@@ -448,6 +448,10 @@ class SimulatedFile:
         self._refuse_if_dead()
         return Offset(len(self._file.seen.data))
 
+    def free_bytes(self) -> int:
+        self._refuse_if_dead()
+        return self._disk.free_bytes()
+
     def cut(self, size: Offset) -> None:
         self._refuse_unless_usable(size)
         self._watch_cut(size)

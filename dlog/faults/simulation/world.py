@@ -231,6 +231,9 @@ class Life:
     def notices(self, init: InitConfig) -> None:
         """There is neither alarm server nor monitor."""
 
+    def keep_free(self, low_water_bytes: int) -> None:
+        self.storage.marks.low_water_bytes = low_water_bytes
+
     def make_writer(
         self, config: StreamConfig, stream: StreamRecord, parts: Sequence[Part], *,
         run_started_ns: int, streams: tuple[str, ...],
