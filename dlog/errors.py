@@ -100,6 +100,10 @@ class DiskFull(StorageError):
     """No space left (ENOSPC, EDQUOT) for a reservation, a name or a write."""
 
 
+class FileTooLarge(DiskFull):
+    """No file may be so long (EFBIG): by its filesystem, or by a limit of this process."""
+
+
 class NameTaken(StorageError):
     """A file of that name exists already; nothing is overwritten."""
 

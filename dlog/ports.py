@@ -161,6 +161,11 @@ class Directory(Protocol):
 
     def open(self, path: str, *, writable: bool) -> DataFile: ...
 
+    def try_out(self, path: str, size: int) -> None:
+        """Raise the `StorageError` that a new file at this path would meet with so many bytes: they
+        are allocated, written and synced in a file that has no name and leaves nothing behind."""
+        ...
+
     def exists(self, path: str) -> bool: ...
 
     def names(self, folder: str) -> list[str]:

@@ -22,7 +22,14 @@ from pathlib import Path
 from typing import Final
 
 from dlog.adapters.write_behind import WorkThreads, WorkUnderWay
-from dlog.errors import DataDirectoryGone, DiskFull, InvariantBroken, NameTaken, StorageError
+from dlog.errors import (
+    DataDirectoryGone,
+    DiskFull,
+    FileTooLarge,
+    InvariantBroken,
+    NameTaken,
+    StorageError,
+)
 from dlog.limits import MIB, PAGE_BYTES
 from dlog.model.ids import Offset
 from dlog.ports import Space
@@ -37,6 +44,8 @@ _RENAME_NOREPLACE: Final = 1
 def storage_error(error: OSError, path: str, offset_bytes: int = 0) -> StorageError:
     """The error of dlog that stands for one of the system."""
     reason = error.strerror or str(error)
+    if error.errno == errno.EFBIG:
+        return FileTooLarge(reason, path=path, offset_bytes=offset_bytes)
     if error.errno in _FULL:
         return DiskFull(reason, path=path, offset_bytes=offset_bytes)
     if error.errno == errno.EEXIST:
@@ -406,6 +415,25 @@ class DataDirectory:
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
             return file
 
+    def try_out(self, path: str, size: int) -> None:
+        folder, name = _split(path)
+        with _errors_of(self._shown(path)):
+            try:
+                with self._folder(folder) as parent:
+                    fd = _open_unnamed(parent, name)
+            except FileNotFoundError:  # no folder yet; the filesystem is the same
+                with self._folder(()) as parent:
+                    fd = _open_unnamed(parent, name)
+        shown = self._shown(path)
+        file = EventDataFile(path, fd, self._workers, shown_path=shown, direct=True)
+        try:
+            size += -size % PAGE_BYTES
+            file.reserve(Offset(size))
+            file.write(Offset(0), memoryview(mmap.mmap(-1, size)))
+            file.sync()
+        finally:
+            file.close()
+
     def exists(self, path: str) -> bool:
         folder, name = _split(path)
         with _errors_of(self._shown(path)):
@@ -577,6 +605,20 @@ def rename_by_link(old_parent: int, old_name: str, new_parent: int, new_name: st
     # The new name before the old one goes: after a crash in between there are two, never none.
     os.fsync(new_parent)
     os.unlink(old_name, dir_fd=old_parent)
+
+
+def _open_unnamed(parent: int, name: str) -> int:
+    """A file without a name, for reading and writing; gone with its descriptor."""
+    try:
+        return os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=parent)
+    except OSError as error:
+        if error.errno not in (*_NOT_SUPPORTED, errno.EISDIR, errno.ENOENT):
+            raise
+    # A filesystem without such files: it has a name for an instant, and nothing in it then.
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    fd = os.open(f"{name}.try", flags, 0o600, dir_fd=parent)
+    os.unlink(f"{name}.try", dir_fd=parent)
+    return fd
 
 
 def _write_unnamed(parent: int, name: str, content: bytes) -> None:

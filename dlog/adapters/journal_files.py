@@ -33,7 +33,7 @@ BALLAST_BYTES_DEFAULT: Final = 4 * MIB
 AHEAD_BYTES_DEFAULT: Final = 8 * MIB
 READERS_MAX: Final = 126
 PROBE_SECONDS_MAX: Final = 60.0
-FULL_CODES: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+FULL_CODES: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 REBUILD_HINT: Final = "`dlog journal rebuild DATA` makes a new one from the event files"
 
 _PROBE_PROGRAM: Final = Path(__file__).with_name("journal_probe.py")

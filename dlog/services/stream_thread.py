@@ -272,7 +272,7 @@ class StreamWriter:
         """Make the first part, so that a stream that cannot be written is known at START RUN."""
         problem = ""
         now = self._staging.now
-        if now.part is None and now.kind is FileKind.EVENTS:
+        if now.part is None and now.kind is FileKind.EVENTS and not self._store.doubtful:
             try:
                 with self.turn:
                     self._store.open(now)

@@ -154,3 +154,19 @@ def test_the_names_of_a_folder_can_be_made_durable_again(directory: Directory) -
 def test_a_folder_that_is_not_there_has_no_names_to_make_durable(directory: Directory) -> None:
     directory.sync_names("runs/2")
     assert not directory.exists("runs/2")
+
+
+@pytest.mark.parametrize("folder", ["runs/7", "runs/8"])
+def test_trying_a_file_out_leaves_nothing_behind(directory: Directory, folder: str) -> None:
+    directory.create("runs/7/a.dlog").close()
+    free = directory.space().free
+    directory.try_out(f"{folder}/b.dlog", 3 * PAGE_BYTES + 1)
+    assert directory.names("") == ["runs"]
+    assert directory.names("runs") == ["7"]
+    assert directory.names("runs/7") == ["a.dlog"]
+    assert directory.space().free >= free - 64 * PAGE_BYTES  # others use the real one too
+
+
+def test_a_file_tells_the_space_of_its_filesystem(directory: Directory) -> None:
+    file = directory.create("a")
+    assert 0 < file.free_bytes() <= directory.space().total

@@ -16,7 +16,14 @@ from random import Random
 from typing import Final, NamedTuple
 
 from dlog.adapters.data_files import path_parts
-from dlog.errors import DataDirectoryGone, DiskFull, InvariantBroken, NameTaken, StorageError
+from dlog.errors import (
+    DataDirectoryGone,
+    DiskFull,
+    FileTooLarge,
+    InvariantBroken,
+    NameTaken,
+    StorageError,
+)
 from dlog.faults.simulation.steps import FaultKind, OpenStep, Operation, StorageSteps
 from dlog.limits import PAGE_BYTES
 from dlog.model.ids import Offset
@@ -155,8 +162,9 @@ class _NameChange:
 
 
 class SimulatedDisk:
-    """One disk, with the directories on it. `capacity_bytes` and `others_bytes` (what other
-    programs have written) may be set at any time; `gone` makes everything on it unreachable."""
+    """One disk, with the directories on it. `capacity_bytes`, `others_bytes` (what other programs
+    have written) and `file_bytes_max` (of its longest file) may be set at any time; `gone` makes
+    everything on it unreachable."""
 
     def __init__(
         self, steps: StorageSteps, *, name: str = "disk", capacity_bytes: int = 1 << 40
@@ -165,6 +173,7 @@ class SimulatedDisk:
         self.name = name
         self.capacity_bytes = capacity_bytes
         self.others_bytes = 0
+        self.file_bytes_max = capacity_bytes
         self.gone = False
         self._seen: dict[str, _Named] = {}
         self._stored: dict[str, _Named] = {}
@@ -357,6 +366,7 @@ class SimulatedFile:
             return
         with self._steps.step(Operation.RESERVE, self._disk_path) as step:
             self._raise_fault(step.fault, end)
+            self._refuse_too_large(end)
             allocated = end + -end % PAGE_BYTES
             if allocated - self._file.allocated_bytes > self._disk.free_bytes():
                 raise DiskFull("No space left on device", path=self._path, offset_bytes=end)
@@ -370,6 +380,7 @@ class SimulatedFile:
         self._refuse_unless_usable(offset)
         content = bytes(data)
         self._watch_write(offset, offset + len(content))
+        self._refuse_too_large(offset + len(content))
         with self._steps.step(Operation.WRITE, self._disk_path) as step:
             room = self._file.allocated_bytes + self._disk.free_bytes() - offset
             fault = step.fault
@@ -512,6 +523,10 @@ class SimulatedFile:
         if sectors:
             self._file.change(_Written(offset, content[: sectors * SECTOR_BYTES]))
 
+    def _refuse_too_large(self, end: int) -> None:
+        if end > self._disk.file_bytes_max:
+            raise FileTooLarge("File too large", path=self._path, offset_bytes=end)
+
     def _refuse_if_dead(self) -> None:
         self._steps.refuse_if_dead(self._life)
         if self._closed:
@@ -567,6 +582,16 @@ class SimulatedDirectory:
             raise StorageError("Permission denied", path=path)
         opened = SimulatedFile(self._disk, file, path, disk_path)
         return opened if writable else opened.opened_read_only()
+
+    def try_out(self, path: str, size: int) -> None:
+        disk_path = self._on_disk(path)
+        with self._steps.step(Operation.CREATE, disk_path) as step:
+            self._raise_fault(step, path)
+            self._refuse_without_a_page(path)
+        file = SimulatedFile(self._disk, _File(), path, disk_path)
+        file.reserve(Offset(size + -size % PAGE_BYTES))
+        file.write(Offset(0), memoryview(bytes(size + -size % PAGE_BYTES)))
+        file.sync()
 
     def exists(self, path: str) -> bool:
         return self._disk.named(self._on_disk(path)) is not None
