@@ -108,6 +108,10 @@ class NameTaken(StorageError):
     """A file of that name exists already; nothing is overwritten."""
 
 
+class FileLost(StorageError):
+    """An open file's name was deleted or leads to another file; the descriptor still holds it."""
+
+
 class JournalFull(Error):
     """The commit did not happen for want of space; the journal stands as before, retry later."""
 

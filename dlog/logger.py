@@ -79,6 +79,7 @@ from dlog.services.live_state import (
     settle_live_state,
     watermarks,
 )
+from dlog.services.lost_files import LostFiles
 from dlog.services.operations import Operations
 from dlog.services.parts import OPEN_SUFFIX, Part, Storage
 from dlog.services.status import Facts, status_of
@@ -143,6 +144,7 @@ class Logger:
             Operations.load(self._journal, self.boot, self._clock),
             self._clock,
             self._alarms,
+            LostFiles(self._alarms),
         )
         self._threads: list[threading.Thread] = []
         self._socket: EventSocket | None = None

@@ -129,6 +129,16 @@ class DataFile(Protocol):
         """Truncate and make that durable (fsync)."""
         ...
 
+    def lost(self, path: str) -> str:
+        """Why this path does not lead to the file, in words; "" where it does."""
+        ...
+
+    def save(self, size: Offset) -> str:
+        """Give the file its path again, and say how: as another name of itself where it has one
+        left, otherwise as a copy of its first `size` bytes. The name is durable when this returns,
+        and appears with all of them. Raises `NameTaken`."""
+        ...
+
     def data_extents(self, begin: Offset, end: Offset) -> list[tuple[Offset, Offset]]:
         """The parts of [begin, end) that may hold something other than zeros (SEEK_DATA)."""
         ...

@@ -27,7 +27,7 @@ from dlog.core.fate import NO_SPACE, STORAGE_FAILED
 from dlog.core.filters import Compression, Compressor, Filter
 from dlog.core.journal_records import OperationKind, StreamRecord
 from dlog.core.states import FileState
-from dlog.errors import DiskFull, FileTooLarge, StorageError
+from dlog.errors import DiskFull, FileLost, FileTooLarge, StorageError
 from dlog.limits import MIB, RESERVE_BYTES_MIN
 from dlog.model.config import StreamConfig
 from dlog.model.ids import BlockNumber, Offset, RunNumber, StreamKey, StreamName, file_path
@@ -332,6 +332,7 @@ class BlockStore:
         assert slot.part is not None
         end = slot.part.needs_reservation(block_bytes)
         if end is not None:
+            slot.part.check_name()
             # As much ahead as was written: a busy stream reserves seldom, and a quiet one holds
             # little that others lack.
             ahead = max(RESERVE_BYTES_MIN, self._written_bytes + block_bytes)
@@ -418,12 +419,24 @@ class BlockStore:
 
     def _fault(self, slot: Slot, error: StorageError) -> None:
         """Contract 8: the part is sealed at its durable offset, its blocks go to a new one."""
-        self._storage.alarms.raise_alarm(f"storage {self._key}", Severity.ERROR, str(error))
+        lost = isinstance(error, FileLost)  # that alarm is the file's, and the disk is sound
+        if not lost:
+            self._storage.alarms.raise_alarm(f"storage {self._key}", Severity.ERROR, str(error))
         log.error("%s: %s", self._key, error)
         self.doubtful = True
         if slot.part is not None:
             self._seal(slot, str(error))
-        self._next_directory()
+        if not lost:
+            self._next_directory()
+
+    def look_at_names(self, slots: Sequence[Slot]) -> None:
+        """What is deleted or moved while it takes events is sealed as after a fault, and saved."""
+        for slot in slots:
+            try:
+                if slot.part is not None:
+                    slot.part.check_name()
+            except FileLost as error:
+                self._fault(slot, error)
 
     def _seal(self, slot: Slot, reason: str) -> None:
         assert slot.part is not None

@@ -1,7 +1,7 @@
 """The housekeeper: what can wait until nothing else needs the disk, while the logger runs.
 
-It settles parts that a fault sealed, and drops tails from `quarantine/` once all that they hold has
-been stored. It touches no part that takes events.
+It settles parts that a fault sealed, saves files that lost their names, and drops tails from
+`quarantine/` once all that they hold has been stored. It touches no part that takes events.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dlog.errors import StorageError
 from dlog.model.config import StreamConfig
 from dlog.model.ids import MarkKey, RunNumber, SessionId, StreamName
 from dlog.ports import Journal
-from dlog.services.parts import Storage, announced
+from dlog.services.parts import Storage, announced, key_of
 from dlog.services.restart import Restart
 
 log = logging.getLogger("dlog.housekeeper")
@@ -56,8 +56,10 @@ class Housekeeper:
             self.step()
         if self._tidy_up:
             self.step()
+        self._storage.lost_files.save_all()  # the last chance
 
     def step(self) -> None:
+        self._storage.lost_files.save_all()
         self._settle_sealed()
         self._sweep_quarantine()
 
@@ -68,6 +70,8 @@ class Housekeeper:
             record = records.decode_record(key, value, FileRecord)
             if self._stopping.is_set() and not self._tidy_up:
                 return
+            if self._storage.lost_files.holds(key_of(record)):
+                continue  # it has no name yet
             if record.state is FileState.ERROR and record.sealed:
                 Restart(self._storage).settle([(record, self._config(record), False)])
 

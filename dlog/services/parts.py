@@ -53,7 +53,7 @@ from dlog.core.journal_records import (
 )
 from dlog.core.rotation import Fill
 from dlog.core.states import FILE, FileEvent, FileState
-from dlog.errors import DiskFull, FormatError, InvariantBroken, StorageError
+from dlog.errors import DiskFull, FileLost, FormatError, InvariantBroken, StorageError
 from dlog.limits import MIB, PAGE_BYTES, RESERVE_BYTES_MIN
 from dlog.model.config import StreamConfig
 from dlog.model.ids import (
@@ -69,6 +69,7 @@ from dlog.model.ids import (
     file_path,
 )
 from dlog.ports import Alarms, Buffers, Change, Clock, Commits, DataFile, Directory, SyncUnderWay
+from dlog.services.lost_files import LostFiles
 from dlog.services.operations import Operations
 
 log = logging.getLogger("dlog.parts")
@@ -97,6 +98,7 @@ class Storage:
     operations: Operations
     clock: Clock
     alarms: Alarms
+    lost_files: LostFiles
     random_bytes: Callable[[int], bytes] = os.urandom
     marks: Marks = field(default_factory=Marks)
 
@@ -435,6 +437,48 @@ class Part:
         )
         self.ended_ns = self._storage.clock.monotonic_ns()
 
+    # --- its name ----------------------------------------------------------------------------
+
+    @property
+    def where(self) -> str:
+        return f"{self.directory.name}/{self.record.path}"
+
+    def lost(self) -> str:
+        """Why neither of its names leads to its file, "" where one does. Raises `StorageError`."""
+        why = self._file.lost(self.record.path + OPEN_SUFFIX)
+        return why if why and self._file.lost(self.record.path) else ""
+
+    def check_name(self) -> None:
+        """Raise `FileLost` where somebody took its name away."""
+        try:
+            why = self.lost()
+        except StorageError as error:
+            log.warning("%s", error)  # it may be where it was: who writes to it will know
+            return
+        if why:
+            raise FileLost(why, path=self.where)
+
+    def save(self, why: str) -> str:
+        """Give the file its name again, with what is durable of it; what was done, for people.
+        Raises `StorageError`."""
+        path = self.record.path + OPEN_SUFFIX
+        if not self.lost():
+            self.directory.sync_names(path.rpartition("/")[0])
+            return "it has its name again"
+        if self.directory.exists(path):
+            move_aside(self._storage, self.record.directory, path)
+        what = f"{self.record.durable} bytes: {why}"
+        with announced(self._storage, OperationKind.SAVE, self.record.path, what):
+            how = self._file.save(Offset(self.record.durable))
+        return f"its {self.record.durable} acknowledged bytes were saved {how}"
+
+    def _is_held_as_lost(self) -> bool:
+        try:
+            self.check_name()
+        except FileLost:
+            self._storage.lost_files.hold(self)
+        return self._storage.lost_files.holds(self.key)
+
     # --- the end -----------------------------------------------------------------------------
 
     def close(self, *, use_ballast: bool = False) -> None:
@@ -449,8 +493,10 @@ class Part:
         )
         commits.submit([announced, put_file(self.record)], use_ballast=use_ballast).wait()
         try:
+            self.check_name()
             size, file_crc = self._write_footer()
             closed = self._finish(size, file_crc)
+            self.check_name()
         except (StorageError, FormatError) as error:
             commits.submit(
                 self._storage.operations.done(number, f"failed: {error}"), use_ballast=use_ballast
@@ -467,6 +513,7 @@ class Part:
             ],
             use_ballast=use_ballast,
         ).wait()
+        self.close_file()
         log.info("%s closed: %d events", self.record.path, closed.totals.events)
 
     def _write_footer(self) -> tuple[int, int]:
@@ -485,7 +532,6 @@ class Part:
         self._file.sync()
         size = self.end + len(footer)
         self._file.cut(Offset(size))
-        self._file.close()
         return size, crc32c(footer, self.record.crc32c)
 
     def _finish(self, size: int, file_crc: int) -> ClosedFileRecord:
@@ -503,6 +549,7 @@ class Part:
         D is what the committer was last told of, so it is committed with or before this.
         """
         closing = self.record.state is FileState.CLOSING
+        lost = self._is_held_as_lost()  # before the seal: what is sealed the housekeeper settles
         number, announced = self._storage.operations.announce(
             OperationKind.SEAL, self.record.path, f"at {self.record.durable}: {reason}"
         )
@@ -518,7 +565,8 @@ class Part:
         ).wait()
         self.let_go()
         if not closing:  # then nothing lies behind D but a footer
-            self._give_space_back()
+            if not lost:  # then what has its name again may be a copy
+                self._give_space_back()
             tell_sealed(self._storage, self._config, self.record)
         return Predecessor(self.key.part, Offset(self.record.durable), self.record.chain)
 
@@ -537,7 +585,14 @@ class Part:
             log.warning("%s", error)
 
     def let_go(self) -> None:
-        """Close the descriptor; what is durable stays, the rest is not waited for."""
+        """Close the descriptor; what is durable stays, the rest is not waited for. A file that lost
+        its name gets it again before, or is kept open."""
+        if self._is_held_as_lost():
+            self._storage.lost_files.save(self.key)
+        else:
+            self.close_file()
+
+    def close_file(self) -> None:
         try:
             self._file.close()
         except StorageError as error:

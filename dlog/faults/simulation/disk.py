@@ -221,6 +221,28 @@ class SimulatedDisk:
         """Other programs take all the space that is left."""
         self.others_bytes += self.free_bytes()
 
+    # --- what somebody does on it who is not the logger
+
+    def delete(self, path: str) -> None:
+        self.rename_name(_NameChange(_folder_of(path), path, None))
+
+    def put(self, path: str, content: bytes) -> None:
+        """A file of that content."""
+        file = _File()
+        file.change(_Written(0, content))
+        self.rename_name(_NameChange(_folder_of(path), path, file))
+
+    def move(self, old: str, new: str) -> None:
+        """A file, or a folder with all that is in it."""
+        for path in [p for p in self._seen if p == old or p.startswith(old + "/")]:
+            for folder in _folders_above(new):
+                if folder not in self._seen:
+                    self.rename_name(_NameChange(_folder_of(folder), folder, _FOLDER))
+            there = new + path.removeprefix(old)
+            came = _NameChange(_folder_of(there), there, self._seen[path])
+            self.rename_name(came)
+            self.rename_name(_NameChange(_folder_of(path), path, None, came))
+
     def contents(self) -> dict[str, bytes]:
         """What would be read now, by path on the disk; for tests."""
         return {p: bytes(n.seen.data) for p, n in self._seen.items() if isinstance(n, _File)}
@@ -238,6 +260,9 @@ class SimulatedDisk:
 
     def named(self, path: str) -> _Named | None:
         return self._seen.get(path)
+
+    def names_of(self, file: _File) -> list[str]:
+        return [path for path, named in self._seen.items() if named is file]
 
     def names_below(self, folder: str) -> list[str]:
         begin = folder + "/"
@@ -472,6 +497,30 @@ class SimulatedFile:
                 self._file.change(_Sized(size))
         self.sync()
 
+    def lost(self, path: str) -> str:
+        self._refuse_if_dead()
+        found = self._disk.named(f"{self._root}/{path}")
+        if found is self._file:
+            return ""
+        names = self._disk.names_of(self._file)
+        went = f"was moved to {names[0]}" if names else "was deleted"
+        return went if found is None else f"{went}, and another file stands in its place"
+
+    def save(self, size: Offset) -> str:
+        self._refuse_if_dead()
+        directory = SimulatedDirectory(self._disk, self._root)
+        if self._disk.names_of(self._file):
+            directory.name_file(self._path, self._file)
+            return "by a link"
+        copy = _File()
+        directory.fill_unnamed(copy, self._path, bytes(self._file.seen.data[:size]))
+        directory.name_file(self._path, copy)
+        return "as a copy"
+
+    @property
+    def _root(self) -> str:
+        return self._disk_path.removesuffix("/" + self._path)
+
     def data_extents(self, begin: Offset, end: Offset) -> list[tuple[Offset, Offset]]:
         self._refuse_if_dead()
         seen = self._file.seen.data
@@ -621,9 +670,13 @@ class SimulatedDirectory:
             self._sync_folder(disk_path, folder)
 
     def write_new(self, path: str, content: bytes) -> None:
-        disk_path = self._with_folder(path)
         file = _File()
-        self._fill_unnamed(file, path, disk_path, content)
+        self._with_folder(path)
+        self.fill_unnamed(file, path, content, read_only=True)
+        self.name_file(path, file)
+
+    def name_file(self, path: str, file: _File) -> None:
+        disk_path = self._with_folder(path)
         with self._steps.step(Operation.NAME, disk_path) as step:
             self._raise_fault(step, path)
             self._refuse_taken(disk_path, path)
@@ -659,14 +712,17 @@ class SimulatedDirectory:
         self._checked_root()
         return Space(self._disk.free_bytes(), self._disk.capacity_bytes)
 
-    def _fill_unnamed(self, file: _File, path: str, disk_path: str, content: bytes) -> None:
+    def fill_unnamed(
+        self, file: _File, path: str, content: bytes, *, read_only: bool = False
+    ) -> None:
         """What is not named is lost in any crash; so its own steps need no care."""
+        disk_path = self._on_disk(path)
         with self._steps.step(Operation.WRITE, disk_path) as step:
             self._raise_fault(step, path)
             if len(content) + -len(content) % PAGE_BYTES > self._disk.free_bytes():
                 raise DiskFull("No space left on device", path=path)
             file.change(_Written(0, content))
-            file.change(_Mode(True))
+            file.change(_Mode(read_only))
         with self._steps.step(Operation.SYNC_FILE, disk_path) as step:
             self._raise_fault(step, path)
             file.sync(file.changes)

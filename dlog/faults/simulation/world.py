@@ -56,6 +56,7 @@ from dlog.services.live_state import (
     settle_live_state,
     watermarks,
 )
+from dlog.services.lost_files import LostFiles
 from dlog.services.operations import Operations
 from dlog.services.parts import Part, Storage
 from dlog.services.stream_thread import StreamWriter
@@ -139,6 +140,7 @@ class Life:
             Operations.load(self.journal, self.boot, world.clock),
             world.clock,
             self.alarms,
+            LostFiles(self.alarms),
             world.random_bytes,
         )
         self.link = SimulatedCoorLink()
@@ -302,6 +304,15 @@ class Life:
             self._tidy_ns = self._clock.monotonic_ns() + TIDY_NS
             self._housekeeper.step()
 
+    def settle(self) -> None:
+        """The orderly end under active runs."""
+        self.commander.settle()
+        while self.writers:
+            for act in self.threads():
+                act()
+        self._housekeeper.stop()
+        self._housekeeper.run()
+
     def end(self) -> None:
         """After STOP: the last housekeeping, the last commit."""
         self._housekeeper.stop(tidy_up=True)
@@ -411,6 +422,12 @@ class World:
         """The program dies between two steps."""
         self.steps.crash_now()
         self._bury()
+
+    def terminate(self) -> None:
+        """SIGTERM: what was taken is stored, the runs stay active; the next start goes on."""
+        assert self.life is not None
+        self.life.settle()
+        self._failed(None)
 
     def _bury(self) -> None:
         self.life = None
