@@ -124,6 +124,11 @@ class JournalFailed(Failure):
     """A commit failed with unknown outcome: no acknowledgement may follow, the logger exits."""
 
 
+class JournalGone(JournalFailed):
+    """The journal was moved, deleted or replaced under the logger: the next start would not find
+    what is committed to it."""
+
+
 class InvariantBroken(Failure):
     """Something that cannot be, is: the logger stops before it does harm."""
 

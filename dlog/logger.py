@@ -92,6 +92,7 @@ MARK_FILE: Final = "dlog-directory"
 FAILURE_WORDS_SECONDS: Final = 0.5
 LAST_WORDS_MS: Final = 500  # for the last acknowledgements to leave
 FALL_BACK_SECONDS: Final = 5.0
+WATCH_SECONDS: Final = 1.0  # for a directory to answer at the end
 
 
 def run_logger(
@@ -390,6 +391,8 @@ class Logger:
             self._journal, self._storage, partial(config_of_ended, self._journal)
         )
         self._start("housekeeper", self._housekeeper.run)
+        for number, watch in enumerate(self._commander.watches):
+            self._start(f"watch {number}", watch.run)
         self.address_changed(self._commander.record.event_address)
         if live.runs:
             log.info(
@@ -414,6 +417,8 @@ class Logger:
             self._housekeeper.stop(tidy_up=self._commander.over)
             for thread in [t for t in self._threads if t.name == "housekeeper"]:
                 thread.join(max(0.0, deadline - time.monotonic()))
+        for watch in self._commander.watches:
+            watch.stop()
         clean = BootRecord(boot=self.boot, clean=True)
         self._committer.submit([(records.BOOT, records.encode_record(records.BOOT, clean))])
         self._committer.stop()
@@ -436,6 +441,8 @@ class Logger:
             self._events_thread and self._events_thread.is_alive()
         ):
             self._socket.close(LAST_WORDS_MS)
+        for thread in [t for t in self._threads if t.name.startswith("watch ")]:
+            thread.join(WATCH_SECONDS)
         if any(t.is_alive() for t in self._threads):
             self._end_at_once(0)
         self._journal.close()
@@ -618,7 +625,6 @@ class Logger:
         status = status_of(
             self._commander,
             self._committer,
-            self._journal,
             self._clock,
             Facts(
                 self._started_ns,

@@ -58,6 +58,11 @@ class Journal(Protocol):
         """Bytes that the journal takes on its disk."""
         ...
 
+    def check_place(self) -> str:
+        """Raise `JournalGone` where the next start would not find what is committed here; what else
+        is wrong with its files, in words. From any thread."""
+        ...
+
     def close(self) -> None: ...
 
 

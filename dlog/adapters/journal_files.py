@@ -111,6 +111,14 @@ class Allocation:
             step //= 2
         return False
 
+    def whereabouts(self) -> str:
+        """What became of data.mdb, where its name no longer leads to it."""
+        if os.fstat(self._fd).st_nlink == 0:
+            return "was deleted"
+        with contextlib.suppress(OSError):  # no /proc: then nobody knows
+            return f"was moved to {Path(os.readlink(f'/proc/self/fd/{self._fd}')).parent}"
+        return "was moved"
+
     def close(self) -> None:
         os.close(self._fd)
 

@@ -337,12 +337,13 @@ class Part:
 
     def _ahead(self, least: Offset, wanted_bytes: int) -> int:
         """How much beyond `least`: what is reserved is taken from other streams. Not much beyond
-        the end of the part, and nothing that would take the disk below its low-water mark."""
+        the end of the part, and where the space above the low-water mark is short, half of it."""
         ahead = min(wanted_bytes, self._config.reserve_bytes)
         if self._config.part_bytes:
             ahead = min(ahead, max(0, self._config.part_bytes - self.end))
-        left = self._file.free_bytes() - self._storage.marks.low_water_bytes
-        return max(0, min(ahead, left - (least - self._allocated)))
+        kept = self._storage.marks.low_water_bytes + least - self._allocated
+        left = max(0, self._file.free_bytes() - kept)
+        return ahead if ahead <= left else left // 2
 
     def _allocate(self, end: Offset, least: Offset) -> None:
         try:

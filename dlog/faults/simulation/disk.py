@@ -33,6 +33,10 @@ SECTOR_BYTES: Final = 512
 OVER: Final = 0.2  # how probably a sync is over when somebody looks
 
 
+class SimulatedHang(BaseException):
+    """The call does not return: its thread gets no further, and is asked for no more."""
+
+
 # --- what a disk holds ------------------------------------------------------------------------
 
 
@@ -164,7 +168,7 @@ class _NameChange:
 class SimulatedDisk:
     """One disk, with the directories on it. `capacity_bytes`, `others_bytes` (what other programs
     have written) and `file_bytes_max` (of its longest file) may be set at any time; `gone` makes
-    everything on it unreachable."""
+    everything on it unreachable, `hangs` keeps whoever asks for its space waiting."""
 
     def __init__(
         self, steps: StorageSteps, *, name: str = "disk", capacity_bytes: int = 1 << 40
@@ -175,6 +179,7 @@ class SimulatedDisk:
         self.others_bytes = 0
         self.file_bytes_max = capacity_bytes
         self.gone = False
+        self.hangs = False
         self._seen: dict[str, _Named] = {}
         self._stored: dict[str, _Named] = {}
         self._unsynced: list[_NameChange] = []
@@ -710,6 +715,8 @@ class SimulatedDirectory:
 
     def space(self) -> Space:
         self._checked_root()
+        if self._disk.hangs:
+            raise SimulatedHang
         return Space(self._disk.free_bytes(), self._disk.capacity_bytes)
 
     def fill_unnamed(

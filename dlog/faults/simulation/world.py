@@ -14,6 +14,7 @@ The services are those of the real logger, unchanged; what the composition root 
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +32,7 @@ from dlog.core.journal_records import (
 )
 from dlog.errors import Failure, JournalFull
 from dlog.faults.simulation.clock import SimulatedClock
-from dlog.faults.simulation.disk import SimulatedDirectory, SimulatedDisk
+from dlog.faults.simulation.disk import SimulatedDirectory, SimulatedDisk, SimulatedHang
 from dlog.faults.simulation.journal import JournalStore, SimulatedJournal
 from dlog.faults.simulation.network import SimulatedCoorLink, SimulatedEventLink, SimulatedNetwork
 from dlog.faults.simulation.sources import History, SimulatedCoor, SimulatedSource
@@ -299,6 +300,9 @@ class Life:
         self.committer.step()
 
     def _tidy(self) -> None:
+        for watch in self.commander.watches:
+            with contextlib.suppress(SimulatedHang):  # it still waits for its first answer
+                watch.step()
         # In a thread of its own it waits for the journal's space and holds up nobody.
         if self._clock.monotonic_ns() >= self._tidy_ns and not self._world.journal_is_full:
             self._tidy_ns = self._clock.monotonic_ns() + TIDY_NS
