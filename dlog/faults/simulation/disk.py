@@ -226,27 +226,31 @@ class SimulatedDisk:
         """Other programs take all the space that is left."""
         self.others_bytes += self.free_bytes()
 
-    # --- what somebody does on it who is not the logger
+    # --- what somebody does on it who is not the logger, and has synced it
 
     def delete(self, path: str) -> None:
-        self.rename_name(_NameChange(_folder_of(path), path, None))
+        self._change_for_good(path, None)
 
     def put(self, path: str, content: bytes) -> None:
         """A file of that content."""
         file = _File()
         file.change(_Written(0, content))
-        self.rename_name(_NameChange(_folder_of(path), path, file))
+        file.sync(file.changes)
+        self._change_for_good(path, file)
 
     def move(self, old: str, new: str) -> None:
         """A file, or a folder with all that is in it."""
         for path in [p for p in self._seen if p == old or p.startswith(old + "/")]:
             for folder in _folders_above(new):
-                if folder not in self._seen:
-                    self.rename_name(_NameChange(_folder_of(folder), folder, _FOLDER))
-            there = new + path.removeprefix(old)
-            came = _NameChange(_folder_of(there), there, self._seen[path])
-            self.rename_name(came)
-            self.rename_name(_NameChange(_folder_of(path), path, None, came))
+                self._change_for_good(folder, _FOLDER)
+            self._change_for_good(new + path.removeprefix(old), self._seen[path])
+            self._change_for_good(path, None)
+
+    def _change_for_good(self, path: str, named: _Named | None) -> None:
+        change = _NameChange(_folder_of(path), path, named)
+        self.rename_name(change)
+        self._unsynced.remove(change)
+        self._store(change)
 
     def contents(self) -> dict[str, bytes]:
         """What would be read now, by path on the disk; for tests."""
