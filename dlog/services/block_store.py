@@ -23,12 +23,13 @@ from dlog.core.block import (
     encode_block,
     moved_block,
 )
+from dlog.core.event_file import footer_bytes
 from dlog.core.fate import NO_SPACE, STORAGE_FAILED
 from dlog.core.filters import Compression, Compressor, Filter
 from dlog.core.journal_records import OperationKind, StreamRecord
 from dlog.core.states import FileState
 from dlog.errors import DiskFull, FileLost, FileTooLarge, StorageError
-from dlog.limits import MIB, RESERVE_BYTES_MIN
+from dlog.limits import MIB, PAGE_BYTES, RESERVE_BYTES_MIN
 from dlog.model.config import StreamConfig
 from dlog.model.ids import BlockNumber, Offset, RunNumber, StreamKey, StreamName, file_path
 from dlog.ports import Buffer, Change, Commits, CommitTicket, Severity
@@ -353,7 +354,8 @@ class BlockStore:
         that goes on failing would leave one behind."""
         key, _ = allot(self.stream, slot.kind)
         directory = self._storage.directories[self.stream.directory]
-        directory.try_out(file_path(key) + OPEN_SUFFIX, block_bytes + NEW_PART_BYTES)
+        size = PAGE_BYTES + block_bytes + footer_bytes(1)
+        directory.try_out(file_path(key) + OPEN_SUFFIX, size)
 
     def open(self, slot: Slot) -> None:
         key, self.stream = allot(self.stream, slot.kind)

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
+
 from dlog.errors import StorageError
 from dlog.model.config import InitConfig
 from dlog.model.status import DiskStatus
@@ -28,7 +30,7 @@ class DirectoryWatch:
 
     `run` or `step` is for its own thread; others read what it last learnt. space: None before the
     first answer. asked_ns: since when it waits for an answer, monotonic; 0 for not. journal_bytes:
-    what the journal takes on the disk. journal_problem: what is wrong with it, in words.
+    what the journal takes on the disk. problem, journal_problem: what is wrong, in words.
     """
 
     def __init__(self, directory: Directory, clock: Clock, journal: Journal | None = None) -> None:
@@ -41,7 +43,7 @@ class DirectoryWatch:
         self._journal = journal
         self._clock = clock
         self._next_ns = 0
-        self._told = ""
+        self.problem = ""
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -67,12 +69,12 @@ class DirectoryWatch:
                 self.journal_problem = self._journal.check_place()
                 self.journal_bytes = self._journal.size_bytes()
             self.space = self._directory.space()
-            self._told = ""
+            self.problem = ""
         except StorageError as error:
             # A failing disk is told of by who writes to it; the other disks go on.
-            if str(error) != self._told:
+            if str(error) != self.problem:
                 log.warning("%s", error)
-            self._told = str(error)
+            self.problem = str(error)
         self.asked_ns = 0
 
 
@@ -117,16 +119,19 @@ class SpaceWatch:
         self._next_ns = self._clock.monotonic_ns() + INTERVAL_NS
         low_water = init.low_water_bytes if init is not None else 0
         resume = init.resume_bytes if init is not None else 0
-        self.disks = [
-            before
-            if watch.space is None
-            else DiskStatus(
-                path=watch.name,
-                free_bytes=watch.space.free,
-                total_bytes=watch.space.total,
-                low_water_bytes=low_water,
-                low=watch.space.free < (resume if before.low else low_water),
-            )
-            for before, watch in zip(self.disks, self.watches, strict=True)
-        ]
+        hung = self.hung()
+        looked = []
+        for before, watch in zip(self.disks, self.watches, strict=True):
+            seconds = hung.get(watch.name)
+            problem = watch.problem if seconds is None else f"no answer for {seconds} s"
+            if watch.space is None:
+                looked.append(msgspec.structs.replace(before, problem=problem))
+                continue
+            free, total = watch.space
+            low = free < (resume if before.low else low_water)
+            looked.append(DiskStatus(
+                path=watch.name, free_bytes=free, total_bytes=total, low_water_bytes=low_water,
+                low=low, problem=problem,
+            ))  # fmt: skip
+        self.disks = looked
         return True

@@ -35,8 +35,8 @@ class _Directory(SimulatedDirectory):
         return Space(self.free, 1000)
 
 
-def directory() -> _Directory:
-    disk = SimulatedDisk(StorageSteps(random.Random(1)))
+def directory(name: str = "disk") -> _Directory:
+    disk = SimulatedDisk(StorageSteps(random.Random(1)), name=name)
     found = disk.directory("data")
     found.__class__ = _Directory
     assert isinstance(found, _Directory)
@@ -73,6 +73,7 @@ def test_a_disk_that_cannot_be_asked_stays_as_it_was_and_the_others_are_watched(
     assert look(watch)
     assert [disk.free_bytes for disk in watch.disks] == [1000, 50]
     assert watch.low == [watch.disks[1]]
+    assert "Input/output error" in watch.disks[0].problem
 
 
 class _Hanging(_Directory):
@@ -86,14 +87,14 @@ class _Hanging(_Directory):
 
 
 def test_a_disk_that_hangs_holds_up_nobody_and_is_named() -> None:
-    clock, hanging, sound = SimulatedClock(), directory(), directory()
+    clock, hanging, sound = SimulatedClock(), directory("hanging"), directory("sound")
     hanging.__class__ = _Hanging
     assert isinstance(hanging, _Hanging)
     hanging.let_go = threading.Event()
     watch = SpaceWatch([hanging, sound], clock)
     clock.advance(INTERVAL_NS)
     watch.watches[1].step()
-    thread = threading.Thread(target=watch.watches[0].run)
+    thread = threading.Thread(target=watch.watches[0].run, daemon=True)
     thread.start()
     until(lambda: watch.watches[0].asked_ns != 0)
     clock.advance(HUNG_NS)
@@ -102,6 +103,7 @@ def test_a_disk_that_hangs_holds_up_nobody_and_is_named() -> None:
     assert watch.hung() == {hanging.name: 6}
     assert watch.look(INIT)
     assert [disk.free_bytes for disk in watch.disks] == [0, 1000]
+    assert [disk.problem for disk in watch.disks] == ["no answer for 6 s", ""]
     hanging.let_go.set()
     until(lambda: watch.watches[0].space is not None)
     watch.watches[0].stop()
