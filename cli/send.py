@@ -176,6 +176,8 @@ def command(
 
 
 def _target(data: Path | None, to: str) -> str:
+    from dlog.adapters.logger_address import may_be_directory
+
     if data and to:
         raise typer.BadParameter("give one of --data and --to")
     if to:
@@ -183,7 +185,7 @@ def _target(data: Path | None, to: str) -> str:
     if not data and not (DEFAULT_DATA / "logger.json").is_file():
         raise typer.BadParameter("which logger? -d DATA or --to ADDRESS")
     directory = data or DEFAULT_DATA
-    if not directory.is_dir():
+    if not may_be_directory(directory):
         raise typer.BadParameter(f"--data {directory}: not a directory")
     return str(directory.resolve())
 

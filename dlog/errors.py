@@ -117,6 +117,10 @@ class DiskFull(StorageError):
     """No space left (ENOSPC, EDQUOT) for a reservation, a name or a write."""
 
 
+class FileTooLarge(DiskFull):
+    """No file may be so long (EFBIG): by its filesystem, or by a limit of this process."""
+
+
 class NameTaken(StorageError):
     """A file of that name exists already; nothing is overwritten."""
 
@@ -130,6 +134,10 @@ class NoThread(Error):
     """The system starts no further thread: what needs one is refused, the others go on."""
 
 
+class FileLost(StorageError):
+    """An open file's name was deleted or leads to another file; the descriptor still holds it."""
+
+
 class JournalFull(Error):
     """The commit did not happen for want of space; the journal stands as before, retry later."""
 
@@ -140,6 +148,11 @@ class JournalUnreadable(Failure):
 
 class JournalFailed(Failure):
     """A commit failed with unknown outcome: no acknowledgement may follow, the logger exits."""
+
+
+class JournalGone(JournalFailed):
+    """The journal was moved, deleted or replaced under the logger: the next start would not find
+    what is committed to it."""
 
 
 class InvariantBroken(Failure):

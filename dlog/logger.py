@@ -92,6 +92,7 @@ from dlog.services.live_state import (
     settle_live_state,
     watermarks,
 )
+from dlog.services.lost_files import LostFiles
 from dlog.services.operations import Operations
 from dlog.services.parts import OPEN_SUFFIX, Part, Storage, tell_away
 from dlog.services.status import Facts, status_of
@@ -108,6 +109,7 @@ NOT_NEEDED_NS: Final = 8_000_000_000
 # ZeroMQ aborts the process where it finds none left.
 START_DESCRIPTORS: Final = 32
 EVENT_SOCKET_DESCRIPTORS: Final = 12
+WATCH_SECONDS: Final = 1.0  # for a directory to answer at the end
 
 
 def run_logger(
@@ -176,6 +178,7 @@ class Logger:
             Operations.load(self._journal, self.boot, self._clock),
             self._clock,
             self._alarms,
+            LostFiles(self._alarms),
         )
         for position, reason in away.items():
             tell_away(self._storage, 1 + position, reason)
@@ -436,6 +439,8 @@ class Logger:
             self._journal, self._storage, partial(config_of_ended, self._journal)
         )
         self._start("housekeeper", self._housekeeper.run)
+        for number, watch in enumerate(self._commander.watches):
+            self._start(f"watch {number}", watch.run)
         self.address_changed(self._commander.record.event_address)
         if live.runs:
             log.info(
@@ -460,6 +465,8 @@ class Logger:
             self._housekeeper.stop(tidy_up=self._commander.over)
             for thread in [t for t in self._threads if t.name == "housekeeper"]:
                 thread.join(max(0.0, deadline - time.monotonic()))
+        for watch in self._commander.watches:
+            watch.stop()
         clean = BootRecord(boot=self.boot, clean=True)
         self._committer.submit([(records.BOOT, records.encode_record(records.BOOT, clean))])
         self._committer.stop()
@@ -482,6 +489,8 @@ class Logger:
             self._events_thread and self._events_thread.is_alive()
         ):
             self._socket.close(LAST_WORDS_MS)
+        for thread in [t for t in self._threads if t.name.startswith("watch ")]:
+            thread.join(WATCH_SECONDS)
         if any(t.is_alive() for t in self._threads):
             self._end_at_once(0)
         self._journal.close()
@@ -615,6 +624,9 @@ class Logger:
             monitor_interval_ms=init.monitor_interval_ms,
         )
 
+    def keep_free(self, low_water_bytes: int) -> None:
+        self._storage.marks.low_water_bytes = low_water_bytes
+
     def make_writer(
         self,
         config: StreamConfig,
@@ -668,7 +680,6 @@ class Logger:
         status = status_of(
             self._commander,
             self._committer,
-            self._journal,
             self._clock,
             Facts(
                 self._started_ns,

@@ -311,15 +311,22 @@ def _why_away(folder: Path, meta: JournalMeta) -> str:
 
 
 def logger_runs(root: Path) -> bool:
-    """Whether a logger holds the lock of this data directory."""
+    """Whether a logger holds the locks of this data directory: that of its file, which somebody may
+    have deleted, and that of the directory itself."""
+    return _is_locked(root / "lock") or _is_locked(root)
+
+
+def _is_locked(path: Path) -> bool:
     try:
-        fd = os.open(root / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError:  # a filesystem that cannot lock it
+        return False
     finally:
         os.close(fd)
     return False

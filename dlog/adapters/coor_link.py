@@ -570,7 +570,12 @@ class CoorClient(_Coor):
     def _reach(self) -> Socket | None:
         """The socket, connected to where the logger is now."""
         if self._data is not None:
-            found = read_whereabouts(self._data)
+            try:
+                found = read_whereabouts(self._data)
+            except NoAnswer:
+                if not self._address:
+                    raise
+                found = None  # the logger is where it was, as far as can be known
             if found is not None:
                 self._address, self._pid = found.control, found.pid
         if not self._address:

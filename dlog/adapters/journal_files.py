@@ -34,7 +34,7 @@ BALLAST_BYTES_DEFAULT: Final = 4 * MIB
 AHEAD_BYTES_DEFAULT: Final = 8 * MIB
 READERS_MAX: Final = 126
 PROBE_SECONDS_MAX: Final = 60.0
-FULL_CODES: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+FULL_CODES: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 REBUILD_HINT: Final = "`dlog journal rebuild DATA` makes a new one from the event files"
 
 _PROBE_PROGRAM: Final = Path(__file__).with_name("journal_probe.py")
@@ -111,6 +111,14 @@ class Allocation:
                 return True
             step //= 2
         return False
+
+    def whereabouts(self) -> str:
+        """What became of data.mdb, where its name no longer leads to it."""
+        if os.fstat(self._fd).st_nlink == 0:
+            return "was deleted"
+        with contextlib.suppress(OSError):  # no /proc: then nobody knows
+            return f"was moved to {Path(os.readlink(f'/proc/self/fd/{self._fd}')).parent}"
+        return "was moved"
 
     def close(self) -> None:
         os.close(self._fd)

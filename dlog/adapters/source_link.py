@@ -177,7 +177,12 @@ class SourceLink:
         if self._connected or time.monotonic() < self._address_at:
             return
         self._address_at = time.monotonic() + _ADDRESS_CHECK_SECONDS
-        address = self._address()
+        try:
+            address = self._address()
+        except OSError as error:
+            # The events wait here; the reason shows in the source's report.
+            self._driver.disconnected(time.monotonic_ns(), str(error))
+            return
         if address is None or address == self._connected_to:
             return
         if self._connected_to is not None:

@@ -360,6 +360,7 @@ class OperationKind(enum.StrEnum):
     CUT = "cut"
     SAVE_ASIDE = "save-aside"
     MOVE_ASIDE = "move-aside"
+    SAVE = "save"  # give an open file that lost its name that name again
     REMOVE = "remove"
     REBUILD = "rebuild"
 

@@ -6,11 +6,12 @@ import enum
 import errno
 from typing import Final
 
-from dlog.errors import DiskFull, NameTaken, NoDescriptor, StorageError
+from dlog.errors import DiskFull, FileTooLarge, NameTaken, NoDescriptor, StorageError
 
 
 class Meaning(enum.Enum):
     FULL = "the filesystem takes no more"
+    TOO_LONG = "no file may be so long: its part is full"
     SHORT = "no descriptor or memory is left: it says nothing about the disk"
     TAKEN = "the name is taken"
     LINK = "a symbolic link, which is not followed inside a data directory"
@@ -20,6 +21,7 @@ class Meaning(enum.Enum):
 TABLE: Final = {
     errno.ENOSPC: Meaning.FULL,
     errno.EDQUOT: Meaning.FULL,
+    errno.EFBIG: Meaning.TOO_LONG,
     errno.EMFILE: Meaning.SHORT,
     errno.ENFILE: Meaning.SHORT,
     errno.ENOMEM: Meaning.SHORT,
@@ -40,6 +42,8 @@ def storage_error(error: OSError, path: str, offset_bytes: int = 0) -> StorageEr
     match meaning(error):
         case Meaning.FULL:
             return DiskFull(reason, path=path, offset_bytes=offset_bytes)
+        case Meaning.TOO_LONG:
+            return FileTooLarge(reason, path=path, offset_bytes=offset_bytes)
         case Meaning.SHORT:
             return NoDescriptor(reason, path=path, offset_bytes=offset_bytes)
         case Meaning.TAKEN:

@@ -23,6 +23,7 @@ from dlog.limits import (
     MONITOR_INTERVAL_MS_MAX,
     RESERVE_BYTES_DEFAULT,
     RESERVE_BYTES_MAX,
+    RESERVE_BYTES_MIN,
     SECONDS_MAX,
     SESSION_EXPIRY_SECONDS_DEFAULT,
     STREAMS_PER_RUN_MAX,
@@ -182,7 +183,7 @@ def _stream(
     config = _convert(StreamConfig, {**defaults, **values}, where, problems)
     floors = {
         "part_bytes": (0, MIB), "part_events": (0, 1), "part_seconds": (0, 0.1),
-        "reserve_bytes": (MIB, MIB), "block_bytes": (64 * KIB, 64 * KIB),
+        "reserve_bytes": (RESERVE_BYTES_MIN,) * 2, "block_bytes": (64 * KIB, 64 * KIB),
         "flush_interval_ms": (0, 0), "late_seconds": (0, 0),
     }  # fmt: skip
     for key, (allowed, floor) in floors.items():

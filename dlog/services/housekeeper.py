@@ -1,7 +1,7 @@
 """The housekeeper: what can wait until nothing else needs the disk, while the logger runs.
 
-It settles parts that a fault sealed, and drops tails from `quarantine/` once all that they hold has
-been stored. It touches no part that takes events.
+It settles parts that a fault sealed, saves files that lost their names, and drops tails from
+`quarantine/` once all that they hold has been stored. It touches no part that takes events.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dlog.model.config import StreamConfig
 from dlog.model.ids import MarkKey, RunNumber, SessionId, StreamName
 from dlog.ports import Journal
 from dlog.services.live_state import open_sessions
-from dlog.services.parts import Storage, announced
+from dlog.services.parts import Storage, announced, key_of
 from dlog.services.restart import Restart
 
 log = logging.getLogger("dlog.housekeeper")
@@ -57,8 +57,10 @@ class Housekeeper:
             self.step()
         if self._tidy_up:
             self.step()
+        self._storage.lost_files.save_all()  # the last chance
 
     def step(self) -> None:
+        self._storage.lost_files.save_all()
         reachable = self._reachable()
         self._settle_sealed(reachable)
         self._sweep_quarantine(reachable)
@@ -83,6 +85,8 @@ class Housekeeper:
                 return
             if record.directory not in reachable:
                 continue
+            if self._storage.lost_files.holds(key_of(record)):
+                continue  # it has no name yet
             if record.state is FileState.ERROR and record.sealed:
                 restart = Restart(self._storage, open_sessions(self._journal))
                 restart.settle([(record, self._config(record), False)])

@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import msgspec
@@ -53,8 +53,8 @@ from dlog.core.journal_records import (
 )
 from dlog.core.rotation import Fill
 from dlog.core.states import FILE, FileEvent, FileState
-from dlog.errors import DiskFull, FormatError, InvariantBroken, StorageError
-from dlog.limits import MIB, PAGE_BYTES
+from dlog.errors import DiskFull, FileLost, FormatError, InvariantBroken, StorageError
+from dlog.limits import MIB, PAGE_BYTES, RESERVE_BYTES_MIN
 from dlog.model.config import StreamConfig
 from dlog.model.ids import (
     BlockNumber,
@@ -79,11 +79,20 @@ from dlog.ports import (
     Severity,
     SyncUnderWay,
 )
+from dlog.services.lost_files import LostFiles
 from dlog.services.operations import Operations
 
 log = logging.getLogger("dlog.parts")
 
 OPEN_SUFFIX = ".part"
+
+
+@dataclass(slots=True)
+class Marks:
+    """What INIT says of disk space. low_water_bytes: of a directory, kept free of what is reserved
+    ahead."""
+
+    low_water_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +108,9 @@ class Storage:
     operations: Operations
     clock: Clock
     alarms: Alarms
+    lost_files: LostFiles
     random_bytes: Callable[[int], bytes] = os.urandom
+    marks: Marks = field(default_factory=Marks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,14 +336,12 @@ class Part:
         needed = self.end + block_bytes + footer_bytes(self._written.totals.blocks + 1)
         return None if needed <= self._allocated else Offset(padded(needed))
 
-    def reserve(self, least: Offset, *, use_ballast: bool = False) -> None:
-        """Commit a reservation of at least that, then allocate it. Raises `StorageError`, also
-        `DiskFull`."""
-        ahead = self._config.reserve_bytes
-        if self._config.part_bytes:
-            # Not much beyond the end of the part: what is reserved is taken from other streams.
-            ahead = min(ahead, max(0, self._config.part_bytes - self.end))
-        end = Offset(padded(least + ahead))
+    def reserve(
+        self, least: Offset, *, ahead_bytes: int = RESERVE_BYTES_MIN, use_ballast: bool = False
+    ) -> None:
+        """Commit a reservation of at least that, and of `ahead_bytes` more where there is space for
+        it, then allocate it. Raises `StorageError`, also `DiskFull`."""
+        end = Offset(padded(least + self._ahead(least, ahead_bytes)))
         number, announced = self._storage.operations.announce(
             OperationKind.RESERVE, self.record.path, f"to {end}"
         )
@@ -348,6 +357,16 @@ class Part:
             )
             raise
         self._storage.commits.submit(self._storage.operations.done(number), use_ballast=use_ballast)
+
+    def _ahead(self, least: Offset, wanted_bytes: int) -> int:
+        """How much beyond `least`: what is reserved is taken from other streams. Not much beyond
+        the end of the part, and where the space above the low-water mark is short, half of it."""
+        ahead = min(wanted_bytes, self._config.reserve_bytes)
+        if self._config.part_bytes:
+            ahead = min(ahead, max(0, self._config.part_bytes - self.end))
+        kept = self._storage.marks.low_water_bytes + least - self._allocated
+        left = max(0, self._file.free_bytes() - kept)
+        return ahead if ahead <= left else left // 2
 
     def _allocate(self, end: Offset, least: Offset) -> None:
         try:
@@ -442,6 +461,48 @@ class Part:
         )
         self.ended_ns = self._storage.clock.monotonic_ns()
 
+    # --- its name ----------------------------------------------------------------------------
+
+    @property
+    def where(self) -> str:
+        return f"{self.directory.name}/{self.record.path}"
+
+    def lost(self) -> str:
+        """Why neither of its names leads to its file, "" where one does. Raises `StorageError`."""
+        why = self._file.lost(self.record.path + OPEN_SUFFIX)
+        return why if why and self._file.lost(self.record.path) else ""
+
+    def check_name(self) -> None:
+        """Raise `FileLost` where somebody took its name away."""
+        try:
+            why = self.lost()
+        except StorageError as error:
+            log.warning("%s", error)  # it may be where it was: who writes to it will know
+            return
+        if why:
+            raise FileLost(why, path=self.where)
+
+    def save(self, why: str) -> str:
+        """Give the file its name again, with what is durable of it; what was done, for people.
+        Raises `StorageError`."""
+        path = self.record.path + OPEN_SUFFIX
+        if not self.lost():
+            self.directory.sync_names(path.rpartition("/")[0])
+            return "it has its name again"
+        if self.directory.exists(path):
+            move_aside(self._storage, self.record.directory, path)
+        what = f"{self.record.durable} bytes: {why}"
+        with announced(self._storage, OperationKind.SAVE, self.record.path, what):
+            how = self._file.save(Offset(self.record.durable))
+        return f"its {self.record.durable} acknowledged bytes were saved {how}"
+
+    def _is_held_as_lost(self) -> bool:
+        try:
+            self.check_name()
+        except FileLost:
+            self._storage.lost_files.hold(self)
+        return self._storage.lost_files.holds(self.key)
+
     # --- the end -----------------------------------------------------------------------------
 
     def close(self, *, use_ballast: bool = False) -> None:
@@ -456,8 +517,10 @@ class Part:
         )
         commits.submit([announced, put_file(self.record)], use_ballast=use_ballast).wait()
         try:
+            self.check_name()
             size, file_crc = self._write_footer()
             closed = self._finish(size, file_crc)
+            self.check_name()
         except (StorageError, FormatError) as error:
             commits.submit(
                 self._storage.operations.done(number, f"failed: {error}"), use_ballast=use_ballast
@@ -474,6 +537,7 @@ class Part:
             ],
             use_ballast=use_ballast,
         ).wait()
+        self.close_file()
         log.info("%s closed: %d events", self.record.path, closed.totals.events)
 
     def _write_footer(self) -> tuple[int, int]:
@@ -492,7 +556,6 @@ class Part:
         self._file.sync()
         size = self.end + len(footer)
         self._file.cut(Offset(size))
-        self._file.close()
         return size, crc32c(footer, self.record.crc32c)
 
     def _finish(self, size: int, file_crc: int) -> ClosedFileRecord:
@@ -510,6 +573,7 @@ class Part:
         D is what the committer was last told of, so it is committed with or before this.
         """
         closing = self.record.state is FileState.CLOSING
+        lost = self._is_held_as_lost()  # before the seal: what is sealed the housekeeper settles
         number, announced = self._storage.operations.announce(
             OperationKind.SEAL, self.record.path, f"at {self.record.durable}: {reason}"
         )
@@ -525,7 +589,8 @@ class Part:
         ).wait()
         self.let_go()
         if not closing:  # then nothing lies behind D but a footer
-            self._give_space_back()
+            if not lost:  # then what has its name again may be a copy
+                self._give_space_back()
             tell_sealed(self._storage, self._config, self.record)
         return Predecessor(self.key.part, Offset(self.record.durable), self.record.chain)
 
@@ -544,7 +609,14 @@ class Part:
             log.warning("%s", error)
 
     def let_go(self) -> None:
-        """Close the descriptor; what is durable stays, the rest is not waited for."""
+        """Close the descriptor; what is durable stays, the rest is not waited for. A file that lost
+        its name gets it again before, or is kept open."""
+        if self._is_held_as_lost():
+            self._storage.lost_files.save(self.key)
+        else:
+            self.close_file()
+
+    def close_file(self) -> None:
         try:
             self._file.close()
         except StorageError as error:

@@ -53,6 +53,11 @@ class Slot:
     staged_bytes: int = 0
     staged_events: int = 0
 
+    @property
+    def holds_blocks(self) -> bool:
+        """Whether there is a part with more than its header page."""
+        return self.part is not None and self.part.end > PAGE_BYTES
+
 
 class StagedFragment(NamedTuple):
     """Events of a piece that go to one part; their lowest and highest number."""

@@ -37,6 +37,8 @@ SYNC_PATIENCE_NS: Final = 20_000_000
 SYNCS_MAX: Final = 2  # under way at once
 SMALL_SYNC_BYTES: Final = 2 * MIB
 IDLE_SECONDS: Final = 0.2  # how often the time limits of the parts are looked at
+NAMES_NS: Final = 1_000_000_000  # and how often the names of some of their files
+NAMES_AT_ONCE: Final = 4
 
 
 class Ending(enum.IntEnum):
@@ -92,6 +94,8 @@ class StreamWriter:
         self._taken_bytes = 0  # of pieces that were made into blocks, or refused
         self._interval_ns = config.flush_interval_ms * 1_000_000
         self._small_ns = self._clock.monotonic_ns() - self._interval_ns  # the last small block
+        self._names_ns = self._clock.monotonic_ns() + NAMES_NS
+        self._names_at = 0  # the next slot whose file is looked at
         self._store = BlockStore(
             storage,
             committer,
@@ -276,7 +280,7 @@ class StreamWriter:
         """Make the first part, so that a stream that cannot be written is known at START RUN."""
         problem = ""
         now = self._staging.now
-        if now.part is None and now.kind is FileKind.EVENTS:
+        if now.part is None and now.kind is FileKind.EVENTS and not self._store.doubtful:
             with self.turn:
                 problem = self._store.open_first(now)
         self._ready(self.key, problem)
@@ -302,6 +306,7 @@ class StreamWriter:
     def _work(self) -> bool:
         """False where nothing can be written now."""
         now_ns = self._clock.monotonic_ns()
+        self._look_at_names(now_ns)
         if self._store.sync_is_over() and not self._end_sync():
             return False
         if self._store.pending and not self._store.store():
@@ -483,6 +488,16 @@ class StreamWriter:
             self._seal_wanted = False
         for slot in staging.over(now_ns, self._store.busy()):
             self._store.close(slot)
+
+    def _look_at_names(self, now_ns: int) -> None:
+        """Whether somebody deleted or moved an open file: a few files at a time, in turn."""
+        if now_ns < self._names_ns:
+            return
+        self._names_ns = now_ns + NAMES_NS
+        slots = self._staging.slots()
+        first = self._names_at % len(slots)
+        self._names_at = first + NAMES_AT_ONCE
+        self._store.look_at_names((slots[first:] + slots[:first])[:NAMES_AT_ONCE])
 
     def _give_up_if_ending(self) -> None:
         """Ending while nothing can be written: what is not stored is refused, with its reason."""

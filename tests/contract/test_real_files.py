@@ -260,6 +260,39 @@ file.write(4096, page)
     assert said == ["done", f"{3 * MIB} {3 * MIB - PAGE_BYTES}", "exit 0"]
 
 
+def test_a_filesystem_without_unnamed_files_is_tried_out_too(strace: str, root: Path) -> None:
+    log = root.with_name("calls")
+    program = """
+attempt(lambda: directory.try_out("a", 5000))
+print(directory.names(""))
+"""
+    # The openings below the root: the root itself twice, then the unnamed file.
+    inject = ["-P", str(root), "-e", "inject=openat:error=EOPNOTSUPP:when=3"]
+    told = traced(program, str(root), tracer=[strace, "-o", str(log), *inject])
+    assert told == ["done", "[]", "exit 0"]
+    assert "a.try" in log.read_text()
+
+
+def test_a_file_that_may_not_grow_is_told_from_a_full_disk(root: Path) -> None:
+    program = """
+import resource
+from dlog.errors import FileTooLarge
+file = directory.create("a")
+file.reserve(1 << 20)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+for attempt in (lambda: file.reserve(2 << 20), lambda: directory.try_out("b", 2 << 20)):
+    try:
+        attempt()
+    except FileTooLarge as error:
+        print(error.reason)
+directory.try_out("b", 1 << 20)
+file.write(0, page)
+file.sync()
+"""
+    told = traced(program, str(root), tracer=[])
+    assert told == ["File too large", "File too large", "exit 0"]
+
+
 # --- space ------------------------------------------------------------------------------------
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.end_to_end.conftest import NewLogger
-from tests.end_to_end.events import Sender, assert_exactly_once, merged
-from tests.end_to_end.processes import QUICK_INIT, LoggerProcess, run_dlog
+from tests.rig.commands import run_dlog
+from tests.rig.exactly_once import assert_exactly_once
+from tests.rig.processes import QUICK_INIT, LoggerProcess, NewLogger
+from tests.rig.sources import Sender
 
 STREAM = "[streams.photons]\n"
 
@@ -16,9 +17,7 @@ def killed_in_a_run(new_logger: NewLogger) -> tuple[LoggerProcess, Sender]:
     logger = new_logger(QUICK_INIT + STREAM).start()
     logger.start_run(1)
     sender = Sender(logger.data, "source", (1,), ("photons",))
-    for _ in range(20):
-        sender.send(1)
-    sender.source.flush(30)
+    sender.send_acknowledged(20)
     logger.kill()
     return logger, sender
 
@@ -34,14 +33,11 @@ def test_live_runs_go_on_and_the_new_configuration_is_refused(new_logger: NewLog
     broken(logger)
     logger.start(state="RUNNING")
     assert "Expected ']'" in logger.alarms()["configuration"]
-    for _ in range(20):
-        sender.send(1)
-    sender.source.flush(30)
+    sender.send_acknowledged(20)
     sender.source.close()
     logger.stop_run(1)
-    assert logger.do("STOP").ok
-    assert logger.ended() == 0
-    assert_exactly_once(logger.data, merged(sender.expected()))
+    logger.stop()
+    assert_exactly_once(logger.directories, sender)
     refused = run_dlog("start", "-c", logger.config_file)  # nothing is live any more
     assert refused.returncode == 78
     assert b"Expected ']'" in refused.stderr

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.end_to_end.conftest import NewLogger
-from tests.end_to_end.processes import QUICK_INIT
+from tests.rig.processes import QUICK_INIT, NewLogger
 
 CASES = [
     (["prlimit", "--nofile=18:18"], "too few file descriptors"),

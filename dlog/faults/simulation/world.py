@@ -14,6 +14,7 @@ The services are those of the real logger, unchanged; what the composition root 
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +34,7 @@ from dlog.core.journal_records import (
 )
 from dlog.errors import Error, Failure, JournalFull, NoThread
 from dlog.faults.simulation.clock import SimulatedClock
-from dlog.faults.simulation.disk import SimulatedDisk
+from dlog.faults.simulation.disk import SimulatedDisk, SimulatedHang
 from dlog.faults.simulation.journal import JournalStore, SimulatedJournal
 from dlog.faults.simulation.network import SimulatedCoorLink, SimulatedEventLink, SimulatedNetwork
 from dlog.faults.simulation.port_wrappers import UNWRAPPED, PortWrappers
@@ -61,6 +62,7 @@ from dlog.services.live_state import (
     settle_live_state,
     watermarks,
 )
+from dlog.services.lost_files import LostFiles
 from dlog.services.operations import Operations
 from dlog.services.parts import Part, Storage, tell_away
 from dlog.services.stream_thread import StreamWriter
@@ -161,6 +163,7 @@ class Life:
             Operations.load(self.journal, self.boot, world.clock),
             world.clock,
             self.alarms,
+            LostFiles(self.alarms),
             world.random_bytes,
         )
         for position, reason in away.items():
@@ -259,6 +262,9 @@ class Life:
     def notices(self, init: InitConfig) -> None:
         """There is neither alarm server nor monitor."""
 
+    def keep_free(self, low_water_bytes: int) -> None:
+        self.storage.marks.low_water_bytes = low_water_bytes
+
     def make_writer(
         self, config: StreamConfig, stream: StreamRecord, parts: Sequence[Part], *,
         run_started_ns: int, streams: tuple[str, ...],
@@ -327,10 +333,22 @@ class Life:
         self.committer.step()
 
     def _tidy(self) -> None:
+        for watch in self.commander.watches:
+            with contextlib.suppress(SimulatedHang):  # it still waits for its first answer
+                watch.step()
         # In a thread of its own it waits for the journal's space and holds up nobody.
         if self._clock.monotonic_ns() >= self._tidy_ns and not self._world.journal_is_full:
             self._tidy_ns = self._clock.monotonic_ns() + TIDY_NS
             self._housekeeper.step()
+
+    def settle(self) -> None:
+        """The orderly end under active runs."""
+        self.commander.settle()
+        while self.writers:
+            for act in self.threads():
+                act()
+        self._housekeeper.stop()
+        self._housekeeper.run()
 
     def end(self) -> None:
         """After STOP: the last housekeeping, the last commit."""
@@ -456,6 +474,12 @@ class World:
         """The program dies between two steps."""
         self.steps.crash_now()
         self._bury()
+
+    def terminate(self) -> None:
+        """SIGTERM: what was taken is stored, the runs stay active; the next start goes on."""
+        assert self.life is not None
+        self.life.settle()
+        self._failed(None)
 
     def _bury(self) -> None:
         self.life = None
