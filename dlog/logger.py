@@ -436,7 +436,10 @@ class Logger:
         )
         self.start_writer(orphans)
         self._housekeeper = Housekeeper(
-            self._journal, self._storage, partial(config_of_ended, self._journal)
+            self._journal,
+            self._storage,
+            partial(config_of_ended, self._journal),
+            self._commander.watches,
         )
         self._start("housekeeper", self._housekeeper.run)
         for number, watch in enumerate(self._commander.watches):

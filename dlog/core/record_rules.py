@@ -75,7 +75,9 @@ class Known:
 
 def contradiction(record: FileRecord | StreamRecord | QuarantineRecord, known: Known) -> str:
     """Why the record cannot stand beside the others, "" where it can."""
-    if not 0 <= record.directory < known.directories:
+    # Orphans go to another directory where theirs is configured no more.
+    moves = isinstance(record, StreamRecord) and record.run == NO_RUN
+    if not moves and not 0 <= record.directory < known.directories:
         return f"there is no data directory {record.directory}"
     if isinstance(record, QuarantineRecord):
         return ""

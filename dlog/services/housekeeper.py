@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from dlog.core import journal_records as records
 from dlog.core.journal_records import (
@@ -26,6 +26,7 @@ from dlog.ports import Journal
 from dlog.services.live_state import open_sessions
 from dlog.services.parts import Storage, announced, key_of
 from dlog.services.restart import Restart
+from dlog.services.space_watch import DirectoryWatch
 
 log = logging.getLogger("dlog.housekeeper")
 
@@ -40,10 +41,13 @@ class Housekeeper:
         journal: Journal,
         storage: Storage,
         config_of_ended: Callable[[FileRecord], StreamConfig],
+        watches: Sequence[DirectoryWatch],
     ) -> None:
+        """watches: of the data directories, in their order."""
         self._journal = journal
         self._storage = storage
         self._config_of_ended = config_of_ended
+        self._watches = watches
         self._stopping = threading.Event()
         self._tidy_up = False
 
@@ -66,15 +70,8 @@ class Housekeeper:
         self._sweep_quarantine(reachable)
 
     def _reachable(self) -> frozenset[int]:
-        """Positions of the data directories that can be reached: in another one each file waits."""
-        found = []
-        for number, directory in enumerate(self._storage.directories):
-            try:
-                directory.space()
-            except StorageError:
-                continue
-            found.append(number)
-        return frozenset(found)
+        """Positions of the data directories that answer: in another one each file waits."""
+        return frozenset(number for number, watch in enumerate(self._watches) if watch.answers)
 
     def _settle_sealed(self, reachable: frozenset[int]) -> None:
         """Parts in ERROR, sealed at D: tail aside, cut, sidecar, name. What does not go now is

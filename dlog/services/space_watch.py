@@ -46,6 +46,16 @@ class DirectoryWatch:
         self.problem = ""
         self._stopping = threading.Event()
 
+    @property
+    def hung_ns(self) -> int:
+        """For how long it has not answered; 0 where that is not long."""
+        since = self._clock.monotonic_ns() - asked if (asked := self.asked_ns) else 0
+        return since if since > HUNG_NS else 0
+
+    @property
+    def answers(self) -> bool:
+        return not self.problem and not self.hung_ns
+
     def stop(self) -> None:
         """From any thread: make `run` return, once the directory has answered."""
         self._stopping.set()
@@ -100,9 +110,7 @@ class SpaceWatch:
 
     def hung(self) -> dict[str, int]:
         """The directories that do not answer, and for how many seconds."""
-        now_ns = self._clock.monotonic_ns()
-        waiting = [(w.name, now_ns - asked) for w in self.watches if (asked := w.asked_ns)]
-        return {name: since // 1_000_000_000 for name, since in waiting if since > HUNG_NS}
+        return {w.name: hung_ns // 1_000_000_000 for w in self.watches if (hung_ns := w.hung_ns)}
 
     @property
     def journal_bytes(self) -> int:

@@ -22,8 +22,8 @@ FILE = FileRecord(
     sealed=True,
 )  # fmt: skip
 TAIL = QuarantineRecord(
-    path="quarantine/a.tail", directory=1, run=7, stream="photons", kind=1, part=1, begin=0, end=1,
-    saved_ns=0,
+    path="quarantine/a.tail", directory=1, run=7, stream="photons", kind=1, part=1, begin=4096,
+    end=8192, saved_ns=0,
 )  # fmt: skip
 
 

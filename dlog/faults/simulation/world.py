@@ -226,6 +226,7 @@ class Life:
             self.journal,
             self.storage,
             partial(config_of_ended, self.journal, orphans=ORPHAN_CONFIG),
+            self.commander.watches,
         )
         self._tidy_ns = self._clock.monotonic_ns() + TIDY_NS
 
