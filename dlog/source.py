@@ -334,13 +334,11 @@ class Source:
             self._link.wake()
 
     def _check_size(self, size_bytes: int) -> None:
-        """What a logger with less memory does not take is refused here, once it has told its limit.
-        In a replay it has its place in the session whatever the limit, and is refused there."""
-        limit = EVENT_BYTES_MAX if self._session.replay else self._session.event_bytes_max
+        limit = self._session.event_bytes_max
         if size_bytes > limit:
-            who = self._session.logger_name
-            whose = "is the limit" if limit == EVENT_BYTES_MAX else f"is the limit of logger {who}"
-            raise ValueError(f"an event of {size_bytes} B; {limit} B {whose}")
+            known = limit != EVENT_BYTES_MAX
+            whose = f" of logger {self._session.logger_name}" if known else ""
+            raise ValueError(f"an event of {size_bytes} B; {limit} B is the limit{whose}")
 
     def _give_way(self) -> None:
         """Let the link's thread have the lock first, if it waits for it."""
@@ -351,7 +349,10 @@ class Source:
     def _wait_for_room(self, run: RunNumber, size_bytes: int, timeout: float | None) -> None:
         """With the lock: until the queue takes so many bytes; raises where sending is over."""
         self._check_alive()
-        if self._may_add(run, size_bytes):
+        if self._sending_is_over:
+            raise self._being_closed()
+        self._session.check_run(run)
+        if self._session.has_room(run, size_bytes):
             return
         self._link.wake()
         if not self._wait(lambda: self._may_add(run, size_bytes), timeout):
@@ -361,9 +362,12 @@ class Source:
 
     def _may_add(self, run: RunNumber, size_bytes: int) -> bool:
         if self._sending_is_over:
-            raise SourceError(f"source {self._session.name} is being closed")
+            raise self._being_closed()
         self._session.check_run(run)
         return self._session.has_room(run, size_bytes)
+
+    def _being_closed(self) -> SourceError:
+        return SourceError(f"source {self._session.name} is being closed")
 
     # --- waiting ----------------------------------------------------------------------------------
 

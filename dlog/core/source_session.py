@@ -613,9 +613,10 @@ class SourceSession:
         self.logger_name = welcome.logger
         self.logger_uuid = welcome.logger_uuid
         self.detail = ""
-        self.event_bytes_max = min(EVENT_BYTES_MAX, welcome.event_bytes_max)
         self._message_bytes_max = welcome.message_bytes_max
+        # In a replay an event has its place whatever the limit, and is refused there.
         if not self.replay:
+            self.event_bytes_max = min(EVENT_BYTES_MAX, welcome.event_bytes_max)
             self.packer.bound(welcome.message_bytes_max)
         self._heartbeat_at_ns = now_ns
         self._wanted_told = 0
