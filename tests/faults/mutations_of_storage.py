@@ -332,7 +332,7 @@ MUTATIONS = [
     ),
     Mutation(
         "written-under-a-sync-is-durable", "a sync covers what was written before it began",
-        CRASHES, 20, files(_JoinsTheSyncUnderWay),
+        CRASHES, 30, files(_JoinsTheSyncUnderWay),
     ),
     Mutation(
         "added-under-a-sync-is-settled", "a sync covers what was written before it began",
