@@ -146,6 +146,10 @@ class JournalUnreadable(Failure):
     """The journal cannot be opened or a record fails its checksum."""
 
 
+class JournalOutdated(Failure):
+    """The journal is an older copy: the event files tell of later commits. Nothing was touched."""
+
+
 class JournalFailed(Failure):
     """A commit failed with unknown outcome: no acknowledgement may follow, the logger exits."""
 

@@ -15,6 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,6 +32,7 @@ from dlog.adapters.directory_lock import DirectoryLock
 from dlog.adapters.event_link import EventSocket
 from dlog.adapters.freed_memory import keep_freed_memory
 from dlog.adapters.journal import LmdbJournal
+from dlog.adapters.logger_address import LOGGER_FILE
 from dlog.adapters.logs import set_level, start_logging
 from dlog.adapters.notice_links import NoticeLinks
 from dlog.adapters.priority import run_before_others
@@ -48,6 +50,7 @@ from dlog.core.journal_records import (
     EndedRunRecord,
     FileRecord,
     JournalMeta,
+    LoggerRecord,
     QuarantineRecord,
     StreamRecord,
 )
@@ -62,6 +65,7 @@ from dlog.errors import (
     Failure,
     InvariantBroken,
     JournalFailed,
+    JournalOutdated,
     JournalUnreadable,
     LockedByAnother,
     NoDescriptor,
@@ -165,6 +169,8 @@ class Logger:
         self._started_ns = self._clock.wall_ns()
         self._alarms = AlarmBoard(self._clock)
         self._journal, self._meta = self._open_journal()
+        self._whereabouts = WhereaboutsFile(data)
+        self._outdated = ""
         self.boot = self._next_boot()
         self._directories, away = self._open_directories()
         self._committer = Committer(self._journal, self._clock)
@@ -189,7 +195,6 @@ class Logger:
         self._notices: NoticeLinks | None = None
         self._housekeeper: Housekeeper | None = None
         self._signal = 0  # that asked us to end
-        self._whereabouts = WhereaboutsFile(data)
         logger = self._config.logger if self._config is not None else None
         self._link = CoorSockets(
             control_address(data),
@@ -317,6 +322,14 @@ class Logger:
     def _next_boot(self) -> BootNumber:
         value = self._journal.get(records.BOOT)
         before = read_record(records.BOOT, value, BootRecord).boot if value else 0
+        last = self._whereabouts.read()
+        if last.uuid == self._meta.logger_uuid.hex() and last.boot > before:
+            # Not counted: after some such starts it would look as if the journal had been there.
+            self._outdated = (
+                f"the journal is an older copy: its last boot is {before}, and boot {last.boot} "
+                f"wrote {self._data / LOGGER_FILE}"
+            )
+            return BootNumber(before + 1)
         record = BootRecord(boot=before + 1)
         self._journal.commit([(records.BOOT, records.encode_record(records.BOOT, record))])
         return BootNumber(before + 1)
@@ -327,7 +340,9 @@ class Logger:
         """Until the end; the exit code."""
         try:
             self._resume()
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, (JournalOutdated, JournalUnreadable, DataDirectoryGone)):
+                self._tell_refused(error)
             self._link.close(0)
             self._journal.close()
             raise
@@ -422,13 +437,12 @@ class Logger:
         begin = time.monotonic_ns()
         if self._config is None and not live_runs(self._journal):
             raise self._refused or NothingToResume(f"{self._data}: no run was active")
+        if self._outdated:
+            raise JournalOutdated(self._outdated)
         live = settle_live_state(self._journal, self._storage)
         self._committer.load()
         self._start("committer", self._committer.run)
-        self._notices = NoticeLinks(
-            self._alarms, self._status, logger=self._meta.name, uuid=self._meta.logger_uuid.hex()
-        )
-        self._notices.start()
+        self._notices = self._new_notices()
         orphan, parts = live.orphans
         orphans = self.make_writer(ORPHAN_CONFIG, orphan, parts, run_started_ns=0, streams=())
         self._commander.resume(
@@ -451,6 +465,27 @@ class Logger:
                 ", ".join(f"run {run.run} ({run.state})" for run in live.runs),
                 (time.monotonic_ns() - begin) / 1e6,
             )
+
+    def _new_notices(self) -> NoticeLinks:
+        notices = NoticeLinks(
+            self._alarms, self._status, logger=self._meta.name, uuid=self._meta.logger_uuid.hex()
+        )
+        notices.start()
+        return notices
+
+    def _tell_refused(self, error: Failure) -> None:
+        """A start that is refused tells the alarm server that the journal names, if it does."""
+        log.critical("FAILURE: %s", error)
+        value = self._journal.get(records.LOGGER)
+        init = None
+        with suppress(JournalUnreadable):  # then it is this record that ends the start
+            init = read_record(records.LOGGER, value, LoggerRecord).init if value else None
+        if init is None or not init.alarm_server:
+            return
+        self._alarms.raise_alarm("failure", Severity.FAILURE, str(error))
+        notices = self._notices or self._new_notices()
+        notices.use(alarm_server=init.alarm_server, monitor="", monitor_interval_ms=1000)
+        notices.close()
 
     def _settle(self) -> None:
         """The orderly end: store what was taken, tell who waits, and close. Bounded in time."""

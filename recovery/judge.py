@@ -594,6 +594,16 @@ class _Judge:
                 self._add(FindingKind.AFTER_END, Verdict.DAMAGED, reason, begin=known.durable,
                           end=end, acknowledged=Acknowledged.DERIVED)  # fmt: skip
             return
+        if behind.durable > known.durable:
+            told = f"a block behind it was written when {behind.durable} bytes were acknowledged"
+            self._add(
+                FindingKind.DURABLE,
+                Verdict.DISAGREE,
+                f"{told}: the journal is an older copy",
+                begin=known.durable,
+                end=end,
+            )
+            return
         record = known.record
         if record is not None and record.state is FileState.CLOSING and not behind.totals.blocks:
             self._report.note("its footer was being written")

@@ -38,7 +38,7 @@ from dlog.model.ids import (
 )
 from dlog.ports import Journal
 from dlog.services.parts import Part, Storage, put_stream
-from dlog.services.restart import DirectCommits, Restart
+from dlog.services.restart import DirectCommits, Restart, refuse_outdated
 
 ORPHAN_CONFIG: Final = StreamConfig(ranges=False)
 
@@ -88,6 +88,11 @@ def settle_live_state(
             files.append((record, live[record.run].streams[record.stream], True))
         else:
             files.append((record, config_of_ended(journal, record), False))
+    refuse_outdated(
+        storage,
+        [record for record, _, _ in files],
+        _all(journal, records.STREAMS, StreamRecord),
+    )
     commits = DirectCommits(journal)
     _keep_ranges_open(journal, commits, [record for record, _, live in files if live])
     restart = Restart(replace(storage, commits=commits), open_sessions(journal))

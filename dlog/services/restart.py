@@ -7,18 +7,20 @@ crash in here changes nothing. It never looks at closed files.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import msgspec
 from crc32c import crc32c
 
-from dlog.core.block import HEADER_BYTES, decode_header
+from dlog.core.block import HEADER_BYTES, BlockHeader, BlockType, decode_header
 from dlog.core.event_file import decode_file_header, sidecar_path
 from dlog.core.journal_records import (
     FileRecord,
     OperationKind,
     QuarantineRecord,
+    StreamRecord,
     encode_record,
     file_key,
     quarantine_key,
@@ -26,16 +28,24 @@ from dlog.core.journal_records import (
 from dlog.core.replay import Action, decide, on_disk
 from dlog.core.scan import Depth, SpanKind, scan
 from dlog.core.states import FILE, FileEvent, FileState
-from dlog.errors import DataDirectoryGone, DiskFull, FormatError, NoDescriptor, StorageError
+from dlog.errors import (
+    DataDirectoryGone,
+    DiskFull,
+    FormatError,
+    JournalOutdated,
+    NoDescriptor,
+    StorageError,
+)
 from dlog.limits import MIB, PAGE_BYTES
 from dlog.model.config import StreamConfig
-from dlog.model.ids import FileKind, Offset
+from dlog.model.ids import NO_RUN, FileKind, Offset, file_path
 from dlog.ports import Change, DataFile, Directory, Journal, Severity
 from dlog.services.parts import (
     OPEN_SUFFIX,
     Part,
     SealedPart,
     Storage,
+    allot,
     announced,
     finish_file,
     key_of,
@@ -50,6 +60,80 @@ log = logging.getLogger("dlog.restart")
 
 COPY_BYTES = 4 * MIB
 FOOTER_END_MAX = 2**62
+
+
+def refuse_outdated(
+    storage: Storage, files: Sequence[FileRecord], streams: Sequence[StreamRecord]
+) -> None:
+    """By an older copy of the journal, acknowledged events would be cut off as a tail. Raises
+    `JournalOutdated`, before anything is touched, where a file tells of a later commit."""
+    for record in files:
+        found = _later_commit(storage.directories[record.directory], record)
+        if found:
+            raise JournalOutdated(f"the journal is an older copy: {found}")
+    for stream in streams:
+        path = _unknown_part(storage, stream)
+        if path:
+            raise JournalOutdated(
+                f"the journal is an older copy: {path} is of this logger, and the journal has not "
+                "heard of it"
+            )
+
+
+def _later_commit(directory: Directory, record: FileRecord) -> str:
+    """What a block behind the durable offset says of a commit that the journal does not know."""
+    for path in (record.path + OPEN_SUFFIX, record.path):
+        with suppress(StorageError, FormatError):  # told when the file is settled
+            if not directory.exists(path):
+                continue
+            for header in _headers_from(directory, path, record):
+                where = f"the block at byte {header.offset} of {directory.name}/{path}"
+                if header.durable > record.durable:
+                    return (
+                        f"{where} was written when {header.durable} bytes were acknowledged; the "
+                        f"journal knows of {record.durable}"
+                    )
+                is_footer = header.type is not BlockType.EVENTS
+                if is_footer and record.state in (FileState.OPEN, FileState.END):
+                    return f"{where} closes it; to the journal it is {record.state}"
+    return ""
+
+
+def _headers_from(directory: Directory, path: str, record: FileRecord) -> Iterator[BlockHeader]:
+    """The headers that hold from the durable offset on, one behind the other."""
+    file = directory.open(path, writable=False)
+    try:
+        at = max(record.durable, PAGE_BYTES)
+        while at < file.size():
+            data = file.read(Offset(at), HEADER_BYTES)
+            try:
+                header = decode_header(data, salt=record.salt, offset=at, path=path)
+            except FormatError:
+                return
+            yield header
+            at += header.block_bytes
+    finally:
+        file.close()
+
+
+def _unknown_part(storage: Storage, stream: StreamRecord) -> str:
+    """A file under the number that the stream's next part would get, if it is one of ours."""
+    of_run = (FileKind.EVENTS, FileKind.GARBAGE)
+    for kind in of_run if stream.run != NO_RUN else (FileKind.ORPHAN,):
+        key, _ = allot(stream, kind)
+        for directory in storage.directories:
+            for path in (file_path(key) + OPEN_SUFFIX, file_path(key)):
+                with suppress(StorageError, FormatError):
+                    if not directory.exists(path):
+                        continue
+                    file = directory.open(path, writable=False)
+                    try:
+                        header = decode_file_header(file.read(Offset(0), PAGE_BYTES), path=path)
+                    finally:
+                        file.close()
+                    if (header.logger_uuid, header.key) == (storage.logger_uuid, key):
+                        return f"{directory.name}/{path}"
+    return ""
 
 
 class DirectCommits:
