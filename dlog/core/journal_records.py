@@ -80,6 +80,11 @@ def closed_file_key(key: FileKey) -> bytes:
     return CLOSED_FILES + _file_tail(key)
 
 
+def run_files(run: RunNumber, prefix: bytes) -> bytes:
+    """Prefix of a run's files: `prefix` is FILES or CLOSED_FILES."""
+    return prefix + b"%010d/" % run
+
+
 def session_key(session: SessionId) -> bytes:
     return SESSIONS + session.hex().encode()
 

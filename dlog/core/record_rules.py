@@ -75,9 +75,8 @@ class Known:
 
 def contradiction(record: FileRecord | StreamRecord | QuarantineRecord, known: Known) -> str:
     """Why the record cannot stand beside the others, "" where it can."""
-    # Orphans go to another directory where theirs is configured no more.
-    moves = isinstance(record, StreamRecord) and record.run == NO_RUN
-    if not moves and not 0 <= record.directory < known.directories:
+    # New parts of a stream go to another directory where its own is not configured any more.
+    if not isinstance(record, StreamRecord) and not 0 <= record.directory < known.directories:
         return f"there is no data directory {record.directory}"
     if isinstance(record, QuarantineRecord):
         return ""
@@ -121,6 +120,7 @@ def _problems(key: bytes, record: object) -> Iterator[str]:
         case QuarantineRecord():
             if key != quarantine_key(record.path):
                 yield f"it is of {record.path}"
+            yield from _number("its data directory", record.directory)
             if not PAGE_BYTES <= record.begin <= record.end <= _NUMBER_MAX:
                 yield f"its bytes are [{record.begin}..{record.end})"
         case BootRecord():
@@ -154,6 +154,7 @@ def _file(key: bytes, record: FileRecord) -> Iterator[str]:
         yield f"its path is {record.path}, and should be {file_path(its)}"
     if len(record.file_uuid) != _UUID_BYTES or len(record.salt) != _UUID_BYTES:
         yield "its uuid or its salt has not 16 bytes"
+    yield from _number("its data directory", record.directory)
     yield from _number("its boot", record.boot)
     yield from _number("its durable offset", record.durable)
     yield from _number("its reserved end", record.reserved)
@@ -204,6 +205,7 @@ def _stream(key: bytes, record: StreamRecord) -> Iterator[str]:
         or key != stream_key(StreamKey(RunNumber(record.run), StreamName(record.stream)))
     ):
         yield f"it is of run {record.run} {record.stream}"
+    yield from _number("its data directory", record.directory)
     yield from _number("its next block", record.next_block, 1)
     yield from _number("its highest event", record.highest_event, -1)
     yield from _number("the end of its last range", record.low, -1)

@@ -619,6 +619,17 @@ class BlockStore:
         self._storage.commits.submit([announced, put_file(part.record), put_stream(self.stream)])
         self._storage.commits.submit(self._storage.operations.done(number))
 
+    def discard(self, slot: Slot) -> None:
+        """Remove a part in which there never was an event."""
+        if slot.part is None or slot.part.holds_blocks:
+            self.close(slot)
+            return
+        part, slot.part = slot.part, None
+        try:
+            part.discard(use_ballast=self.ending)
+        except StorageError as error:
+            log.warning("%s: %s", self._key, error)
+
     def close(self, slot: Slot) -> None:
         """A part that cannot be sealed stays in ERROR at its durable offset; the next start tries
         again. Ending a run always succeeds."""

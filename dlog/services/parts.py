@@ -53,7 +53,7 @@ from dlog.core.journal_records import (
 )
 from dlog.core.rotation import Fill
 from dlog.core.states import FILE, FileEvent, FileState
-from dlog.errors import DiskFull, FileLost, FormatError, InvariantBroken, StorageError
+from dlog.errors import DiskFull, FileLost, FormatError, InvariantBroken, NameTaken, StorageError
 from dlog.limits import MIB, PAGE_BYTES, RESERVE_BYTES_MIN
 from dlog.model.config import StreamConfig
 from dlog.model.ids import (
@@ -260,6 +260,8 @@ class Part:
             _write_pages(storage, file, Offset(0), page)
             file.sync()
         except StorageError as error:
+            if not isinstance(error, NameTaken):
+                _take_away(storage, directory, record, use_ballast=use_ballast)
             state = FILE.next(record.state, FileEvent.CREATE_FAILED)
             failed = put_file(
                 msgspec.structs.replace(record, state=state, sealed=True, reason=str(error))
@@ -608,6 +610,41 @@ class Part:
         except StorageError as error:
             log.warning("%s", error)
 
+    @property
+    def holds_blocks(self) -> bool:
+        """Whether anything was ever written behind its header page."""
+        return self._tried > PAGE_BYTES
+
+    def discard(self, *, use_ballast: bool = False) -> None:
+        """Remove it, with its record: no event is in it. Raises `StorageError`; then it is moved
+        aside later, as a part whose creation failed."""
+        reason = "its run could not be started"
+        number, announced = self._storage.operations.announce(
+            OperationKind.REMOVE, self.record.path, reason
+        )
+        self.record = msgspec.structs.replace(
+            self.record,
+            state=FILE.next(self.record.state, FileEvent.FAULT),
+            sealed=True,
+            durable=0,
+            last_header_offset=0,
+            reason=reason,
+        )
+        commits = self._storage.commits
+        commits.submit([announced, put_file(self.record)], use_ballast=use_ballast).wait()
+        self.let_go()
+        try:
+            self.directory.remove(self.record.path + OPEN_SUFFIX)
+        except StorageError as error:
+            commits.submit(
+                self._storage.operations.done(number, f"failed: {error}"), use_ballast=use_ballast
+            )
+            raise
+        commits.submit(
+            [(file_key(self.key), None), *self._storage.operations.done(number)],
+            use_ballast=use_ballast,
+        ).wait()
+
     def let_go(self) -> None:
         """Close the descriptor; what is durable stays, the rest is not waited for. A file that lost
         its name gets it again before, or is kept open."""
@@ -621,6 +658,31 @@ class Part:
             self._file.close()
         except StorageError as error:
             log.error("%s", error)
+
+
+def _take_away(
+    storage: Storage, directory: Directory, record: FileRecord, *, use_ballast: bool
+) -> None:
+    """What a creation that failed left under its name: nothing was ever in it. Where that does not
+    go, it is moved aside later."""
+    path = record.path + OPEN_SUFFIX
+    try:
+        if not directory.exists(path):
+            return
+        number, announced = storage.operations.announce(
+            OperationKind.REMOVE, record.path, "it could not be created"
+        )
+        storage.commits.submit([announced], use_ballast=use_ballast).wait()
+        outcome = "failed"
+        try:
+            directory.remove(path)
+            outcome = ""
+        finally:
+            storage.commits.submit(
+                storage.operations.done(number, outcome), use_ballast=use_ballast
+            )
+    except StorageError as error:
+        log.warning("%s", error)
 
 
 def _is_there(directory: Directory, path: str) -> bool:

@@ -143,9 +143,11 @@ class Runs:
             for name, config in configs.items()
         ]
         self._desk.become(LoggerEvent.START_RUN)
+        self._finished.pop(number, None)
         run = self._make_run(record, [(stream, []) for stream in streams])
         self._desk.commit(
             [
+                (records.ended_run_key(number), None),  # of a start that failed
                 put(records.run_key(number), record),
                 *(
                     put(records.stream_key(StreamKey(number, StreamName(s.stream))), s)
@@ -156,11 +158,12 @@ class Runs:
         )
 
     def _refuse_known(self, number: RunNumber) -> None:
-        if number in self.live or self._journal.get(records.ended_run_key(number)) is not None:
+        """A run that could not be started, and of which nothing stands on the disk, never was."""
+        if number in self.live or not self._never_was(number):
             raise Refusal(f"run {number} is in the journal already", "run")
         for directory in self._directories:
             try:
-                on_disk = directory.exists(f"runs/{number}")
+                on_disk = bool(directory.names(f"runs/{number}"))
             except NoDescriptor:
                 raise
             except StorageError as error:
@@ -193,6 +196,17 @@ class Runs:
             if all(position in away for position in positions):
                 reasons = "; ".join(away[position] for position in positions)
                 raise Refusal(f"stream {name}: no data directory can be reached: {reasons}", "run")
+
+    def _never_was(self, number: RunNumber) -> bool:
+        key = records.ended_run_key(number)
+        value = self._journal.get(key)
+        if value is None:
+            return True
+        if records.decode_record(key, value, EndedRunRecord).state is not RunState.FAILED:
+            return False
+        files = (*self._journal.scan(records.run_files(number, records.FILES)),
+                 *self._journal.scan(records.run_files(number, records.CLOSED_FILES)))  # fmt: skip
+        return not files
 
     def change(self, number: RunNumber, event: RunEvent, asked: Asked) -> None:
         """PAUSE RUN and RESUME RUN."""
@@ -355,6 +369,8 @@ class Runs:
         run.going_to, run.reason = state, reason
         run.waiting = set(run.writers) - run.without_thread
         how = Ending.ABORT if state is RunState.ABORTED else Ending.FINISH
+        if run.record.state is RunState.STARTING and state is RunState.FAILED:
+            how = Ending.DISCARD
 
         def applied() -> None:
             for name, writer in run.writers.items():

@@ -48,6 +48,7 @@ class Ending(enum.IntEnum):
     SETTLE = 1  # sync and report what is there; the parts stay open for the next start
     FINISH = 2  # store all that was handed in, close every part
     ABORT = 3  # what was not yet taken up is refused; close every part
+    DISCARD = 4  # nothing was ever handed in: the run could not be started; remove every part
 
 
 class StreamWriter:
@@ -529,7 +530,9 @@ class StreamWriter:
 
     def _end(self) -> None:
         for slot in self._staging.slots():
-            if self.ending is not Ending.SETTLE:
+            if self.ending is Ending.DISCARD:
+                self._store.discard(slot)
+            elif self.ending is not Ending.SETTLE:
                 self._store.close(slot)
             elif slot.part is not None:
                 slot.part.let_go()

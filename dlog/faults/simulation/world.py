@@ -32,6 +32,7 @@ from dlog.core.journal_records import (
     JournalMeta,
     StreamRecord,
 )
+from dlog.core.states import RunState
 from dlog.errors import Error, Failure, JournalFull, NoThread
 from dlog.faults.simulation.clock import SimulatedClock
 from dlog.faults.simulation.disk import SimulatedDisk, SimulatedHang
@@ -641,7 +642,9 @@ class World:
                 found[stream.run, stream.stream] = stream.next_block
             elif key.startswith(records.ENDED_RUNS):
                 ended = records.decode_record(key, value, EndedRunRecord)
-                found |= {(ended.run, name): sys.maxsize for name in ended.streams}
+                # The number of a run that could not be started may be another one's later.
+                if ended.state is not RunState.FAILED:
+                    found |= {(ended.run, name): sys.maxsize for name in ended.streams}
         return found
 
     def _wrong_boots(self, findings: Findings) -> list[str]:
