@@ -136,6 +136,13 @@ class Desk:
             answer = self.error_answer(command, text, "id-reused")
         elif recorded is not None:
             answer = msgspec.convert({**recorded.answer, "repeated": True}, Answer)
+            if command.command == "STOP" and answer.ok and self.record.state != answer.state:
+                text = (
+                    f"STOP was carried out, and the logger was started again since: it is "
+                    f"{self.record.state}"
+                )
+                again = self.error_answer(command, text, "started-again")
+                answer = msgspec.structs.replace(again, repeated=True)
         else:
             assert asked is not None
             asked.peers.add(peer)

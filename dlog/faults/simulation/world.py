@@ -602,7 +602,9 @@ class World:
         """Give a command and wait for its answer, over as many restarts as it takes."""
         number = self.give(command, **parameters)
         self.run_until(lambda: number in self.coor.answers, f"{command} is not answered")
-        return self.coor.answers[number]
+        answer = self.coor.answers[number]
+        # Who wants it stopped says so once more.
+        return self.do(command, **parameters) if answer.code == "started-again" else answer
 
     def give(self, command: str, **parameters: Any) -> int:
         """Give a command; its answer comes by itself."""
