@@ -213,9 +213,13 @@ def trust(files: Sequence[Testimony], old_durable: Iterable[tuple[Testimony, int
     for file in files:
         if not file.is_open or file.sealed_at is not None or file.has_footer:
             found.base = max(found.base, file.last_number)
-    told = [(file, int(file.rows["durable"].max())) for file in files if len(file.rows)]
+    told = [(file, durable_told(file)) for file in files]
     for file, durable in (*told, *old_durable):
         below = file.rows[file.rows["end"] <= durable]
+        above = file.rows[file.rows["offset"] >= durable]
+        if durable > PAGE_BYTES and len(above) and not (below["end"] == durable).any():
+            # The last block below it is damaged: its number is one before the next.
+            found.base = max(found.base, int(above["number"].min()) - 1)
         if len(below):
             found.base = max(found.base, int(below["number"].max()))
     rows = _all_rows(files)
@@ -229,6 +233,11 @@ def trust(files: Sequence[Testimony], old_durable: Iterable[tuple[Testimony, int
         )
     found.last = _consecutive(found, rows)
     return found
+
+
+def durable_told(file: Testimony) -> int:
+    """The highest durable offset that a block of the file tells of."""
+    return int(file.rows["durable"].max()) if len(file.rows) else 0
 
 
 def _all_rows(files: Sequence[Testimony]) -> NDArray[Any]:
@@ -293,6 +302,8 @@ def durable_end(file: Testimony, last_number: int) -> DurableEnd:
     if len(rows):
         durable, offset = int(rows["end"][-1]), int(rows["offset"][-1])
         chain = int(rows["crc"][-1])
+    # Where the last block below that is damaged, the start finds acknowledged events lost.
+    durable = max(durable, durable_told(file))
     if file.sealed_at is not None:
         durable = file.sealed_at
     durable = min(durable, file.size) if file.header is None else durable

@@ -306,7 +306,7 @@ class Restart:
                 opened = msgspec.structs.replace(
                     record, state=FileState.END, reserved=max(record.reserved, FOOTER_END_MAX)
                 )
-                part = self._reopen(opened, config)
+                part = self._reopen(opened, config, told=FileState.CLOSING)
                 if part is not None:
                     part.close()
             case Action.SETTLE_SEALED:
@@ -318,7 +318,11 @@ class Restart:
             case Action.LOST:
                 self._lost(record, "the file is gone, or stands under another name")
 
-    def _reopen(self, record: FileRecord, config: StreamConfig) -> Part | None:
+    def _reopen(
+        self, record: FileRecord, config: StreamConfig, *, told: FileState | None = None
+    ) -> Part | None:
+        """The part, at its durable offset; None where it is not to go on with. told: its state in
+        the journal meanwhile, if another than the record's."""
         directory = self._storage.directories[record.directory]
         file = directory.open(record.path + OPEN_SUFFIX, writable=True)
         problem = _problem_below_durable(file, record)
@@ -340,7 +344,7 @@ class Restart:
             self._seal(record, foreign)
             return None
         settled = msgspec.structs.replace(record, reserved=record.durable)
-        self._commit([put_file(settled)])
+        self._commit([put_file(msgspec.structs.replace(settled, state=told or record.state))])
         return Part(self._storage, config, settled, file)
 
     def _settle_sealed(self, record: FileRecord, config: StreamConfig) -> None:

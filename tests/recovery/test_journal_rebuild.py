@@ -137,6 +137,24 @@ def test_a_damaged_block_that_a_later_one_knows_as_committed_ends_no_trust(tmp_p
     assert any("[12288..16384)" in text for text in told.problems)
 
 
+def test_a_damaged_last_block_below_a_told_durable_offset_is_not_passed_over(
+    tmp_path: Path,
+) -> None:
+    """Block 4 was committed when block 5 was made, and block 5 is of another group that was not."""
+    file = open_file(tmp_path)
+    file.pieces(make_pieces(make_events(40), 10), 10)
+    (piece,) = make_pieces(make_events(10, first=41), 10, first_sequence=5)
+    entry = make_entry(file.key, piece, piece.events[:5], 10, first=True, last=False)
+    file.block([entry], piece.events[:5], group_end=False)
+    built = write_open(file, tmp_path)
+    overwrite(built.path, built.blocks[3].offset, b"\xa5" * PAGE_BYTES)
+    rebuild(tmp_path)
+    snapshot = look_at(tmp_path).snapshot
+    assert snapshot is not None
+    assert snapshot.files[built.key].durable == built.blocks[4].offset
+    assert snapshot.streams[A7].next_block == 5
+
+
 def test_trust_ends_where_a_block_number_is_missing(tmp_path: Path) -> None:
     """As a power cut in a write of several blocks leaves it."""
     file = open_file(tmp_path, durable=PAGE_BYTES)

@@ -114,6 +114,40 @@ def test_a_tail_that_could_not_be_saved_is_saved_by_the_next_try_of_the_same_boo
     finished(world)
 
 
+def test_a_crash_in_the_sealing_of_a_part_without_range_leaves_it_closing() -> None:
+    """It has no range to be END with: at each step of the restart that seals it."""
+
+    def closing() -> World:
+        world = World(1)
+        world.power_cut = False
+        world.do("INIT", drain_seconds=0.0)
+        world.do("CONFIGURE", streams={"photons": {"ranges": False}})
+        world.do("START RUN", run=RUN)
+        source = world.source("router-1")
+        source.send(RUN, (PHOTONS,), 1, b"x" * 100)
+        world.settle()
+        world.give("STOP RUN", run=RUN)
+        while record_of(world).state is not FileState.CLOSING:
+            world.steps.crash_at(world.steps.count + 1, When.AFTER)
+            world.pump()
+            if world.life is None and record_of(world).state is not FileState.CLOSING:
+                world.pump()
+        world.steps.no_crash()
+        if world.life is not None:
+            world.kill()
+        return world
+
+    for step in range(1, 40):
+        world = closing()
+        world.steps.crash_at(world.steps.count + step, When.AFTER)
+        world.pump(1)
+        world.steps.no_crash()
+        world.pump(300)
+        assert world.failures == []
+        assert closed_of(world).totals.events == 1
+        assert world.problems() == []
+
+
 def tails_of(world: World) -> dict[str, bytes]:
     return {n: c for n, c in world.disks[0].contents().items() if n.endswith(".tail")}
 
