@@ -42,11 +42,21 @@ class Numbering:
     def is_near(self, number: int) -> bool:
         return number <= self.highest + REACH
 
-    def follow(self, numbers: NDArray[Any], lowest: int, highest: int) -> None:
-        """Events were stored in the current part, with these numbers between these two."""
+    def follows(self, lowest: int, highest: int, events: int) -> bool:
+        """So many events were stored in the current part, with numbers between these two. False
+        where one must `look` at them."""
         near = self.highest + REACH
-        if lowest <= near and (highest <= near or highest - lowest < len(numbers)):
-            self.highest = max(self.highest, highest)
+        if lowest > near or (highest > near and highest - lowest >= events):
+            return False
+        if highest > self.highest:
+            self.highest = highest
+        self._last = _NONE
+        return True
+
+    def look(self, numbers: NDArray[Any], highest: int) -> None:
+        """At the numbers of such events; highest: of them."""
+        if _ends_as_usual(numbers, highest):
+            self.highest = highest
             self._last = _NONE
         else:
             self._last = np.concatenate((self._last, numbers[-LOOKED_AT:]))[-LOOKED_AT:]
@@ -58,6 +68,16 @@ class Numbering:
         if self.highest < 0 and len(self._last) > 1:
             self.highest = _top(np.sort(self._last))
         return self.highest
+
+
+def _ends_as_usual(numbers: NDArray[Any], highest: int) -> bool:
+    """Whether they rise to the highest with a last step like those before it: what a batch of many
+    events does, of which other streams or sources have some."""
+    if len(numbers) <= CONFIRMED_BY:
+        return False
+    early, before = int(numbers[-1 - CONFIRMED_BY]), int(numbers[-2])
+    rises = early <= before <= highest == int(numbers[-1])
+    return rises and (highest - before) * CONFIRMED_BY <= REACH * (before - early)
 
 
 def _followed(last: NDArray[np.uint64], highest: int) -> int:
@@ -83,24 +103,23 @@ def _top(numbers: NDArray[np.uint64]) -> int:
 
 
 class Latecomers:
-    """The sessions of a stream whose events are late, or count anew; at most ANEW_SESSIONS_MAX."""
+    """The sessions of a stream whose events are late, or count anew; at most ANEW_SESSIONS_MAX.
 
-    __slots__ = ("_in_a_row",)
+    in_a_row: of each, its late events, one after the other; ANEW_AFTER and more: it counts anew.
+    """
+
+    __slots__ = ("in_a_row",)
 
     def __init__(self, anew: Iterable[bytes]) -> None:
-        # Late events of the session, one after the other; ANEW_AFTER and more: it counts anew.
-        self._in_a_row = {SessionId(session): ANEW_AFTER for session in anew}
-
-    def __contains__(self, session: SessionId) -> bool:
-        return session in self._in_a_row
+        self.in_a_row = {SessionId(session): ANEW_AFTER for session in anew}
 
     def counts_anew(self, session: SessionId) -> bool:
-        return self._in_a_row.get(session, 0) >= ANEW_AFTER
+        return self.in_a_row.get(session, 0) >= ANEW_AFTER
 
     @property
     def anew(self) -> tuple[SessionId, ...]:
         """The sessions that count anew, for the journal."""
-        return tuple(s for s, late in self._in_a_row.items() if late >= ANEW_AFTER)
+        return tuple(s for s, late in self.in_a_row.items() if late >= ANEW_AFTER)
 
     def came(
         self,
@@ -116,18 +135,18 @@ class Latecomers:
         positions: of the events in their session. Numbers that are these were given by the source
         library, which begins at 0 with each start of a source.
         """
-        late = self._in_a_row.pop(session, 0) + closed
+        late = self.in_a_row.pop(session, 0) + closed
         if late < ANEW_AFTER and (
             int(numbers.min()) <= max(1, boundary >> ANEW_BITS)
             or bool((numbers == positions).any())
         ):
             late = ANEW_AFTER
         if late:
-            self._in_a_row[session] = late
-        while len(self._in_a_row) > ANEW_SESSIONS_MAX:
-            del self._in_a_row[next(iter(self._in_a_row))]
+            self.in_a_row[session] = late
+        while len(self.in_a_row) > ANEW_SESSIONS_MAX:
+            del self.in_a_row[next(iter(self.in_a_row))]
         return late >= ANEW_AFTER
 
     def caught_up(self, session: SessionId) -> None:
         """Its last event was on time."""
-        self._in_a_row.pop(session, None)
+        self.in_a_row.pop(session, None)

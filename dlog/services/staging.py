@@ -225,7 +225,7 @@ class Staging:
             return False
         if self._config.ranges and now.kind is not FileKind.ORPHAN:
             lowest, highest = piece.numbers or number_range(piece.table)
-            late = piece.mark.session in self.latecomers
+            late = piece.mark.session in self.latecomers.in_a_row
             if (lowest <= self.low or late) and not self._is_all_anew(piece, highest):
                 return False
         fits = fitting(piece.table, len(piece.payload), self.fill(now), self._config)
@@ -259,7 +259,7 @@ class Staging:
             if rolled < END_PARTS_MAX:
                 count = fitting(table, len(payload), self.fill(self.now), self._config)
             chosen = slice(None) if count == len(table) else slice(0, count)
-            self._stage_now(staged, *select(table, payload, chosen))
+            self._follow(self._stage(staged, self.now, *select(table, payload, chosen)))
             if count == len(table):
                 break
             table, payload = select(table, payload, slice(count, None))
@@ -270,7 +270,7 @@ class Staging:
         if not self.pieces:
             self.since_ns = self._clock.monotonic_ns()
         staged = StagedPiece(piece)
-        self._stage_now(staged, piece.table, piece.payload)
+        self._follow(self._stage(staged, self.now, piece.table, piece.payload))
         self.pieces.append(staged)
 
     def _sort(
@@ -291,7 +291,7 @@ class Staging:
             self._stage(staged, self.ends[i], *select(table, payload, chosen))
         if garbage is not None:
             self._stage(staged, self.garbage, *select(table, payload, garbage))
-        if piece.mark.session in self.latecomers:
+        if piece.mark.session in self.latecomers.in_a_row:
             end = int(table["number"][-1])
             if end > self.low and self.numbering.is_near(end):
                 self.latecomers.caught_up(piece.mark.session)
@@ -318,10 +318,11 @@ class Staging:
             self._tell_late(LateEvents(piece.source, len(closed), lowest, highest, boundary, anew))
         return anew
 
-    def _stage_now(self, staged: StagedPiece, table: EventTable, payload: Payload) -> None:
-        """Into the current part, which follows the numbers."""
-        fragment = self._stage(staged, self.now, table, payload)
-        self.numbering.follow(table["number"], fragment.first_event, fragment.last_event)
+    def _follow(self, fragment: StagedFragment) -> None:
+        """The numbers of events that go to the current part."""
+        _, table, _, first, last = fragment
+        if not self.numbering.follows(first, last, len(table)):
+            self.numbering.look(table["number"], last)
 
     def _stage(
         self, staged: StagedPiece, slot: Slot, table: EventTable, payload: Payload

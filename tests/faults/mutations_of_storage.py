@@ -316,10 +316,11 @@ def _what_was_handed_in_before_is_overtaken(take: Any) -> Any:
 
 
 def _highest_number_is_followed(_: Any) -> Any:
-    def follow(self: Numbering, numbers: Any, lowest: int, highest: int) -> None:
+    def follows(self: Numbering, lowest: int, highest: int, events: int) -> bool:
         self.highest = max(self.highest, highest)
+        return True
 
-    return follow
+    return follows
 
 
 def _nobody_counts_anew(_: Any) -> Any:
@@ -430,7 +431,7 @@ MUTATIONS = [
     ),
     Mutation(
         "wild-number-closes", "no single event number closes a range for those that follow", CALM,
-        20, replaced(Numbering, "follow", _highest_number_is_followed),
+        20, replaced(Numbering, "follows", _highest_number_is_followed),
     ),
     Mutation(
         "anew-is-late", "a source whose numbers begin anew is not late", CALM, 20,

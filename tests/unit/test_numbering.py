@@ -255,11 +255,11 @@ def test_what_is_remembered_of_sessions_is_bounded() -> None:
     for number in range(3 * ANEW_SESSIONS_MAX):
         assert late.came(SessionId(number.to_bytes(16)), nothing, nothing, 1000, 1)
     assert len(late.anew) == ANEW_SESSIONS_MAX
-    assert SessionId((3 * ANEW_SESSIONS_MAX - 1).to_bytes(16)) in late
+    assert SessionId((3 * ANEW_SESSIONS_MAX - 1).to_bytes(16)) in late.in_a_row
     assert Latecomers(late.anew).anew == late.anew
 
 
 def test_a_number_is_followed_up_to_the_largest_there_is() -> None:
     numbering = Numbering(2**64 - 3)
-    numbering.follow(np.array([2**64 - 1], np.uint64), 2**64 - 1, 2**64 - 1)
+    assert numbering.follows(2**64 - 1, 2**64 - 1, 1)
     assert numbering.highest == 2**64 - 1
