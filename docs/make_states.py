@@ -144,7 +144,8 @@ ones are named, with the reason, in the acknowledgement that settles them.
 anyway is refused: `no-run-active` | the same |
 | run STARTING | no credit is granted for it; what comes anyway is stored | orphan: \
 `stream-unknown` |
-| run ACTIVE | stored; in the stream's garbage file where its range is CLOSED | orphan: \
+| run ACTIVE | stored; in the stream's garbage file where its range is CLOSED \
+and its source does not count anew | orphan: \
 `stream-unknown` |
 | run PAUSED | the sources hold it, other runs go on; what comes anyway is stored | orphan: \
 `stream-unknown` |

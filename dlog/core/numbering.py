@@ -8,7 +8,7 @@ cases.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,8 @@ REACH: Final = 100
 # Numbers further above are followed when so many of the last LOOKED_AT events have such ones.
 CONFIRMED_BY: Final = 32
 LOOKED_AT: Final = 64
-# So many late events of a session, one after the other, are no latecomers: the source counts anew.
+# So many late events of a session, one after the other and with close numbers, are no latecomers:
+# the source counts anew.
 ANEW_AFTER: Final = 100
 # A counter that began anew shows 0, or 1, or a number this many bits shorter than the boundary.
 ANEW_BITS: Final = 16
@@ -102,51 +103,69 @@ def _top(numbers: NDArray[np.uint64]) -> int:
     return int(numbers[upper + int(wide[0])]) if len(wide) else int(numbers[-1])
 
 
+class _Row(NamedTuple):
+    """The late events of a session, one after the other, each number at most REACH above the one
+    before; the last number. ANEW_AFTER events and more: the session counts anew."""
+
+    events: int
+    last: int
+
+
 class Latecomers:
-    """The sessions of a stream whose events are late, or count anew; at most ANEW_SESSIONS_MAX.
+    """The sessions of a stream whose events are late, or count anew; at most ANEW_SESSIONS_MAX."""
 
-    in_a_row: of each, its late events, one after the other; ANEW_AFTER and more: it counts anew.
-    """
-
-    __slots__ = ("in_a_row",)
+    __slots__ = ("sessions",)
 
     def __init__(self, anew: Iterable[bytes]) -> None:
-        self.in_a_row = {SessionId(session): ANEW_AFTER for session in anew}
+        self.sessions = {SessionId(session): _Row(ANEW_AFTER, 0) for session in anew}
 
     def counts_anew(self, session: SessionId) -> bool:
-        return self.in_a_row.get(session, 0) >= ANEW_AFTER
+        row = self.sessions.get(session)
+        return row is not None and row.events >= ANEW_AFTER
 
     @property
     def anew(self) -> tuple[SessionId, ...]:
         """The sessions that count anew, for the journal."""
-        return tuple(s for s, late in self.in_a_row.items() if late >= ANEW_AFTER)
+        return tuple(s for s, row in self.sessions.items() if row.events >= ANEW_AFTER)
 
     def came(
         self,
         session: SessionId,
         numbers: NDArray[Any],
         positions: NDArray[Any],
+        closed: NDArray[Any],
         boundary: int,
-        closed: int,
     ) -> bool:
-        """Events of the session came late, not above the boundary. Whether it counts anew: then
-        those in ranges that are closed (so many) belong to the current part.
+        """Events of the session came late, with these numbers, not above the boundary. Whether it
+        counts anew: then those whose ranges are closed belong to the current part.
 
         positions: of the events in their session. Numbers that are these were given by the source
         library, which begins at 0 with each start of a source.
         """
-        late = self.in_a_row.pop(session, 0) + closed
-        if late < ANEW_AFTER and (
+        row = self.sessions.pop(session, None)
+        anew = row is not None and row.events >= ANEW_AFTER
+        if len(closed) and not anew:
+            row = _longer(row, closed)
+        if not anew and (
             int(numbers.min()) <= max(1, boundary >> ANEW_BITS)
             or bool((numbers == positions).any())
         ):
-            late = ANEW_AFTER
-        if late:
-            self.in_a_row[session] = late
-        while len(self.in_a_row) > ANEW_SESSIONS_MAX:
-            del self.in_a_row[next(iter(self.in_a_row))]
-        return late >= ANEW_AFTER
+            row = _Row(ANEW_AFTER, 0)
+        if row is not None:
+            self.sessions[session] = row
+        while len(self.sessions) > ANEW_SESSIONS_MAX:
+            del self.sessions[next(iter(self.sessions))]
+        return row is not None and row.events >= ANEW_AFTER
 
     def caught_up(self, session: SessionId) -> None:
         """Its last event was on time."""
-        self.in_a_row.pop(session, None)
+        self.sessions.pop(session, None)
+
+
+def _longer(row: _Row | None, numbers: NDArray[Any]) -> _Row:
+    """The row with more late events; stragglers from here and there make none."""
+    events, last = row or (0, int(numbers[0]))
+    # A step backward is a very wide one, in numbers without a sign.
+    wide = np.flatnonzero(np.diff(numbers, prepend=np.uint64(last)) > REACH)
+    more = len(numbers)
+    return _Row(more - int(wide[-1]) if len(wide) else events + more, int(numbers[-1]))

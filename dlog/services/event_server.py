@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, NamedTuple
@@ -469,15 +469,16 @@ class EventServer:
                 event_bytes_max=min(EVENT_BYTES_MAX, self._message_bytes_max - 65536),
             ),
         )
-        for run in self._routes.runs:
-            self._tell_streams(session, run)
+        self._tell_streams(session, self._routes.runs)
         self._grant()
         self._acknowledge(session)
 
-    def _tell_streams(self, session: Session, run: RunNumber) -> None:
+    def _tell_streams(self, session: Session, runs: Iterable[RunNumber]) -> None:
         """So that a source that misspells a stream is told by its library, with the next event."""
-        route = self._routes.runs[run]
-        if route.state is not RunState.STARTING:
+        for run in runs:
+            route = self._routes.runs[run]
+            if route.state is RunState.STARTING:
+                continue
             streams = sorted(map(str, route.writers))
             message = RunStreams(
                 session=session.id, boot=self._identity.boot, run=run, streams=streams
@@ -511,6 +512,7 @@ class EventServer:
         judged, since all of this time it may have sent by the old one."""
         session.happened(ConnectionEvent.ACCEPTED)
         self._alarms.clear_alarm(f"source-lost {session.name}")
+        self._tell_streams(session, self._routes.runs)
         self._grant()
 
     def _end_of_run(self, session: Session, answer: EndOfRun) -> None:
@@ -862,12 +864,14 @@ class EventServer:
             self._streams_over += [StreamKey(run, name) for name in before.runs[run].writers]
         if routes.runs.keys() - before.runs.keys():
             self._forget_diversions()
-        for run, route in routes.runs.items():
-            known = before.runs.get(run)
-            if known is None or known.state is not route.state:
-                for session in self._sessions:
-                    if session.alive:
-                        self._tell_streams(session, run)
+        news = [
+            run
+            for run, route in routes.runs.items()
+            if run not in before.runs or before.runs[run].state is not route.state
+        ]
+        for session in self._sessions:
+            if session.alive:
+                self._tell_streams(session, news)
         for run in [run for run in self._draining if run not in routes.runs]:
             del self._draining[run]
             for session in self._sessions:

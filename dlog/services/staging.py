@@ -225,7 +225,7 @@ class Staging:
             return False
         if self._config.ranges and now.kind is not FileKind.ORPHAN:
             lowest, highest = piece.numbers or number_range(piece.table)
-            late = piece.mark.session in self.latecomers.in_a_row
+            late = piece.mark.session in self.latecomers.sessions
             if (lowest <= self.low or late) and not self._is_all_anew(piece, highest):
                 return False
         fits = fitting(piece.table, len(piece.payload), self.fill(now), self._config)
@@ -291,7 +291,7 @@ class Staging:
             self._stage(staged, self.ends[i], *select(table, payload, chosen))
         if garbage is not None:
             self._stage(staged, self.garbage, *select(table, payload, garbage))
-        if piece.mark.session in self.latecomers.in_a_row:
+        if piece.mark.session in self.latecomers.sessions:
             end = int(table["number"][-1])
             if end > self.low and self.numbering.is_near(end):
                 self.latecomers.caught_up(piece.mark.session)
@@ -310,7 +310,7 @@ class Staging:
         rows = table[table["number"] <= np.uint64(self.low)]
         closed = table[late.garbage] if late.garbage is not None else rows[:0]
         positions = rows["order"].astype(np.uint64) + np.uint64(piece.order_base)
-        anew = self.latecomers.came(session, rows["number"], positions, self.low, len(closed))
+        anew = self.latecomers.came(session, rows["number"], positions, closed["number"], self.low)
         if len(closed) and not before:
             lowest, highest = number_range(closed)
             above = [slot.low for slot in self.ends if slot.low >= highest]

@@ -324,7 +324,7 @@ def _highest_number_is_followed(_: Any) -> Any:
 
 
 def _nobody_counts_anew(_: Any) -> Any:
-    return lambda self, session, numbers, positions, boundary, closed: False
+    return lambda self, session, numbers, positions, closed, boundary: False
 
 
 MUTATIONS = [

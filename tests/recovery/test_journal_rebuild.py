@@ -192,6 +192,22 @@ def test_numbers_count_across_the_parts_of_a_stream(tmp_path: Path) -> None:
     assert mark(snapshot) == 5
 
 
+def test_a_wild_event_number_closes_no_range_of_a_rebuilt_journal(tmp_path: Path) -> None:
+    first = open_file(tmp_path)
+    second = FileBuilder(make_key(stream="a", part=2), first_block=3, low=20)
+    events = make_events(31)
+    events[18] = events[18]._replace(number=2**40)
+    events[30] = events[30]._replace(number=2**64 - 1)
+    first.pieces(make_pieces(events[:20], 10), 10)
+    second.pieces(make_pieces(events[20:], 10, first_sequence=3), 10)
+    one, two = write_open(first, tmp_path), write_open(second, tmp_path)
+    snapshot = rebuilt(tmp_path)
+    assert (snapshot.files[one.key].low, snapshot.files[one.key].high) == (-1, 20)
+    assert (snapshot.files[two.key].low, snapshot.files[two.key].high) == (20, -1)
+    stream = snapshot.streams[A7]
+    assert (stream.low, stream.highest_event) == (20, 30)
+
+
 def test_a_lost_part_in_the_middle_ends_the_trust_in_open_parts(tmp_path: Path) -> None:
     first, second = open_file(tmp_path), FileBuilder(make_key(stream="a", part=2), first_block=4)
     first.pieces(make_pieces(make_events(20), 10), 10)

@@ -249,13 +249,21 @@ def test_late_events_among_others_are_late_however_many() -> None:
     assert stream.placed["garbage"] == 300
 
 
+@pytest.mark.parametrize("size", [1, 300])
+def test_stragglers_from_here_and_there_are_late_however_many(size: int) -> None:
+    stream = Stream()
+    stream.take_each(range(50_000), size=100)
+    stream.take_each(range(1000, 49_000, 160), B, size=size)
+    assert stream.placed["garbage"] == 300
+
+
 def test_what_is_remembered_of_sessions_is_bounded() -> None:
     late = Latecomers(())
     nothing = np.zeros(1, np.uint64)
     for number in range(3 * ANEW_SESSIONS_MAX):
-        assert late.came(SessionId(number.to_bytes(16)), nothing, nothing, 1000, 1)
+        assert late.came(SessionId(number.to_bytes(16)), nothing, nothing, nothing, 1000)
     assert len(late.anew) == ANEW_SESSIONS_MAX
-    assert SessionId((3 * ANEW_SESSIONS_MAX - 1).to_bytes(16)) in late.in_a_row
+    assert SessionId((3 * ANEW_SESSIONS_MAX - 1).to_bytes(16)) in late.sessions
     assert Latecomers(late.anew).anew == late.anew
 
 
