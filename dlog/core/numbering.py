@@ -77,8 +77,9 @@ def _ends_as_usual(numbers: NDArray[Any], highest: int) -> bool:
     if len(numbers) <= CONFIRMED_BY:
         return False
     early, before = int(numbers[-1 - CONFIRMED_BY]), int(numbers[-2])
-    rises = early <= before <= highest == int(numbers[-1])
-    return rises and (highest - before) * CONFIRMED_BY <= REACH * (before - early)
+    middle = int(numbers[-1 - CONFIRMED_BY // 2])
+    rises = early <= middle <= before <= highest == int(numbers[-1])
+    return rises and highest - middle <= REACH * (middle - early)
 
 
 def _followed(last: NDArray[np.uint64], highest: int) -> int:

@@ -128,6 +128,7 @@ class Staging:
         told: Callable[[LateEvents], None],
     ) -> None:
         self._config = config
+        self._has_ranges = config.ranges and kind is FileKind.EVENTS
         self._clock = clock
         self._tell_ended = ended
         self._tell_late = told
@@ -165,7 +166,7 @@ class Staging:
         # two OPEN: the older one ends where the newer one begins.
         for older, newer in pairwise(opened):
             assert older.part is not None
-            if self._config.ranges and older.kind is FileKind.EVENTS:
+            if self._has_ranges and newer.low > older.low:
                 older.part.ended(newer.low)
                 self._adopt_end(older, newer.low)
             else:
@@ -223,7 +224,7 @@ class Staging:
         now = self.now
         if not self.is_all_for_now or self.is_full():
             return False
-        if self._config.ranges and now.kind is not FileKind.ORPHAN:
+        if self._has_ranges:
             lowest, highest = piece.numbers or number_range(piece.table)
             late = piece.mark.session in self.latecomers.sessions
             if (lowest <= self.low or late) and not self._is_all_anew(piece, highest):
@@ -277,7 +278,7 @@ class Staging:
         self, staged: StagedPiece, table: EventTable, payload: Payload
     ) -> tuple[EventTable, Payload]:
         """Put what is late where it belongs; what is left is on time."""
-        if not self._config.ranges or self.now.kind is FileKind.ORPHAN:
+        if not self._has_ranges:
             return table, payload
         piece = staged.piece
         if table is piece.table and piece.numbers and self._is_all_anew(piece, piece.numbers[1]):
@@ -321,7 +322,7 @@ class Staging:
     def _follow(self, fragment: StagedFragment) -> None:
         """The numbers of events that go to the current part."""
         _, table, _, first, last = fragment
-        if not self.numbering.follows(first, last, len(table)):
+        if self._has_ranges and not self.numbering.follows(first, last, len(table)):
             self.numbering.look(table["number"], last)
 
     def _stage(
@@ -349,7 +350,7 @@ class Staging:
     def roll(self) -> None:
         """The current part is full. With ranges it goes on taking late events, else it closes."""
         old = self.now
-        if old.kind is FileKind.ORPHAN or not self._config.ranges:
+        if not self._has_ranges:
             self.closing.append(old)
             self.now = Slot(old.kind)
             return

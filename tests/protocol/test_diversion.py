@@ -135,6 +135,21 @@ def test_diverted_events_are_counted_exactly_once_whenever_the_logger_dies(when:
         assert (late, told(source)[RUN, "photon", "stream-unknown"]) == (garbage, 1), step
 
 
+def test_parts_whose_range_is_empty_close_whenever_the_logger_dies() -> None:
+    """Numbers far apart, one to a part: none is followed before 32 of them came."""
+    for step in range(1, 60, 11):
+        world = running(step, streams={"photons": {"part_events": 1, "late_seconds": 1}, "raw": {}})
+        source = world.source("router-1", batch_events=1)
+        for n in range(1, 60):
+            if n % 8 == 0:
+                world.steps.crash_at(world.steps.count + step, When.AFTER)
+            assert source.send(RUN, (PHOTONS,), 10_000 * n, b"x")
+            if n % 4 == 0:
+                world.settle()
+        holds(world)
+        assert told(source) == {}, step
+
+
 def test_a_wild_number_closes_no_range_whenever_the_logger_dies() -> None:
     for step in range(1, 80, 13):
         world = two_runs(step, streams=ROLLING)

@@ -5,17 +5,30 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dlog.core.numbering import ANEW_AFTER, CONFIRMED_BY, Latecomers, Numbering
 from dlog.core.pieces import Piece
+from dlog.core.rotation import Fill
+from dlog.core.states import FileState
 from dlog.faults.simulation.clock import SimulatedClock
 from dlog.limits import ANEW_SESSIONS_MAX
 from dlog.model.config import StreamConfig
 from dlog.model.events import EVENT_DTYPE
-from dlog.model.ids import FileKind, MarkKey, RunNumber, Sequence, SessionId, StreamName
+from dlog.model.ids import (
+    FileKey,
+    FileKind,
+    MarkKey,
+    PartNumber,
+    RunNumber,
+    Sequence,
+    SessionId,
+    StreamName,
+)
 from dlog.services.staging import LateEvents, Slot, Staging
 
 PART_EVENTS = 100
@@ -27,23 +40,28 @@ class Stream:
 
     def __init__(self, late: int = 0) -> None:
         self.late = late
-        self.staging = self._begin(low=-1, highest=-1)
+        self.staging = self._begin()
         self.placed: Counter[str] = Counter()
         self.told: list[LateEvents] = []
         self.sent: Counter[SessionId] = Counter()
 
-    def _begin(self, **record: object) -> Staging:
+    def _begin(
+        self,
+        low: int = -1,
+        highest: int = -1,
+        anew: tuple[SessionId, ...] = (),
+        parts: tuple[Any, ...] = (),
+    ) -> Staging:
         return Staging(
             StreamConfig(part_events=PART_EVENTS, part_bytes=0), SimulatedClock(), FileKind.EVENTS,
-            parts=(), ended=lambda *_: None, told=lambda late: self.told.append(late), **record,
-        )  # type: ignore[arg-type]  # fmt: skip
+            low=low, highest=highest, anew=anew, parts=parts, ended=lambda *_: None,
+            told=lambda late: self.told.append(late),
+        )  # fmt: skip
 
     def restart(self) -> None:
         """The logger was killed, and goes on from what it committed."""
         before = self.staging
-        self.staging = self._begin(
-            low=before.low, highest=before.numbering.highest, anew=before.latecomers.anew
-        )
+        self.staging = self._begin(before.low, before.numbering.highest, before.latecomers.anew)
 
     def take(self, numbers: Iterable[int], session: SessionId = A, *, order: int = -1) -> None:
         """A piece of that session; `order` as in its event table, otherwise as if other streams had
@@ -225,6 +243,26 @@ def test_a_source_that_begins_anew_elsewhere_costs_no_more_than_the_bound() -> N
     stream.take_each(range(200, 900), B)
     assert 0 < stream.placed["garbage"] < ANEW_AFTER
     assert [late.anew for late in stream.told[-2:]] == [False, True]
+
+
+def open_part(number: int, low: int) -> Any:
+    """As a restart finds it, with what staging asks of it."""
+    key = FileKey(RunNumber(7), StreamName("photons"), FileKind.EVENTS, PartNumber(number))
+    record = SimpleNamespace(state=FileState.OPEN, low=low)
+    return SimpleNamespace(
+        key=key, record=record, fill=lambda size, events: Fill(size, events, 0, 0)
+    )
+
+
+def test_a_restart_closes_a_part_whose_range_is_empty() -> None:
+    stream = Stream(late=99)
+    stream.staging = stream._begin(parts=(open_part(1, -1), open_part(2, -1)))
+    assert [slot.part.key.part for slot in stream.staging.closing if slot.part] == [1]
+    for slot in stream.staging.slots():
+        slot.part = None
+    stream.take_each(range(250), size=50)
+    stream.take([7])
+    assert stream.placed == {"events": 250, "late": 1}
 
 
 # --- and what is late ----------------------------------------------------------------------------
