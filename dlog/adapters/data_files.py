@@ -220,11 +220,11 @@ class EventDataFile:
                 raise StorageError(str(error), path=self._directory.shown(path)) from error
         if found is not None and (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino):
             return ""
-        went = "was deleted" if mine.st_nlink == 0 else f"was moved{self._whither()}"
+        went = "was deleted" if mine.st_nlink == 0 else f"was moved{self._new_place()}"
         return went if found is None else f"{went}, and another file stands in its place"
 
-    def _whither(self) -> str:
-        with contextlib.suppress(OSError):  # no /proc: then nobody knows
+    def _new_place(self) -> str:
+        with contextlib.suppress(OSError):  # without /proc the place is not known
             return f" to {os.readlink(f'/proc/self/fd/{self._fileno()}')}"
         return ""
 

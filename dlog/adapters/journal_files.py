@@ -116,7 +116,7 @@ class Allocation:
         """What became of data.mdb, where its name no longer leads to it."""
         if os.fstat(self._fd).st_nlink == 0:
             return "was deleted"
-        with contextlib.suppress(OSError):  # no /proc: then nobody knows
+        with contextlib.suppress(OSError):  # without /proc the place is not known
             return f"was moved to {Path(os.readlink(f'/proc/self/fd/{self._fd}')).parent}"
         return "was moved"
 

@@ -461,7 +461,7 @@ class BlockStore:
             self._next_directory()
 
     def look_at_names(self, slots: Sequence[Slot]) -> None:
-        """What is deleted or moved while it takes events is sealed as after a fault, and saved."""
+        """Seal and save each part whose file was deleted or moved, as after a fault."""
         for slot in slots:
             try:
                 if slot.part is not None:

@@ -1,7 +1,7 @@
 """Open event files whose names were taken away: each is kept open until it has its name again.
 
-It gives the names back and tells the operator; what becomes of the parts is decided elsewhere. A
-file that nobody keeps open is gone with its last name.
+It gives the names back and tells the operator. It decides nothing about the parts. (A filesystem
+deletes a file once its last name is gone and its last descriptor is closed.)
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class LostFiles:
         self._held: dict[FileKey, LostFile] = {}
 
     def hold(self, file: LostFile) -> None:
-        """Keep it open. Before its part is sealed: what is sealed the housekeeper settles."""
+        """Keep it open. Call this before the seal: the housekeeper settles each sealed part."""
         self._held[file.key] = file
 
     def holds(self, key: FileKey) -> bool:

@@ -184,6 +184,7 @@ class Part:
         # is sealed, since a restart must not take longer the larger its files are.
         self._index_from = record.totals.blocks
         self._index_end = Offset(record.durable)
+        self._unseen = ""  # why its name could not be looked at
         self.opened_ns = storage.clock.monotonic_ns()
         self.ended_ns = 0
 
@@ -479,8 +480,12 @@ class Part:
         try:
             why = self.lost()
         except StorageError as error:
-            log.warning("%s", error)  # it may be where it was: who writes to it will know
+            # It may be where it was: a write or a sync will tell.
+            if str(error) != self._unseen:
+                log.warning("%s", error)
+            self._unseen = str(error)
             return
+        self._unseen = ""
         if why:
             raise FileLost(why, path=self.where)
 
@@ -575,7 +580,7 @@ class Part:
         D is what the committer was last told of, so it is committed with or before this.
         """
         closing = self.record.state is FileState.CLOSING
-        lost = self._is_held_as_lost()  # before the seal: what is sealed the housekeeper settles
+        lost = self._is_held_as_lost()  # before the seal: the housekeeper settles sealed parts
         number, announced = self._storage.operations.announce(
             OperationKind.SEAL, self.record.path, f"at {self.record.durable}: {reason}"
         )
@@ -591,7 +596,7 @@ class Part:
         ).wait()
         self.let_go()
         if not closing:  # then nothing lies behind D but a footer
-            if not lost:  # then what has its name again may be a copy
+            if not lost:  # otherwise the file of that name may be a copy
                 self._give_space_back()
             tell_sealed(self._storage, self._config, self.record)
         return Predecessor(self.key.part, Offset(self.record.durable), self.record.chain)
