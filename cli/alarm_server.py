@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dlog.cli.output import console, json_line, plain, words
+from dlog.cli.target import checked_address
 
 if TYPE_CHECKING:
     from dlog.core.notices import News
@@ -28,7 +29,7 @@ def command(
     from dlog.core.notices import Desk
 
     desk = Desk()
-    with NoticeServer(listen) as server:
+    with NoticeServer(checked_address(listen, "--listen", bound=True)) as server:
         words(f"alarm server on {server.address}")
         while True:
             reports = server.receive(_POLL_MS)

@@ -33,6 +33,7 @@ ROOM: Final = "Control room"
 TRY: Final = "Try it"
 
 COMMANDS: Final = {
+    "create": Entry("dlog.cli.create", "Make a data directory.", LOGGER),
     "start": Entry("dlog.cli.start", "Run the logger; go on with what was running.", LOGGER),
     "resume": Entry("dlog.cli.resume", "Run the logger from its journal alone.", LOGGER),
     "status": Entry("dlog.cli.status", "States, runs, streams, connections, disk, alarms.", LOGGER),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from dlog.cli.output import console, json_line, plain, table, words
+from dlog.cli.target import checked_address
 from dlog.quantities import count, rate, size
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def command(
     from dlog.core.notices import Desk
 
     desk = Desk()
-    with NoticeServer(listen) as server:
+    with NoticeServer(checked_address(listen, "--listen", bound=True)) as server:
         words(f"monitor on {server.address}")
         if as_json or not sys.stdout.isatty():
             _lines(server, desk, interval, as_json)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from dlog.cli.output import json_out, progress, words
-from dlog.cli.target import DEFAULT_DATA, DataOption, ToOption
-from dlog.quantities import by_reason, count, duration, rate, size
+from dlog.cli.target import DEFAULT_DATA, DataOption, ToOption, checked_address
+from dlog.quantities import by_reason, count, duration, events, rate, size
 
 if TYPE_CHECKING:
     from dlog.inputs import InputItem
@@ -97,7 +97,8 @@ def command(
     command goes on where it stopped. It keeps that in a state file, by default below
     ~/.local/state/dlog/send.
 
-    Exit codes: 0 all is stored, 1 not all of it (or it could not run), 2 usage.
+    Exit codes: 0 all is stored, 1 not all of it is stored where it was sent to (events that were
+    late or whose stream the run has not are kept aside; or it could not run), 2 usage.
     """
     from dlog.inputs import installed, parsed_options, stream_rule
     from dlog.model.ids import valid_source_name
@@ -146,14 +147,14 @@ def command(
         },
     )
 
-    def events() -> Iterator[Item]:
+    def items() -> Iterator[Item]:
         from dlog.inputs import assigned
 
-        items: Iterator[InputItem] = chain.from_iterable(
+        found: Iterator[InputItem] = chain.from_iterable(
             catalogue.events(path, parsed, format_name=of)
             for path, of in zip(paths, formats, strict=True)
         )
-        yield from assigned(items, rule)
+        yield from assigned(found, rule)
 
     with StateFile(state_path or default_state_path(key)) as file:
         state = _begun(file, asked, restart=restart, again=again)
@@ -168,23 +169,23 @@ def command(
             )  # fmt: skip
             if state.phase == ACKNOWLEDGED:
                 replay.say_goodbye()
-            outcome = Outcome(**state.summary) if state.phase == DONE else replay.run(events())
+            outcome = Outcome(**state.summary) if state.phase == DONE else replay.run(items())
     _say(state, outcome, as_json=as_json, before=before)
     if not outcome.complete:
         raise typer.Exit(1)
 
 
 def _target(data: Path | None, to: str) -> str:
+    from dlog.adapters.logger_address import may_be_directory
+
     if data and to:
         raise typer.BadParameter("give one of --data and --to")
     if to:
-        if not to.startswith(("tcp://", "ipc://")):
-            raise typer.BadParameter(f"--to {to}: an address is tcp://HOST:PORT")
-        return to
+        return checked_address(to, "--to", bound=False)
     if not data and not (DEFAULT_DATA / "logger.json").is_file():
         raise typer.BadParameter("which logger? -d DATA or --to ADDRESS")
     directory = data or DEFAULT_DATA
-    if not directory.is_dir():
+    if not may_be_directory(directory):
         raise typer.BadParameter(f"--data {directory}: not a directory")
     return str(directory.resolve())
 
@@ -218,6 +219,18 @@ def _head(state: SendState) -> dict[str, Any]:
     }
 
 
+def _aside(run: int, aside: dict[str, Any], streams: list[str]) -> str:
+    """Where events are that are not in the files of their stream."""
+    what = f"{events(aside['events'])} for stream {aside['stream'] or '(others)'}"
+    if aside["why"] == "late":
+        return f"  {what} came late, after the range was closed, and went to the garbage file"
+    why = aside["why"]
+    if why == "stream-unknown":
+        why = f"run {run} has no such stream"
+        why += f"; its streams: {', '.join(streams)}" if streams else ""
+    return f"  {what} went to the orphan file: {why}"
+
+
 def _say(state: SendState, outcome: Outcome, *, as_json: bool, before: bool) -> None:
     """How it went, now or (`before`) in an earlier process."""
     for torn in outcome.torn:
@@ -227,11 +240,14 @@ def _say(state: SendState, outcome: Outcome, *, as_json: bool, before: bool) -> 
         )
     took = f"{size(outcome.payload_bytes)} in {duration(outcome.seconds)}"
     speed = f", {rate(outcome.payload_bytes / outcome.seconds)}" if outcome.seconds else ""
-    stored = f"{count(outcome.acknowledged)} of {count(outcome.events)} events stored"
+    stored = f"{count(outcome.stored)} of {count(outcome.events)} events stored"
     words(f"run {state.run}: {stored}; {took}{speed}")
     for name, counts in outcome.streams.items():
         lost = f"; refused: {by_reason(counts['refused'])}" if counts["refused"] else ""
-        words(f"  {name}: {count(counts['acknowledged'])}{lost}")
+        stored = count(counts["acknowledged"] - counts["garbage"] - counts["orphan"])
+        words(f"  {name}: {stored}{lost}")
+    for aside in outcome.diverted:
+        words(_aside(state.run, aside, outcome.run_streams))
     if outcome.not_sent:
         words(f"run {state.run} was ended: {count(outcome.not_sent)} events were not sent")
     if before:

@@ -20,19 +20,43 @@ def command(
         bool,
         typer.Option("--auto", help="Without a COOR: INIT and CONFIGURE come from the file."),
     ] = False,
+    create: Annotated[
+        bool,
+        typer.Option(
+            "--create",
+            help="Make the data directories of the configuration first if the first one is not "
+            "there or empty. For scripts: a disk that is not mounted then looks like a new one.",
+        ),
+    ] = False,
     log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON lines.")] = False,
 ) -> None:  # fmt: skip
     """Run the logger in the foreground, and go on with whatever was running.
+
+    Its data directories must be there: `dlog create` makes them.
 
     It ends by `dlog coor stop` (ends the runs first), or by SIGTERM and Ctrl-C (the runs stay
     active, and the next start resumes them).
 
     Exit codes: 0 done, 70 failure, 75 locked by another logger, 78 bad configuration.
     """
-    from dlog.adapters.configuration_file import read_configuration
+    from dlog.adapters.configuration_file import data_of_broken, read_configuration
+    from dlog.errors import ConfigurationError
 
-    configuration = read_configuration(config)
+    try:
+        configuration = read_configuration(config)
+    except ConfigurationError as error:
+        data = data_of_broken(config)
+        if data is None:
+            error.add_note("`dlog resume -d DATA` goes on with live runs without a configuration")
+            raise
+        from dlog.logger import run_logger
+
+        raise typer.Exit(run_logger(None, data, log_json=log_json, refused=error)) from error
     from dlog.logger import run_logger
 
-    data = Path(configuration.logger.data[0])
-    raise typer.Exit(run_logger(configuration, data, auto=auto, log_json=log_json))
+    paths = [Path(path) for path in configuration.logger.data]
+    if create:
+        from dlog.creation import create_where_none_is
+
+        create_where_none_is(paths)
+    raise typer.Exit(run_logger(configuration, paths[0], auto=auto, log_json=log_json))

@@ -21,13 +21,27 @@ DataOption: TypeAlias = Annotated[
         help="The data directory of a logger on this machine (default: data, if there is one).",
     ),
 ]  # fmt: skip
+
+
+def _not_empty(context: typer.Context, parameter: typer.CallbackParam, value: str) -> str:
+    """An empty address that is given is an unset variable, perhaps, and not another logger."""
+    source = context.get_parameter_source(str(parameter.name))
+    if not value and source is not None and source.name == "COMMANDLINE":
+        raise typer.BadParameter("an empty address")
+    return value
+
+
 ToOption: TypeAlias = Annotated[
-    str, typer.Option("--to", metavar="ADDRESS", help="Where a logger listens: tcp://HOST:PORT.")
-]
+    str,
+    typer.Option(
+        "--to", metavar="ADDRESS", callback=_not_empty,
+        help="Where a logger listens: tcp://HOST:PORT.",
+    ),
+]  # fmt: skip
 ListenOption: TypeAlias = Annotated[
     str,
     typer.Option(
-        "--listen", metavar="ADDRESS",
+        "--listen", metavar="ADDRESS", callback=_not_empty,
         help="Act as the COOR that the logger connects to: wait for it there.",
     ),
 ]  # fmt: skip
@@ -43,18 +57,23 @@ def reached(
     if sum(bool(given) for given in (data, to, listen)) > 1:
         raise typer.BadParameter("give one of --data, --to and --listen")
     if listen:
-        with CoorServer(_address(listen, "--listen"), name=name) as server:
+        with CoorServer(checked_address(listen, "--listen", bound=True), name=name) as server:
             yield server
         return
     if not data and not to:
         if not (DEFAULT_DATA / "logger.json").is_file():
             raise typer.BadParameter("which logger? -d DATA or --to ADDRESS")
         data = DEFAULT_DATA
-    with CoorClient(data if data else _address(to, "--to"), name=name) as client:
+    with CoorClient(
+        data if data else checked_address(to, "--to", bound=False), name=name
+    ) as client:
         yield client
 
 
-def _address(text: str, option: str) -> str:
-    if not text.startswith(("tcp://", "ipc://")):
-        raise typer.BadParameter(f"{option} {text}: an address is tcp://HOST:PORT or ipc://PATH")
+def checked_address(text: str, option: str, *, bound: bool) -> str:
+    """The address. Raises `BadParameter`, which names the option and what is wrong."""
+    from dlog.model.address import address_problem
+
+    if problem := address_problem(text, bound=bound):
+        raise typer.BadParameter(f"{option}: {problem}")
     return text

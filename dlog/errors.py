@@ -6,13 +6,26 @@ on. Which class is which stands in one table, in docs/STATES.md, drawn from this
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 
 class DlogError(Exception):
     """Base of both branches; `exit_code` is what a command exits with when it ends on this."""
 
     exit_code: ClassVar[int] = 1
+
+    def __reduce__(self) -> tuple[Callable[..., DlogError], tuple[Any, ...]]:
+        # As it is, and not made anew from its text: a pool of processes waits for ever for an
+        # error that cannot be unpickled.
+        return _as_it_was, (type(self), self.args, vars(self))
+
+
+def _as_it_was(kind: type[DlogError], args: tuple[Any, ...], fields: dict[str, Any]) -> DlogError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    vars(error).update(fields)
+    return error
 
 
 class Error(DlogError):
@@ -83,6 +96,10 @@ class CommandRefused(Error):
     """A command of COOR that cannot be done now, for a reason other than a transition."""
 
 
+class ResourcesExhausted(Error):
+    """The system gives this process no more memory, descriptors or threads. Nothing is damaged."""
+
+
 # --- storage ----------------------------------------------------------------------------------
 
 
@@ -100,8 +117,25 @@ class DiskFull(StorageError):
     """No space left (ENOSPC, EDQUOT) for a reservation, a name or a write."""
 
 
+class FileTooLarge(DiskFull):
+    """No file may be so long (EFBIG): by its filesystem, or by a limit of this process."""
+
+
 class NameTaken(StorageError):
     """A file of that name exists already; nothing is overwritten."""
+
+
+class NoDescriptor(StorageError):
+    """The system has no descriptor or memory left (EMFILE, ENFILE, ENOMEM, EAGAIN): a shortage of
+    this process or machine, which says nothing about the disk."""
+
+
+class NoThread(Error):
+    """The system starts no further thread: what needs one is refused, the others go on."""
+
+
+class FileLost(StorageError):
+    """An open file's name was deleted or leads to another file; the descriptor still holds it."""
 
 
 class JournalFull(Error):
@@ -112,8 +146,17 @@ class JournalUnreadable(Failure):
     """The journal cannot be opened or a record fails its checksum."""
 
 
+class JournalOutdated(Failure):
+    """The journal is an older copy: the event files tell of later commits. Nothing was touched."""
+
+
 class JournalFailed(Failure):
     """A commit failed with unknown outcome: no acknowledgement may follow, the logger exits."""
+
+
+class JournalGone(JournalFailed):
+    """The journal was moved, deleted or replaced under the logger: the next start would not find
+    what is committed to it."""
 
 
 class InvariantBroken(Failure):
@@ -121,7 +164,7 @@ class InvariantBroken(Failure):
 
 
 class DataDirectoryGone(Failure):
-    """A data directory vanished or can no longer be used at all."""
+    """The data directory of the journal vanished or can no longer be used at all."""
 
 
 class LockedByAnother(Failure):
@@ -161,6 +204,26 @@ class NotAcknowledged(SourceError):
     def __init__(self, detail: str, pending: int) -> None:
         super().__init__(detail)
         self.pending = pending
+
+
+class StreamUnknown(SourceError):
+    """The run has no such stream: the event was not taken. `streams` are those that it has."""
+
+    def __init__(self, stream: str, run: int, streams: list[str]) -> None:
+        listed = ", ".join(streams) or "none"
+        super().__init__(f"run {run} has no stream {stream}; its streams: {listed}")
+        self.stream = stream
+        self.run = run
+        self.streams = streams
+
+
+class EventsDiverted(SourceError):
+    """Everything is durable, but not all of it where it was sent to. `pieces`: how many, by run,
+    stream and reason: `late` are in the stream's garbage file, the others in the orphan file."""
+
+    def __init__(self, detail: str, pieces: dict[tuple[int, str, str], int]) -> None:
+        super().__init__(detail)
+        self.pieces = pieces
 
 
 class EventsRefused(SourceError):

@@ -29,7 +29,8 @@ CONTROL_MESSAGE_BYTES_MAX: Final = 256 * KIB
 MESSAGE_BYTES_MAX: Final = EVENT_BYTES_MAX + MIB
 BATCH_BYTES_DEFAULT: Final = MIB
 SELECTIVE_RANGES_MAX: Final = 1024
-REFUSALS_KEPT_MAX: Final = 256
+DIVERSIONS_KEPT_MAX: Final = 256  # of a session, by run, stream and reason; beyond: by reason
+REFUSALS_TOLD_MAX: Final = 256  # in one message; the next ones when these are confirmed
 
 # --- blocks and files
 PAGE_BYTES: Final = 4096
@@ -42,6 +43,8 @@ COMPRESSION_GAIN_MIN: Final = 0.03
 BLOCKS_PER_FILE_MAX: Final = 1_000_000
 # END parts of a stream that are kept open for late events; the oldest closes where there are more.
 END_PARTS_MAX: Final = 16
+ANEW_SESSIONS_MAX: Final = 64  # of a stream: sessions that count anew, or whose events are late
+RESERVE_BYTES_MIN: Final = MIB
 RESERVE_BYTES_DEFAULT: Final = 64 * MIB
 RESERVE_BYTES_MAX: Final = 1024 * GIB
 

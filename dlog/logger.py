@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
@@ -16,6 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,25 +27,36 @@ from dlog.adapters.buffers import BufferPool
 from dlog.adapters.clock import SystemClock
 from dlog.adapters.coor_link import CoorSockets, control_address
 from dlog.adapters.data_files import DataDirectory
+from dlog.adapters.descriptors import allow_many, descriptors_left, require_descriptors
 from dlog.adapters.directory_lock import DirectoryLock
 from dlog.adapters.event_link import EventSocket
 from dlog.adapters.freed_memory import keep_freed_memory
 from dlog.adapters.journal import LmdbJournal
+from dlog.adapters.logger_address import LOGGER_FILE
 from dlog.adapters.logs import set_level, start_logging
 from dlog.adapters.notice_links import NoticeLinks
 from dlog.adapters.priority import run_before_others
 from dlog.adapters.thread_names import show_thread_name
 from dlog.adapters.whereabouts_file import WhereaboutsFile
 from dlog.core import journal_records as records
+from dlog.core.data_directory import (
+    First,
+    directories_in_use,
+    first_directory,
+    how_to_create,
+)
 from dlog.core.journal_records import (
     BootRecord,
     EndedRunRecord,
     FileRecord,
     JournalMeta,
+    LoggerRecord,
     QuarantineRecord,
     StreamRecord,
 )
+from dlog.core.record_rules import read_record
 from dlog.core.states import LoggerState, RunState
+from dlog.creation import found_at, refuse_dangling_link
 from dlog.errors import (
     ConfigurationError,
     DataDirectoryGone,
@@ -54,20 +65,26 @@ from dlog.errors import (
     Failure,
     InvariantBroken,
     JournalFailed,
+    JournalOutdated,
     JournalUnreadable,
+    LockedByAnother,
+    NoDescriptor,
     NothingToResume,
+    NoThread,
+    StorageError,
 )
-from dlog.limits import KIB, MEMORY_BYTES_DEFAULT, THREAD_SWITCH_SECONDS
+from dlog.limits import MEMORY_BYTES_DEFAULT, THREAD_SWITCH_SECONDS
 from dlog.model.config import Configuration, InitConfig, StreamConfig
 from dlog.model.ids import (
     BootNumber,
 )
 from dlog.model.messages import Command
 from dlog.model.status import Whereabouts, status_data, within
-from dlog.ports import Severity
+from dlog.ports import Directory, Severity
 from dlog.services.alarms import AlarmBoard
 from dlog.services.commander import Commander
 from dlog.services.committer import Committer
+from dlog.services.data_directories import claim, open_further
 from dlog.services.event_server import EventServer, Identity
 from dlog.services.housekeeper import Housekeeper
 from dlog.services.live_state import (
@@ -79,26 +96,38 @@ from dlog.services.live_state import (
     settle_live_state,
     watermarks,
 )
+from dlog.services.lost_files import LostFiles
 from dlog.services.operations import Operations
-from dlog.services.parts import OPEN_SUFFIX, Part, Storage
+from dlog.services.parts import OPEN_SUFFIX, Part, Storage, tell_away
 from dlog.services.status import Facts, status_of
 from dlog.services.stream_thread import StreamWriter
 
 log = logging.getLogger("dlog.logger")
 
 JOURNAL_FOLDER: Final = "journal"
-MARK_FILE: Final = "dlog-directory"
 FAILURE_WORDS_SECONDS: Final = 0.5
 LAST_WORDS_MS: Final = 500  # for the last acknowledgements to leave
 FALL_BACK_SECONDS: Final = 5.0
+# With a configuration that does not hold: after the last session of a source was closed.
+NOT_NEEDED_NS: Final = 8_000_000_000
+# ZeroMQ aborts the process where it finds none left.
+START_DESCRIPTORS: Final = 32
+EVENT_SOCKET_DESCRIPTORS: Final = 12
+WATCH_SECONDS: Final = 1.0  # for a directory to answer at the end
 
 
 def run_logger(
-    config: Configuration | None, data: Path, *, auto: bool = False, log_json: bool = False
+    config: Configuration | None,
+    data: Path,
+    *,
+    auto: bool = False,
+    log_json: bool = False,
+    refused: ConfigurationError | None = None,
 ) -> int:
     """Run the logger in the foreground until STOP, SIGTERM or a FAILURE; the exit code.
 
     config None: go on from the journal alone; raises `NothingToResume` where nothing was running.
+    refused: the configuration does not hold, which is raised where nothing was running.
     data: the first data directory, where the journal is.
     """
     niceness = run_before_others()  # the log has a thread
@@ -106,13 +135,12 @@ def run_logger(
     log.info("niceness %d", niceness)
     try:
         if config is None and not LmdbJournal.exists(data / JOURNAL_FOLDER):
-            raise NothingToResume(f"{data}: there is no journal to resume from")
-        data.mkdir(parents=True, exist_ok=True)
-        lock = DirectoryLock.acquire(data)
-        try:
-            return Logger(config, data).run(auto=auto)
-        finally:
-            lock.release()
+            raise refused or NothingToResume(
+                f"{data}: there is no journal to resume from; is its disk mounted?"
+            )
+        _refuse_no_data_directory(data)
+        with _locked(data, refused):
+            return Logger(config, data, refused=refused).run(auto=auto)
     finally:
         output.close()
 
@@ -120,18 +148,31 @@ def run_logger(
 class Logger:
     """One start of the logger: everything that lives as long as the process."""
 
-    def __init__(self, config: Configuration | None, data: Path) -> None:
+    def __init__(
+        self,
+        config: Configuration | None,
+        data: Path,
+        *,
+        refused: ConfigurationError | None = None,
+    ) -> None:
         sys.setswitchinterval(THREAD_SWITCH_SECONDS)
         keep_freed_memory()
-        _allow_many_files()
+        allow_many()
+        require_descriptors(START_DESCRIPTORS, "a start of the logger")
         self._config = config
+        # The configuration that does not hold, while runs are live that go on without it.
+        self._refused = refused
+        self._needed_ns = 0
+        self._left_out: tuple[str, ...] = ()  # data directories that it names no more
         self._data = data
         self._clock = SystemClock()
         self._started_ns = self._clock.wall_ns()
         self._alarms = AlarmBoard(self._clock)
         self._journal, self._meta = self._open_journal()
+        self._whereabouts = WhereaboutsFile(data)
+        self._outdated = ""
         self.boot = self._next_boot()
-        self._directories = self._open_directories()
+        self._directories, away = self._open_directories()
         self._committer = Committer(self._journal, self._clock)
         self._storage = Storage(
             self._meta.name,
@@ -143,7 +184,10 @@ class Logger:
             Operations.load(self._journal, self.boot, self._clock),
             self._clock,
             self._alarms,
+            LostFiles(self._alarms),
         )
+        for position, reason in away.items():
+            tell_away(self._storage, 1 + position, reason)
         self._threads: list[threading.Thread] = []
         self._socket: EventSocket | None = None
         self._events: EventServer | None = None
@@ -151,8 +195,7 @@ class Logger:
         self._notices: NoticeLinks | None = None
         self._housekeeper: Housekeeper | None = None
         self._signal = 0  # that asked us to end
-        self._whereabouts = WhereaboutsFile(data)
-        logger = config.logger if config is not None else None
+        logger = self._config.logger if self._config is not None else None
         self._link = CoorSockets(
             control_address(data),
             listen=logger.coor_listen if logger else self._meta.coor_listen,
@@ -183,12 +226,12 @@ class Logger:
             self._refuse_files_without_journal()
             journal = LmdbJournal.create(path)
         else:
-            journal = LmdbJournal.open(path, live_prefixes=records.LIVE_PREFIXES)
+            journal = LmdbJournal.open(path, live_prefixes=records.START_PREFIXES)
         value = journal.get(records.META)
         if value is None:
             meta = self._new_meta()
         else:
-            meta = records.decode_record(records.META, value, JournalMeta)
+            meta = read_record(records.META, value, JournalMeta)
             if meta.schema != records.SCHEMA_VERSION:
                 raise JournalUnreadable(
                     f"{path}: journal schema {meta.schema}, this program knows "
@@ -220,29 +263,23 @@ class Logger:
         )
 
     def _with_config(self, journal: LmdbJournal, meta: JournalMeta) -> JournalMeta:
-        """The configuration's data directories; others are an error while a run is live."""
+        """With the configuration's data directories and names; where a run is live and it cannot go
+        on with them, with those of the journal."""
         if self._config is None:
             return msgspec.structs.replace(meta, data=(str(self._data.resolve()), *meta.data[1:]))
         logger = self._config.logger
-        data = tuple(str(Path(p).resolve()) for p in logger.data)
+        configured = tuple(str(Path(p).resolve()) for p in logger.data)
         live = [int(key[len(records.RUNS) :]) for key, _ in journal.scan(records.RUNS)]
-        if live and data[1:] != meta.data[1:]:
-            raise ConfigurationError(
-                [
-                    f"logger.data: run {', '.join(map(str, live))} is active with the data "
-                    f"directories {', '.join(meta.data)}; the configuration has {', '.join(data)}"
-                ]
+        try:
+            data = directories_in_use(
+                configured, meta.data, held=self._directories_held(journal), live=live
             )
-        held = self._directories_held(journal)
-        moved = [d for d in sorted(held - {0}) if data[d : d + 1] != meta.data[d : d + 1]]
-        if moved:
-            raise ConfigurationError(
-                [
-                    f"logger.data: {meta.data[d]} still holds files that are not closed, or tails "
-                    f"in quarantine; it must stay at position {d}"
-                    for d in moved
-                ]
-            )
+        except ConfigurationError as error:
+            if not live:
+                raise
+            self._refused, self._config = error, None
+            return self._with_config(journal, meta)
+        self._left_out = data[len(configured) :]
         return msgspec.structs.replace(
             meta,
             name=logger.name,
@@ -255,49 +292,44 @@ class Logger:
     def _directories_held(journal: LmdbJournal) -> set[int]:
         """Positions of the data directories with something that is not settled."""
         files = [
-            records.decode_record(key, value, FileRecord).directory
+            read_record(key, value, FileRecord).directory
             for key, value in journal.scan(records.FILES)
         ]
         tails = [
-            records.decode_record(key, value, QuarantineRecord).directory
+            read_record(key, value, QuarantineRecord).directory
             for key, value in journal.scan(records.QUARANTINE)
         ]
         return {*files, *tails}
 
-    def _open_directories(self) -> list[DataDirectory]:
-        """All of them. Each but the first, which has the journal, holds a mark: a disk that is not
-        mounted must not look like one on which everything was lost."""
-        others = []
-        for path in self._meta.data[1:]:
-            if path not in self._meta.marked:
-                Path(path).mkdir(parents=True, exist_ok=True)
-            directory = DataDirectory(Path(path))
-            self._check_mark(directory, known=path in self._meta.marked)
-            others.append(directory)
-        self._meta = msgspec.structs.replace(self._meta, marked=self._meta.data[1:])
+    def _open_directories(self) -> tuple[list[Directory], dict[int, str]]:
+        """All of them, and why those are away that are, by their position behind the first."""
+        uuid, paths = self._meta.logger_uuid.hex(), self._meta.data[1:]
+        first = DataDirectory(self._data)
+        claim(first, uuid)
+        further, away = open_further(
+            paths,
+            lambda position, why: DataDirectory(
+                Path(paths[position]), holds_journal=False, away=why
+            ),
+            uuid=uuid,
+            known=self._meta.marked,
+        )
+        self._meta = msgspec.structs.replace(self._meta, marked=paths)
         meta = records.encode_record(records.META, self._meta)
         self._journal.commit([(records.META, meta)])
-        return [DataDirectory(self._data), *others]
-
-    def _check_mark(self, directory: DataDirectory, *, known: bool) -> None:
-        mine = self._meta.logger_uuid.hex()
-        if directory.exists(MARK_FILE):
-            mark = directory.read_all(MARK_FILE, KIB).decode(errors="replace").strip()
-            if mark != mine:
-                raise ConfigurationError(
-                    [f"logger.data: {directory.name} is a data directory of another logger, {mark}"]
-                )
-        elif known:
-            raise DataDirectoryGone(
-                f"{directory.name}: this data directory was used before, and its mark {MARK_FILE} "
-                "is gone; is its disk mounted?"
-            )
-        else:
-            directory.write_new(MARK_FILE, f"{mine}\n".encode())
+        return [first, *further], away
 
     def _next_boot(self) -> BootNumber:
         value = self._journal.get(records.BOOT)
-        before = records.decode_record(records.BOOT, value, BootRecord).boot if value else 0
+        before = read_record(records.BOOT, value, BootRecord).boot if value else 0
+        last = self._whereabouts.read()
+        if last.uuid == self._meta.logger_uuid.hex() and last.boot > before:
+            # Not counted: after some such starts it would look as if the journal had been there.
+            self._outdated = (
+                f"the journal is an older copy: its last boot is {before}, and boot {last.boot} "
+                f"wrote {self._data / LOGGER_FILE}"
+            )
+            return BootNumber(before + 1)
         record = BootRecord(boot=before + 1)
         self._journal.commit([(records.BOOT, records.encode_record(records.BOOT, record))])
         return BootNumber(before + 1)
@@ -308,7 +340,9 @@ class Logger:
         """Until the end; the exit code."""
         try:
             self._resume()
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, (JournalOutdated, JournalUnreadable, DataDirectoryGone)):
+                self._tell_refused(error)
             self._link.close(0)
             self._journal.close()
             raise
@@ -336,17 +370,49 @@ class Logger:
             self._data,
             self._link.control_address,
         )
-        if auto:
+        if self._refused is not None:
+            self._go_on_without_configuration(self._refused)
+        elif auto:
             self._give_itself_commands()
+        if self._left_out:
+            self._alarms.raise_alarm(
+                "configuration",
+                Severity.WARNING,
+                f"logger.data: {', '.join(self._left_out)}: not in the configuration any more, and "
+                "kept until the files in it that are not closed are settled",
+            )
         # What stands now stands to the end: each look through all of it would hold up every thread
         # for tens of milliseconds.
         gc.collect()
         gc.freeze()
         while not self._commander.over and not self._signal:
-            self._commander.step(100)
+            try:
+                self._commander.step(100)
+            except ConfigurationError as error:
+                self._go_on_without_configuration(error)
             self._whereabouts.try_again()
+            if self._refused is not None and not self._is_needed():
+                raise self._refused
         if self._signal:
             log.info("%s: settling; the runs stay active", signal.Signals(self._signal).name)
+
+    def _go_on_without_configuration(self, error: ConfigurationError) -> None:
+        """A wrong configuration must not keep down what is live: that goes on as it is frozen in
+        the journal. Raises the error where nothing is live."""
+        if not self._commander.runs:
+            raise error
+        self._refused = error
+        self._needed_ns = self._clock.monotonic_ns()
+        text = f"the live runs go on as they are in the journal: {error}"
+        self._alarms.raise_alarm("configuration", Severity.ERROR, " ".join(text.split()))
+
+    def _is_needed(self) -> bool:
+        """Whether a source may still have events for a live run; some time for it to say so."""
+        now_ns = self._clock.monotonic_ns()
+        events = self._commander.events
+        if self._commander.runs and events is not None and events.has_sessions:
+            self._needed_ns = now_ns
+        return now_ns - self._needed_ns < NOT_NEEDED_NS
 
     def _give_itself_commands(self) -> None:
         """`--auto`: INIT (not under running runs) and CONFIGURE, from the file."""
@@ -370,14 +436,13 @@ class Logger:
         """Settle what the last boot left, then start everything that goes on."""
         begin = time.monotonic_ns()
         if self._config is None and not live_runs(self._journal):
-            raise NothingToResume(f"{self._data}: no run was active")
+            raise self._refused or NothingToResume(f"{self._data}: no run was active")
+        if self._outdated:
+            raise JournalOutdated(self._outdated)
         live = settle_live_state(self._journal, self._storage)
         self._committer.load()
         self._start("committer", self._committer.run)
-        self._notices = NoticeLinks(
-            self._alarms, self._status, logger=self._meta.name, uuid=self._meta.logger_uuid.hex()
-        )
-        self._notices.start()
+        self._notices = self._new_notices()
         orphan, parts = live.orphans
         orphans = self.make_writer(ORPHAN_CONFIG, orphan, parts, run_started_ns=0, streams=())
         self._commander.resume(
@@ -385,9 +450,14 @@ class Logger:
         )
         self.start_writer(orphans)
         self._housekeeper = Housekeeper(
-            self._journal, self._storage, partial(config_of_ended, self._journal)
+            self._journal,
+            self._storage,
+            partial(config_of_ended, self._journal),
+            self._commander.watches,
         )
         self._start("housekeeper", self._housekeeper.run)
+        for number, watch in enumerate(self._commander.watches):
+            self._start(f"watch {number}", watch.run)
         self.address_changed(self._commander.record.event_address)
         if live.runs:
             log.info(
@@ -395,6 +465,27 @@ class Logger:
                 ", ".join(f"run {run.run} ({run.state})" for run in live.runs),
                 (time.monotonic_ns() - begin) / 1e6,
             )
+
+    def _new_notices(self) -> NoticeLinks:
+        notices = NoticeLinks(
+            self._alarms, self._status, logger=self._meta.name, uuid=self._meta.logger_uuid.hex()
+        )
+        notices.start()
+        return notices
+
+    def _tell_refused(self, error: Failure) -> None:
+        """A start that is refused tells the alarm server that the journal names, if it does."""
+        log.critical("FAILURE: %s", error)
+        value = self._journal.get(records.LOGGER)
+        init = None
+        with suppress(JournalUnreadable):  # then it is this record that ends the start
+            init = read_record(records.LOGGER, value, LoggerRecord).init if value else None
+        if init is None or not init.alarm_server:
+            return
+        self._alarms.raise_alarm("failure", Severity.FAILURE, str(error))
+        notices = self._notices or self._new_notices()
+        notices.use(alarm_server=init.alarm_server, monitor="", monitor_interval_ms=1000)
+        notices.close()
 
     def _settle(self) -> None:
         """The orderly end: store what was taken, tell who waits, and close. Bounded in time."""
@@ -412,6 +503,8 @@ class Logger:
             self._housekeeper.stop(tidy_up=self._commander.over)
             for thread in [t for t in self._threads if t.name == "housekeeper"]:
                 thread.join(max(0.0, deadline - time.monotonic()))
+        for watch in self._commander.watches:
+            watch.stop()
         clean = BootRecord(boot=self.boot, clean=True)
         self._committer.submit([(records.BOOT, records.encode_record(records.BOOT, clean))])
         self._committer.stop()
@@ -434,6 +527,8 @@ class Logger:
             self._events_thread and self._events_thread.is_alive()
         ):
             self._socket.close(LAST_WORDS_MS)
+        for thread in [t for t in self._threads if t.name.startswith("watch ")]:
+            thread.join(WATCH_SECONDS)
         if any(t.is_alive() for t in self._threads):
             self._end_at_once(0)
         self._journal.close()
@@ -508,8 +603,11 @@ class Logger:
                 self._commander.fail(error)
 
         thread = threading.Thread(target=run, name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise NoThread(f"no thread can be started for the {name}: {error}") from error
         self._threads = [t for t in self._threads if t.is_alive()] + [thread]
-        thread.start()
         return thread
 
     # --- what the commander asks for (services.commander.Machinery) --------------------------
@@ -517,6 +615,7 @@ class Logger:
     def open_events(self, init: InitConfig, address: str) -> str:
         if self._socket is not None and address == self._socket.address:
             return address
+        require_descriptors(EVENT_SOCKET_DESCRIPTORS, "the event server")
         fresh = EventSocket(address)
         self._stop_events()
         if self._socket is not None:
@@ -563,6 +662,9 @@ class Logger:
             monitor_interval_ms=init.monitor_interval_ms,
         )
 
+    def keep_free(self, low_water_bytes: int) -> None:
+        self._storage.marks.low_water_bytes = low_water_bytes
+
     def make_writer(
         self,
         config: StreamConfig,
@@ -586,6 +688,9 @@ class Logger:
 
     def start_writer(self, writer: StreamWriter) -> None:
         self._start(f"stream {writer.key.run}/{writer.key.stream}", writer.run)
+
+    def descriptors_left(self) -> int:
+        return descriptors_left()
 
     def set_debug(self, level: str) -> None:
         set_level(level)
@@ -613,7 +718,6 @@ class Logger:
         status = status_of(
             self._commander,
             self._committer,
-            self._journal,
             self._clock,
             Facts(
                 self._started_ns,
@@ -630,10 +734,36 @@ class Logger:
         return status_data(within(status))
 
 
-def _allow_many_files() -> None:
-    """Each open part is a descriptor, and so is each connection."""
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+def _locked(data: Path, refused: ConfigurationError | None) -> DirectoryLock:
+    try:
+        return DirectoryLock.acquire(data)
+    except LockedByAnother as error:
+        raise refused or error from None
+
+
+def _refuse_no_data_directory(data: Path) -> None:
+    """What is not there, or empty, is the mount point of a disk, or was never made."""
+    try:
+        found = found_at(data)
+        if not found.names:
+            refuse_dangling_link(data)
+    except NoDescriptor:
+        raise
+    except StorageError as error:
+        raise DataDirectoryGone(f"{data}: {error.reason}") from error
+    except Error as error:
+        raise ConfigurationError([f"logger.data: {error}"]) from error
+    match first_directory(found):
+        case First.JOURNAL_LOST:
+            raise JournalUnreadable(
+                f"{data}: it was used by logger {found.mark}, and its journal is gone; "
+                f"`dlog journal rebuild {data}` makes a journal from the files"
+            )
+        case First.NOT_CREATED:
+            what = f"no data directory, {found.content}" if data.exists() else "not there"
+            raise ConfigurationError([f"logger.data: {data}: {what}; {how_to_create(str(data))}"])
+        case First.BEGIN | First.GO_ON:
+            return
 
 
 def _version() -> str:

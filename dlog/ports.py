@@ -58,6 +58,11 @@ class Journal(Protocol):
         """Bytes that the journal takes on its disk."""
         ...
 
+    def check_place(self) -> str:
+        """Raise `JournalGone` where the next start would not find what is committed here; what else
+        is wrong with its files, in words. From any thread."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -121,8 +126,22 @@ class DataFile(Protocol):
 
     def size(self) -> Offset: ...
 
+    def free_bytes(self) -> int:
+        """Space left on its filesystem for this process."""
+        ...
+
     def cut(self, size: Offset) -> None:
         """Truncate and make that durable (fsync)."""
+        ...
+
+    def lost(self, path: str) -> str:
+        """Why this path does not lead to the file, in words; "" where it does."""
+        ...
+
+    def save(self, size: Offset) -> str:
+        """Give the file its path again, and say how: as another name of itself where it has one
+        left, otherwise as a copy of its first `size` bytes. The name is durable when this returns,
+        and appears with all of them. Raises `NameTaken`."""
         ...
 
     def data_extents(self, begin: Offset, end: Offset) -> list[tuple[Offset, Offset]]:
@@ -156,6 +175,11 @@ class Directory(Protocol):
         ...
 
     def open(self, path: str, *, writable: bool) -> DataFile: ...
+
+    def try_out(self, path: str, size: int) -> None:
+        """Raise the `StorageError` that a new file at this path would meet with so many bytes: they
+        are allocated, written and synced in a file that has no name and leaves nothing behind."""
+        ...
 
     def exists(self, path: str) -> bool: ...
 

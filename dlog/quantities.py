@@ -10,6 +10,10 @@ def count(number: float) -> str:
     return f"{number:,.0f}"
 
 
+def events(number: int) -> str:
+    return "1 event" if number == 1 else f"{count(number)} events"
+
+
 def size(number: float) -> str:
     """Bytes, as 1.5 GiB."""
     value = float(number)

@@ -15,25 +15,29 @@ import secrets
 import socket as sockets
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from types import TracebackType
 from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dlog import quantities
 from dlog.adapters.logger_address import event_address
 from dlog.adapters.source_link import SourceLink
 from dlog.core.many_events import Buffer, ManyEvents, flat, payload_and_sizes, unsigned
 from dlog.core.packer import Packing, StreamSet, event_bytes
 from dlog.core.source_batches import Progress
-from dlog.core.source_counts import StreamReport
+from dlog.core.source_counts import LATE, STREAM_UNKNOWN, StreamReport
 from dlog.core.source_session import Phase, SourceSession
-from dlog.errors import EventsRefused, NotAcknowledged, SourceError, WindowFull
+from dlog.errors import EventsDiverted, EventsRefused, NotAcknowledged, SourceError, WindowFull
 from dlog.limits import (
     BATCH_BYTES_DEFAULT,
+    EVENT_BYTES_MAX,
     MIB,
     SOURCE_NAME_BYTES_MAX,
     SOURCE_QUEUE_BYTES_DEFAULT,
@@ -51,9 +55,12 @@ from dlog.model.ids import (
 _LOG: Final = logging.getLogger("dlog.source")
 _TELL_SECONDS: Final = 10.0
 _U64_MAX: Final = 2**64 - 1
+_WORDS_MAX: Final = 10  # kinds of diverted events that an error tells of one by one
 # How long `with` waits for acknowledgements when its body ended with an error.
 _ERROR_EXIT_SECONDS: Final = 5.0
 _GOODBYE_SECONDS: Final = 5.0
+# The lock is held for moments alone. Where it is not free for so long, its holder is our caller.
+_LOCK_SECONDS: Final = 5.0
 
 Streams: TypeAlias = str | Sequence[str]
 
@@ -62,6 +69,8 @@ Streams: TypeAlias = str | Sequence[str]
 class Report:
     """How a source stands. `events` counts events, everything else (event, stream) pieces.
 
+    acknowledged = stored + garbage + orphan: durable in their stream's files, in its garbage file
+    (they were late), in the orphan file (run or stream was not there).
     state: connecting, connected, leaving, closed, refused. waiting: why nothing moves, "" where it
     does. active, held: runs as the logger last told.
     """
@@ -84,6 +93,13 @@ class Report:
     queued_bytes: int
     reconnects: int
     batches_resent: int
+    garbage: int = 0
+    orphan: int = 0
+
+    @property
+    def stored(self) -> int:
+        """In the files of their streams."""
+        return max(0, self.acknowledged - self.garbage - self.orphan)
 
 
 _STATES: Final = {
@@ -104,7 +120,8 @@ class Source:
 
     address: `tcp://HOST:PORT`, or the data directory of a logger on this machine. name: who sends;
     one live session per name. run: the default of `send`. Events may be sent before the logger or
-    the run is there: they wait. Several threads may use one Source.
+    the run is there: they wait. Several threads may use one Source, but not a process that was
+    forked after it was made: there every call raises `SourceError`.
     """
 
     def __init__(
@@ -199,14 +216,18 @@ class Source:
         self._stream_sets: dict[Streams, StreamSet] = {}
         self._next_number: dict[RunNumber, int] = {}
         self._reported: dict[str, int] = {}
+        self._diversions_told: dict[tuple[int, str, str], int] = {}
         self._link_detail = ""
-        self._death: BaseException | None = None
+        self._death: SourceError | None = None
+        self._copied = False  # into a child process, where it can do nothing
         self._sending_is_over = False
         self._closed = False
         self._last_words = False
         self._link = SourceLink(
             _Driver(self), name.encode() + b"/" + session, event_address(address)
         )
+        _watch_forks()
+        _SOURCES.add(self)
         self._link.start()
         atexit.register(self._forgotten)
 
@@ -227,8 +248,8 @@ class Source:
         number: the event's number; one more than the run's last one where it is not given. time_ns:
         since 1970; now where it is not given, 0 for unknown. Blocks while the queue is full: for
         ever, or for `timeout` seconds, and then raises `WindowFull`; the event was not taken.
-        Raises `RunEnded` where the run is over, `SourceRefused` where the logger refuses the source
-        for good.
+        Raises `RunEnded` where the run is over, `StreamUnknown` where it is known not to have the
+        stream, `SourceRefused` where the logger refuses the source for good.
         """
         data = payload if type(payload) is bytes else flat(payload)
         number_of_run = self._run_of(run)
@@ -237,6 +258,7 @@ class Source:
         with self._lock:
             stream_set = self._stream_set(streams)
             self._wait_for_room(number_of_run, size_bytes, timeout)
+            self._session.check_run_has(number_of_run, stream_set)
             self._check_size(len(data))
             if number is None:
                 number = self._next_number.get(number_of_run, 0)
@@ -288,11 +310,8 @@ class Source:
             raise ValueError("more than the queue holds: send less at once, or without timeout")
         with self._lock:
             stream_set = self._stream_set(streams)
+            self._session.check_run_has(number_of_run, stream_set)
             self._check_size(int(size_array.max()))
-            if number_array is None:
-                first = self._next_number.get(number_of_run, 0)
-                number_array = np.arange(first, first + count, dtype=np.uint64)
-            self._next_number[number_of_run] = int(number_array[-1]) + 1
         events = ManyEvents(number_array, times, size_array, data)
         if timeout is None:
             for part in events.parts(self._session.packer.packing.message_bytes_max):
@@ -306,15 +325,20 @@ class Source:
         self._give_way()
         with self._lock:
             self._wait_for_room(run, events.queue_bytes, timeout)
-            news = self._session.add_many(run, streams, events, time.monotonic_ns())
+            # Only now: what was not taken has no number.
+            numbered = events.numbered(self._next_number.get(run, 0))
+            news = self._session.add_many(run, streams, numbered, time.monotonic_ns())
+            assert numbered.numbers is not None
+            self._next_number[run] = int(numbered.numbers[-1]) + 1
         if news:
             self._link.wake()
 
     def _check_size(self, size_bytes: int) -> None:
-        if size_bytes > self._session.event_bytes_max:
-            raise ValueError(
-                f"an event of {size_bytes} B; {self._session.event_bytes_max} B is the limit"
-            )
+        limit = self._session.event_bytes_max
+        if size_bytes > limit:
+            known = limit != EVENT_BYTES_MAX
+            whose = f" of logger {self._session.logger_name}" if known else ""
+            raise ValueError(f"an event of {size_bytes} B; {limit} B is the limit{whose}")
 
     def _give_way(self) -> None:
         """Let the link's thread have the lock first, if it waits for it."""
@@ -326,7 +350,7 @@ class Source:
         """With the lock: until the queue takes so many bytes; raises where sending is over."""
         self._check_alive()
         if self._sending_is_over:
-            raise SourceError(f"source {self._session.name} is being closed")
+            raise self._being_closed()
         self._session.check_run(run)
         if self._session.has_room(run, size_bytes):
             return
@@ -337,8 +361,13 @@ class Source:
             )
 
     def _may_add(self, run: RunNumber, size_bytes: int) -> bool:
+        if self._sending_is_over:
+            raise self._being_closed()
         self._session.check_run(run)
         return self._session.has_room(run, size_bytes)
+
+    def _being_closed(self) -> SourceError:
+        return SourceError(f"source {self._session.name} is being closed")
 
     # --- waiting ----------------------------------------------------------------------------------
 
@@ -346,14 +375,15 @@ class Source:
         """Wait until every event that was sent up to now is acknowledged, and say how it went.
 
         Raises `EventsRefused` where some, since the last `flush`, were settled without being
-        stored, and `NotAcknowledged` when the time is over.
+        stored, `EventsDiverted` where some went to streams that their run does not have, and
+        `NotAcknowledged` when the time is over.
         """
         with self._lock:
             self._check_alive()
             place = self._session.flush()
             self._link.wake()
             self._await_settled(place, timeout)
-            self._raise_refusals()
+            self._raise_unstored(closing=False)
             return self._report()
 
     def wait_for_run(self, run: int | None = None, timeout: float | None = None) -> bool:
@@ -368,16 +398,34 @@ class Source:
 
         with self._lock:
             self._check_alive()
-            return self._wait(known, timeout)
+            self._session.awaited.append(number)
+            try:
+                return self._wait(known, timeout)
+            finally:
+                self._session.awaited.remove(number)
 
     def _await_settled(self, place: int, timeout: float | None) -> None:
         if not self._wait(lambda: self._session.settled_before(place), timeout):
-            pending = self._report().pending
-            raise NotAcknowledged(
-                f"{pending} pieces of events are not acknowledged after {timeout} s: "
-                f"{self._waiting() or 'the logger is at it'}",
-                pending,
-            )
+            raise self._not_acknowledged(timeout)
+
+    def _not_acknowledged(self, timeout: float | None) -> NotAcknowledged:
+        pending = self._report().pending
+        return NotAcknowledged(
+            f"{pending} pieces of events are not acknowledged after {timeout} s: "
+            f"{self._waiting() or 'the logger is at it'}",
+            pending,
+        )
+
+    def _raise_unstored(self, *, closing: bool) -> None:
+        diverted = self._diversions(closing=closing)
+        try:
+            self._raise_refusals()
+        except EventsRefused as error:
+            if diverted is not None:
+                error.add_note(str(diverted))
+            raise
+        if diverted is not None:
+            raise diverted
 
     def _raise_refusals(self) -> None:
         reasons = self._session.counts.reasons()
@@ -391,11 +439,45 @@ class Source:
             listed = ", ".join(f"{pieces} {reason}" for reason, pieces in sorted(fresh.items()))
             raise EventsRefused(f"not stored: {listed}", fresh)
 
+    def _diversions(self, *, closing: bool) -> EventsDiverted | None:
+        """What is durable elsewhere than where it was sent to, since this was asked last. Events
+        for a run that is not there may be meant so (a run that begins or ends, and a readout that
+        goes on): they are told in the log."""
+        faults = {STREAM_UNKNOWN, LATE} if closing else {STREAM_UNKNOWN}
+        diverted = self._session.counts.diverted
+        raised: dict[tuple[int, str, str], int] = {}
+        words = []
+        for key, pieces in sorted(diverted.items()):
+            more = pieces - self._diversions_told.get(key, 0)
+            if more <= 0 or (key[2] == LATE and not closing):
+                continue
+            self._diversions_told[key] = pieces
+            text = self._diverted_words(key, more)
+            if key[2] in faults:
+                raised[key] = more
+                words.append(text)
+            else:
+                _LOG.warning("source %s: %s", self._session.name, text)
+        return EventsDiverted("; ".join(words[:_WORDS_MAX]), raised) if raised else None
+
+    def _diverted_words(self, key: tuple[int, str, str], pieces: int) -> str:
+        run, stream, why = key
+        what = quantities.events(pieces) + (f" for run {run} stream {stream}" if stream else "")
+        if why == LATE:
+            return f"{what} came late, after the range was closed, and went to the garbage file"
+        runs = self._session.runs
+        if why == STREAM_UNKNOWN and run in runs.streams:
+            why += f", its streams: {', '.join(sorted(runs.streams[run]))}"
+        elif why != STREAM_UNKNOWN:
+            why += f", active runs: {', '.join(map(str, sorted(runs.active))) or 'none'}"
+        return f"{what} went to the orphan file ({why})"
+
     def _wait(self, holds: Callable[[], bool], timeout: float | None) -> bool:
         """With the lock: until `holds`, telling the log now and then what is waited for."""
         begin = time.monotonic()
         told = begin
         while not holds():
+            self._check_alive()
             now = time.monotonic()
             left = None if timeout is None else begin + timeout - now
             if left is not None and left <= 0:
@@ -404,7 +486,6 @@ class Source:
                 told = now
                 self._tell(self._waiting() or "for the logger")
             self._changed.wait(1.0 if left is None else min(1.0, left))
-            self._check_alive()
         return True
 
     def _tell(self, why: str) -> None:
@@ -432,6 +513,17 @@ class Source:
         with self._lock:
             return self._session.batches.repeating
 
+    def streams_of(self, run: int) -> list[str]:
+        """The streams of a run that takes events, as the logger told; empty where it did not."""
+        with self._lock:
+            return sorted(self._session.runs.streams.get(run, ()))
+
+    @property
+    def diverted(self) -> dict[tuple[int, str, str], int]:
+        """Durable pieces that are not in their stream's files, by run, stream and reason."""
+        with self._lock:
+            return dict(self._session.counts.diverted)
+
     def run_state(self, run: int) -> str | None:
         """active, held, ending, over, or "" for a run that the logger does not list; None while no
         logger has answered."""
@@ -451,13 +543,16 @@ class Source:
 
     def report(self) -> Report:
         """How the source stands; at any time, also after `close`."""
+        if self._copied:
+            self._check_alive()
         with self._lock:
             return self._report()
 
-    def progress(self) -> Progress:
-        """Of a replay: what must be durable before `progress_saved`."""
+    def report_and_progress(self) -> tuple[Report, Progress]:
+        """Of a replay, at one moment: what must be durable before `progress_saved`, and what was
+        refused up to there."""
         with self._lock:
-            return self._session.progress
+            return self._report(), self._session.progress
 
     def progress_saved(self, progress: Progress) -> None:
         with self._lock:
@@ -485,6 +580,8 @@ class Source:
             queued_bytes=session.batches.queued_bytes,
             reconnects=session.reconnects,
             batches_resent=session.batches_resent,
+            garbage=session.counts.diverted_to(garbage=True),
+            orphan=session.counts.diverted_to(garbage=False),
         )
 
     def _waiting(self) -> str:
@@ -509,33 +606,42 @@ class Source:
 
         When `timeout` seconds are over, the session is given up and `NotAcknowledged` is raised:
         the pending events of an ordinary Source are lost, and whether they are stored is not known.
-        Raises `EventsRefused` as `flush` does. A second call only reports.
+        Raises `EventsRefused` and `EventsDiverted` as `flush` does, and `EventsDiverted` for events
+        that were late: all that is not refused is durable then. A second call only reports; while
+        another thread is at the first one, it waits for its end.
         """
+        self._check_lock()
         with self._lock:
+            if self._sending_is_over and not self._wait(lambda: self._closed, timeout):
+                raise self._not_acknowledged(timeout)
             if self._closed:
                 return self._report()
+            self._sending_is_over = True
         try:
             self._leave(timeout)
         finally:
             # Nobody can go on with it: the logger need not wait for the session to come back.
             self._end(last_words=not self._session.replay)
         with self._lock:
-            self._raise_refusals()
+            self._raise_unstored(closing=True)
             return self._report()
 
     def _leave(self, timeout: float | None) -> None:
         with self._lock:
             self._check_alive()
-            self._sending_is_over = True
             place = self._session.close()
+            self._changed.notify_all()  # whoever waits for room is not to take it any more
             self._link.wake()
             self._await_settled(place, timeout)
             # The events are safe: what is missing is only that the logger knows that we left.
-            if not self._wait(lambda: self._session.phase is Phase.OVER, _GOODBYE_SECONDS):
+            if not self._wait(
+                lambda: self._session.phase in (Phase.OVER, Phase.REFUSED), _GOODBYE_SECONDS
+            ):
                 _LOG.warning("source %s: the logger did not confirm the end", self.name)
 
     def abandon(self) -> None:
         """Close at once, without goodbye: of a replay, another process goes on with the session."""
+        self._check_lock()
         self._end()
 
     def _end(self, *, last_words: bool = False) -> None:
@@ -545,6 +651,37 @@ class Source:
             self._changed.notify_all()
         self._link.close()
         atexit.unregister(self._forgotten)
+
+    def _check_lock(self) -> None:
+        """Raises `SourceError` in a signal handler that interrupted a call with the lock: to wait
+        for it would be to wait for ever."""
+        if not self._lock.acquire(timeout=_LOCK_SECONDS):
+            raise SourceError(
+                f"source {self._session.name} cannot be closed inside one of its own calls, as by "
+                "a signal handler: let the handler raise, or set a flag"
+            )
+        self._lock.release()
+
+    # --- in a child process -----------------------------------------------------------------------
+
+    def _became_copy(self) -> None:
+        """After a fork, in the child: the link's thread is not here, and the locks may be held by
+        threads that are not. The parent goes on, and has all events that it took."""
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._gate = threading.Lock()
+        self._link_waits = False
+        self._link.become_copy()
+        atexit.unregister(self._forgotten)
+        if not self._closed:
+            self._copied = True
+            self._death = SourceError(
+                f"source {self.name} belongs to process {self._session.process}, of which this "
+                "one is a fork: make a Source of its own in each process, after the fork"
+            )
+
+    def __reduce__(self) -> str:
+        raise TypeError("a Source cannot be pickled: make one in each process")
 
     def __enter__(self) -> Source:
         return self
@@ -577,7 +714,7 @@ class Source:
 
     def _check_alive(self) -> None:
         if self._death is not None:
-            raise SourceError(f"the source's link died: {self._death!r}") from self._death
+            raise SourceError(str(self._death)) from self._death.__cause__
         if self._session.failure is not None:
             raise type(self._session.failure)(str(self._session.failure))
         if self._closed:
@@ -607,6 +744,20 @@ class Source:
         if len(self._stream_sets) < 4096:
             self._stream_sets[streams] = stream_set
         return stream_set
+
+
+# For the one hook of the process that tells them of a fork.
+_SOURCES: Final[weakref.WeakSet[Source]] = weakref.WeakSet()
+
+
+@cache
+def _watch_forks() -> None:
+    os.register_at_fork(after_in_child=_forked)
+
+
+def _forked() -> None:
+    for source in list(_SOURCES):
+        source._became_copy()
 
 
 class _Driver:
@@ -659,8 +810,10 @@ class _Driver:
             return session.last_words() if self._source._last_words else None
 
     def died(self, error: BaseException) -> None:
+        death = SourceError(f"the source's link died: {error!r}")
+        death.__cause__ = error
         with self._source._lock:
-            self._source._death = error
+            self._source._death = death
             self._source._changed.notify_all()
 
 

@@ -65,14 +65,15 @@ _JOURNAL: Final[Mapping[bytes, tuple[bytes, type | None, str]]] = {
     records.RUNS: (records.run_key(_RUN), RunRecord, "a live run with its frozen configuration"),
     records.STREAMS: (
         records.stream_key(StreamKey(_RUN, _STREAM)), StreamRecord,
-        "a live stream: next block, next parts, what is late",
+        "a live stream: next block, next parts, what is late, who counts anew",
     ),
     records.FILES: (
         records.file_key(_FILE), FileRecord, "a file that is not CLOSED: D, R, chain, totals",
     ),
     records.SESSIONS: (
         records.session_key(_SESSION), SessionRecord,
-        "a source's session: cumulative acknowledgement, refusals it has not heard of",
+        "a source's session: cumulative acknowledgement, refusals it has not heard of, what was "
+        "diverted",
     ),
     records.MARKS: (
         records.mark_key(MarkKey(_SESSION, _RUN, _STREAM)), MarkRecord,

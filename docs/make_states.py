@@ -144,7 +144,8 @@ ones are named, with the reason, in the acknowledgement that settles them.
 anyway is refused: `no-run-active` | the same |
 | run STARTING | no credit is granted for it; what comes anyway is stored | orphan: \
 `stream-unknown` |
-| run ACTIVE | stored; in the stream's garbage file where its range is CLOSED | orphan: \
+| run ACTIVE | stored; in the stream's garbage file where its range is CLOSED \
+and its source does not count anew | orphan: \
 `stream-unknown` |
 | run PAUSED | the sources hold it, other runs go on; what comes anyway is stored | orphan: \
 `stream-unknown` |
@@ -162,7 +163,7 @@ Garbage files lie beside the stream's own (`runs/7/photons.garbage_0001.dlog`), 
 
 ERRORS: Final = """\
 An **Error** means that something is wrong and the logger runs on; a **Failure** means that it
-cannot go on: the journal does not commit, a data directory is gone, an invariant is broken, a
+cannot go on: the journal does not commit, its data directory is gone, an invariant is broken, a
 thread died.
 A command that ends on one of them exits with its code.
 """
@@ -190,7 +191,7 @@ Several files give the worst, in the order 1, 3, 5, 6, 4, 0.
 | 66 | `resume`: nothing to resume |
 | 70 | failure |
 | 75 | locked by another logger |
-| 78 | bad configuration: all its errors at once, each with its key |
+| 78 | bad configuration: all its errors at once, each with its key; no data directory there |
 """
 
 

@@ -3,7 +3,8 @@ per stream which of them can be trusted. It reads and decides; it writes nothing
 
 Trusted means: surely committed, or in the consecutive prefix of block numbers. All numbers up to a
 closed file's last block were committed before it was closed; so were those below the end of a
-sealed file, and those below the first block of a later boot, since a restart cuts what was not.
+sealed file, those below a durable offset that a later block tells of, and those below the first
+block of a later boot, since a restart cuts what was not.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from dlog.core.block import FLAG_GROUP_END, FragmentEntry
 from dlog.core.event_file import FileHeader, Sidecar, Totals
+from dlog.core.numbering import REACH
 from dlog.core.scan import Depth, Span, SpanKind, payload_bytes, scan
 from dlog.errors import DlogError, FormatError
 from dlog.limits import PAGE_BYTES
@@ -39,7 +41,7 @@ ROW_DTYPE: Final = np.dtype(
     [
         ("number", "<u8"), ("offset", "<u8"), ("end", "<u8"), ("first_event", "<u8"),
         ("last_event", "<u8"), ("payload_bytes", "<u8"), ("crc", "<u4"), ("boot", "<u4"),
-        ("events", "<u4"), ("group_end", "?"),
+        ("events", "<u4"), ("durable", "<u8"), ("group_end", "?"),
     ]
 )  # fmt: skip
 
@@ -98,9 +100,10 @@ class _Gatherer:
         self.marks: dict[MarkKey, int] = {}
         self.pieces: list[tuple[int, MarkKey, int]] = []
         self.sessions: dict[SessionId, int] = {}
-        self.damage: list[str] = []
+        self.damage: list[tuple[int, str]] = []  # where, and in words
+        self.durable = 0  # the highest durable offset that a block tells of
         self.has_footer = False
-        self.tail: str | None = None
+        self.tail: tuple[int, str] | None = None
 
     def take(self, span: Span) -> None:
         if span.kind is SpanKind.INDEX:
@@ -111,15 +114,18 @@ class _Gatherer:
                 self.tail = None
             self._block(span)
         elif span.lost_bytes:
-            self.tail = self.tail or f"bytes [{span.begin}..{span.end}): {span.reason}"
+            text = f"bytes [{span.begin}..{span.end}): {span.reason}"
+            self.tail = self.tail or (span.begin, text)
 
     def _block(self, span: Span) -> None:
         header = span.header
         assert header is not None
         payload = payload_bytes(header)
+        self.durable = max(self.durable, header.durable)
         self._rows.append((
             header.number, span.begin, span.end, header.first_event, header.last_event, payload,
-            header.crc, header.boot, header.events, bool(header.flags & FLAG_GROUP_END),
+            header.crc, header.boot, header.events, header.durable,
+            bool(header.flags & FLAG_GROUP_END),
         ))  # fmt: skip
         if len(self._rows) == ROWS_PACKED_AT:
             self._pack()
@@ -177,7 +183,9 @@ def hear(
         place, directory, size, opened.header, sidecar, sealed_at,
         known.witness if sealed_at is not None else "", gathered.rows(), gathered.totals, told,
         gathered.has_footer, file_crc.value, gathered.marks, gathered.pieces, gathered.sessions,
-        [*problems, *gathered.damage],
+        # In an open file it is a torn write, unless a later block knows better.
+        [*problems, *(text for at, text in gathered.damage
+                      if not place.is_part or at < gathered.durable)],
     )  # fmt: skip
 
 
@@ -205,8 +213,13 @@ def trust(files: Sequence[Testimony], old_durable: Iterable[tuple[Testimony, int
     for file in files:
         if not file.is_open or file.sealed_at is not None or file.has_footer:
             found.base = max(found.base, file.last_number)
-    for file, durable in old_durable:
+    told = [(file, durable_told(file)) for file in files]
+    for file, durable in (*told, *old_durable):
         below = file.rows[file.rows["end"] <= durable]
+        above = file.rows[file.rows["offset"] >= durable]
+        if durable > PAGE_BYTES and len(above) and not (below["end"] == durable).any():
+            # The last block below it is damaged: its number is one before the next.
+            found.base = max(found.base, int(above["number"].min()) - 1)
         if len(below):
             found.base = max(found.base, int(below["number"].max()))
     rows = _all_rows(files)
@@ -220,6 +233,11 @@ def trust(files: Sequence[Testimony], old_durable: Iterable[tuple[Testimony, int
         )
     found.last = _consecutive(found, rows)
     return found
+
+
+def durable_told(file: Testimony) -> int:
+    """The highest durable offset that a block of the file tells of."""
+    return int(file.rows["durable"].max()) if len(file.rows) else 0
 
 
 def _all_rows(files: Sequence[Testimony]) -> NDArray[Any]:
@@ -284,6 +302,8 @@ def durable_end(file: Testimony, last_number: int) -> DurableEnd:
     if len(rows):
         durable, offset = int(rows["end"][-1]), int(rows["offset"][-1])
         chain = int(rows["crc"][-1])
+    # Where the last block below that is damaged, the start finds acknowledged events lost.
+    durable = max(durable, durable_told(file))
     if file.sealed_at is not None:
         durable = file.sealed_at
     durable = min(durable, file.size) if file.header is None else durable
@@ -317,11 +337,12 @@ class Range:
     newest: bool  # it is the part that takes what is above all others
 
 
-def ranges(files: Sequence[Testimony], last_number: int) -> dict[int, Range]:
+def ranges(files: Sequence[Testimony]) -> dict[int, Range]:
     """The range of each EVENTS part of a stream, by part number.
 
-    A part that goes on for a sealed one takes over its range. A range ends at the highest event
-    number that the stream had seen when the next part was begun: that is, in the blocks before it.
+    A part that goes on for a sealed one takes over its range. A range ends where the next one
+    begins, which stands in that part's header: the numbers in the blocks do not tell it, since a
+    single wild one would close the range for all after it.
     """
     headers = {
         f.header.key.part: f.header
@@ -333,18 +354,24 @@ def ranges(files: Sequence[Testimony], last_number: int) -> dict[int, Range]:
         before = headers[part].predecessor_part
         roots[part] = roots.get(before, part) if before else part
     firsts = sorted(set(roots.values()))
-    rows = _all_rows(files)
-    rows = rows[rows["number"] <= last_number]
     found: dict[int, Range] = {}
     low = -1
     for position, root in enumerate(firsts):
         newest = position == len(firsts) - 1
-        high = -1
-        if not newest:
-            seen = rows[rows["number"] < headers[firsts[position + 1]].first_block]
-            high = max(low, int(seen["last_event"].max()) if len(seen) else low)
+        high = -1 if newest else max(low, headers[firsts[position + 1]].text.low)
         for part, its_root in roots.items():
             if its_root == root:
                 found[part] = Range(low, high, newest)
         low = high
     return found
+
+
+def followed(low: int, rows: NDArray[Any]) -> int:
+    """How far a stream's numbers are followed in these blocks, from that boundary on. A block that
+    may hold a wild number is passed over: the logger follows the next events by itself."""
+    highest = low
+    for row in rows:
+        first, last = int(row["first_event"]), int(row["last_event"])
+        if first <= highest + REACH and last - first < int(row["events"]) + REACH:
+            highest = max(highest, last)
+    return highest

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from dlog.adapters.buffers import HUGE_PAGE_BYTES, map_memory
+from dlog.core.data_directory import MARK, Found, Further, further_directory
 from dlog.core.event_file import (
     FileHeader,
     Sidecar,
@@ -27,6 +28,7 @@ from dlog.core.event_file import (
 from dlog.core.journal_records import (
     ClosedFileRecord,
     FileRecord,
+    JournalMeta,
 )
 from dlog.core.states import FileState
 from dlog.errors import DlogError, FormatError, JournalUnreadable, StorageError
@@ -248,6 +250,7 @@ class DataDirectory:
 
     snapshot: None where there is no journal or it cannot be read; then `journal_problem` says why,
     "" where there is none at all. running: a logger held the lock when the journal was read.
+    away: why a directory, by its number, is not looked into: its disk is not mounted, say.
     """
 
     root: Path
@@ -255,11 +258,13 @@ class DataDirectory:
     snapshot: Snapshot | None
     journal_problem: str
     running: bool
-    problems: list[str] = field(default_factory=list)
+    away: dict[int, str] = field(default_factory=dict)
 
     def paths(self) -> Iterator[tuple[int, Path]]:
         """Every event file and every saved tail, with the number of its directory, in order."""
         for number, folder in enumerate(self.folders):
+            if number in self.away:
+                continue
             for below in (*_run_folders(folder), folder / "orphans"):
                 for path in _entries(below):
                     if is_event_file_name(path.name):
@@ -283,25 +288,45 @@ def look_at(root: Path, *, read: bool = True) -> DataDirectory:
             snapshot = read_journal(folder)
         except JournalUnreadable as error:
             problem = str(error)
-    folders, problems = [root], []
+    folders, away = [root], dict[int, str]()
     if snapshot is not None and snapshot.meta is not None:
-        for other in snapshot.meta.data[1:]:
+        for number, other in enumerate(snapshot.meta.data[1:], start=1):
             folders.append(Path(other))
-            if not Path(other).is_dir():
-                problems.append(f"data directory {other} is not there")
-    return DataDirectory(root, folders, snapshot, problem, running, problems)
+            reason = _why_away(folders[-1], snapshot.meta)
+            if reason:
+                away[number] = reason
+    return DataDirectory(root, folders, snapshot, problem, running, away)
+
+
+def _why_away(folder: Path, meta: JournalMeta) -> str:
+    """Why a data directory is not the one that the journal means; "" where it is."""
+    try:
+        names = tuple(os.listdir(folder))
+        mark = (folder / MARK).read_text(errors="replace").strip() if MARK in names else ""
+    except OSError as error:
+        return f"cannot be reached: {error.strerror}"
+    known = str(folder) in meta.marked
+    step, reason = further_directory(Found(names, mark), meta.logger_uuid.hex(), known=known)
+    return reason if known and step is Further.AWAY else ""
 
 
 def logger_runs(root: Path) -> bool:
-    """Whether a logger holds the lock of this data directory."""
+    """Whether a logger holds the locks of this data directory: that of its file, which somebody may
+    have deleted, and that of the directory itself."""
+    return _is_locked(root / "lock") or _is_locked(root)
+
+
+def _is_locked(path: Path) -> bool:
     try:
-        fd = os.open(root / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError:  # a filesystem that cannot lock it
+        return False
     finally:
         os.close(fd)
     return False

@@ -73,6 +73,7 @@ from dlog.recovery.evidence import (
     Testimony,
     crc_of,
     durable_end,
+    followed,
     hear,
     ranges,
     trust,
@@ -90,6 +91,8 @@ SESSIONS_TAKEN_MAX: Final = SESSIONS_MAX // 2
 SESSION_AGE_NS_MAX: Final = 7 * 24 * 3600 * 10**9
 # Who the events of a rebuilt journal are counted for.
 REBUILT_SOURCE: Final = "before-rebuild"
+# Who may have had something in a tail that cannot be read, where no journal tells: it never ends.
+_UNKNOWN_SESSION: Final = bytes(16)
 _RENAME_EXCHANGE: Final = 2
 
 
@@ -285,7 +288,7 @@ class _Rebuild:
         found = trust(files, self._old_durable(files))
         for text in found.problems:
             report.problems.append(f"{key}: {text}")
-        spans = ranges(files, found.last)
+        spans = ranges(files)
         self._counts(key, files, found.last)
         for file in files:
             if len(file.rows):
@@ -396,8 +399,10 @@ class _Rebuild:
         if span is None or span.newest:
             return FileState.OPEN, ""
         assert file.header is not None
-        # Without ranges a full part closes at once, and nothing is late for it.
-        return (FileState.END if file.header.text.config.ranges else FileState.CLOSING), ""
+        # Without ranges a full part closes at once, and nothing is late for it; nor is there
+        # anything for an empty range.
+        takes_late = file.header.text.config.ranges and span.high > span.low
+        return (FileState.END if takes_late else FileState.CLOSING), ""
 
     def _headless(self, file: Testimony, key: FileKey, last: int) -> None:
         """A part whose header page does not hold: nothing was acknowledged in it, or it is for
@@ -451,17 +456,18 @@ class _Rebuild:
     ) -> None:
         next_part: dict[int, int] = {}
         newest: Testimony | None = None
-        highest = -1
+        low = max((span.low for span in spans.values() if span.newest), default=-1)
+        highest = low
         for file in files:
             part = file.key
             assert part is not None
             next_part[part.kind] = max(next_part.get(part.kind, 1), part.part + 1)
             rows = file.rows[file.rows["number"] <= last]
-            if len(rows):
-                highest = max(highest, int(rows["last_event"].max()))
+            span = spans.get(part.part) if part.kind is FileKind.EVENTS else None
+            if span is not None and span.newest:
+                highest = followed(highest, rows)
             if newest is None or newest.key is None or part.part >= newest.key.part:
                 newest = file
-        low = max((span.low for span in spans.values() if span.newest), default=-1)
         self._book.put(stream_key(key), StreamRecord(
             run=key.run, stream=key.stream, next_block=last + 1, highest_event=highest, low=low,
             next_part=next_part, directory=newest.directory if newest is not None else 0,
@@ -481,12 +487,11 @@ class _Rebuild:
             self._book.put(quarantine_key(path), known)
             return
         needed: list[tuple[bytes, int, str, int]] = []
-        readable = True
+        begin = max(PAGE_BYTES, place.tail_begin)
         try:
             with FileSource(place.path) as source:
                 opened = open_header(source, place)
                 end, saved = source.size(), os.stat(place.path).st_mtime_ns
-                begin = max(PAGE_BYTES, place.tail_begin)
                 readable = opened.header is not None
                 spans = scan(source, salt=opened.salt or bytes(16), path=str(place.path),
                              begin=begin)  # fmt: skip
@@ -505,8 +510,10 @@ class _Rebuild:
             return
         self._book.put(quarantine_key(path), QuarantineRecord(
             path=path, directory=number, run=place.run, stream=place.stream, kind=place.kind,
-            part=place.part, begin=place.tail_begin, end=end, saved_ns=saved, needed=needed,
-            readable=readable,
+            part=place.part, begin=begin, end=max(begin, end), saved_ns=saved, needed=needed,
+            sessions=[] if readable else [_UNKNOWN_SESSION],
+            # Nothing of it can be read: its saving was cut off before its file was.
+            saving=end < PAGE_BYTES,
         ))  # fmt: skip
 
     def _sessions(self) -> None:

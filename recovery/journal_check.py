@@ -20,13 +20,14 @@ from dlog.core.journal_records import (
     CountRecord,
     FileRecord,
     OperationRecord,
+    QuarantineRecord,
     StreamRecord,
     decode_record,
 )
+from dlog.core.record_rules import Known, contradiction, read_record
 from dlog.core.states import RUN_LIVE, FileState, LoggerState
 from dlog.errors import JournalUnreadable
-from dlog.limits import PAGE_BYTES
-from dlog.model.ids import FileKey, FileKind, PartNumber, StreamKey, file_path
+from dlog.model.ids import FileKey, FileKind, PartNumber, StreamKey
 from dlog.recovery.facts import DataDirectory, look_at
 from dlog.recovery.report import FileReport, Finding, FindingKind, Verdict, shown
 from dlog.recovery.snapshot import Snapshot
@@ -63,6 +64,8 @@ def check(root: Path, data: DataDirectory | None = None) -> FileReport:
             kind=FindingKind.JOURNAL, verdict=Verdict.DISAGREE, reason=problem
         ))  # fmt: skip
     _note_counts(report, snapshot)
+    for number, reason in data.away.items():
+        report.note(f"{shown(data.folders[number])}: {reason}; its files were not looked at")
     return report
 
 
@@ -80,10 +83,10 @@ def _lasting_problems(root: Path, data: DataDirectory, snapshot: Snapshot) -> li
 
 
 def _problems(data: DataDirectory, snapshot: Snapshot) -> Iterator[str]:
-    yield from data.problems
     yield from snapshot.problems
     yield from _other_records(snapshot)
     yield from _singles(snapshot)
+    yield from _contradictions(snapshot)
     for key, record in snapshot.files.items():
         yield from _file(snapshot, key, record)
     for stream, stream_record in snapshot.streams.items():
@@ -98,7 +101,7 @@ def _other_records(snapshot: Snapshot) -> Iterator[str]:
             if key.startswith(COMMANDS):
                 decode_record(key, value, CommandRecord)
             elif key.startswith(COUNTS):
-                decode_record(key, value, CountRecord)
+                read_record(key, value, CountRecord)
             elif key.startswith((OPERATIONS, DONE_OPERATIONS)):
                 decode_record(key, value, OperationRecord)
             elif not key.startswith(COMMAND_ORDER):
@@ -121,28 +124,35 @@ def _singles(snapshot: Snapshot) -> Iterator[str]:
         yield f"run {run} is both live and ended"
 
 
+def _contradictions(snapshot: Snapshot) -> Iterator[str]:
+    """What a start refuses."""
+    known = Known(
+        snapshot.boot.boot if snapshot.boot is not None else 0,
+        len(snapshot.meta.data) if snapshot.meta is not None else 0,
+        {run: record.streams for run, record in snapshot.runs.items()},
+        lambda run: run in snapshot.ended,
+    )
+    named: list[tuple[str, FileRecord | StreamRecord | QuarantineRecord]] = [
+        *((str(key), file) for key, file in snapshot.files.items()),
+        *((str(key), stream) for key, stream in snapshot.streams.items()),
+        *((tail.path, tail) for tail in snapshot.quarantine),
+    ]
+    for name, record in named:
+        problem = contradiction(record, known)
+        if problem:
+            yield f"{name}: {problem}"
+
+
 def _file(snapshot: Snapshot, key: FileKey, record: FileRecord) -> Iterator[str]:
     name = str(key)
-    if record.path != file_path(key):
-        yield f"{name}: its path is {record.path}, and should be {file_path(key)}"
     if key in snapshot.closed:
         yield f"{name} is both open and in the catalogue of closed files"
-    if snapshot.meta is not None and not 0 <= record.directory < len(snapshot.meta.data):
-        yield f"{name}: there is no data directory {record.directory}"
-    if key.kind is not FileKind.ORPHAN and key.run not in snapshot.runs:
+    if key.run in snapshot.ended:
         yield f"{name}: its run is not live"
     if key.stream_key not in snapshot.streams:
         yield f"{name}: its stream has no record"
     if record.state is FileState.CREATING:
         return
-    if record.durable % PAGE_BYTES or (record.durable < PAGE_BYTES and not record.sealed):
-        yield f"{name}: durable offset {record.durable} is not the end of a block"
-    if record.durable > record.reserved and not record.sealed:
-        yield f"{name}: durable offset {record.durable} is behind what is reserved"
-    if not record.last_header_offset <= record.durable:
-        yield f"{name}: its last block begins behind its durable offset"
-    if snapshot.boot is not None and record.boot > snapshot.boot.boot:
-        yield f"{name}: made by boot {record.boot}, and the last one is {snapshot.boot.boot}"
     if record.predecessor_part:
         before = FileKey(key.run, key.stream, key.kind, PartNumber(record.predecessor_part))
         yield from _predecessor(name, record, snapshot.files.get(before) or
@@ -177,22 +187,12 @@ def _stream(snapshot: Snapshot, key: StreamKey, record: StreamRecord) -> Iterato
                 f"{file}: holds block {its.totals.last_block}, and the stream's next block is "
                 f"{record.next_block}"
             )
-        if its.totals.events and its.totals.last_event > record.highest_event and (
-            file.kind is FileKind.EVENTS
-        ):  # fmt: skip
-            yield (
-                f"{file}: holds event {its.totals.last_event}, and the stream's highest event is "
-                f"{record.highest_event}"
-            )
     opened = [
         str(k) for k, r in files.items()
         if isinstance(r, FileRecord) and r.state is FileState.OPEN and k.kind is FileKind.EVENTS
     ]  # fmt: skip
     if len(opened) > 1:
         yield f"{key}: several parts are OPEN: {', '.join(sorted(opened))}"
-    run = snapshot.runs.get(key.run)
-    if run is not None and key.stream not in run.streams:
-        yield f"{key}: the run's configuration does not name it"
 
 
 def _marks(snapshot: Snapshot) -> Iterator[str]:
@@ -206,7 +206,7 @@ def _disk(data: DataDirectory, snapshot: Snapshot) -> Iterator[str]:
     for key, record in snapshot.files.items():
         if record.state is FileState.CREATING or key in snapshot.closed:
             continue
-        if not 0 <= record.directory < len(data.folders):
+        if not 0 <= record.directory < len(data.folders) or record.directory in data.away:
             continue
         path = data.folders[record.directory] / record.path
         size = max(_size(path), _size(path.with_name(path.name + ".part")))
@@ -215,7 +215,7 @@ def _disk(data: DataDirectory, snapshot: Snapshot) -> Iterator[str]:
         elif size < record.durable:
             yield f"{record.path} has {size} bytes; {record.durable} were acknowledged"
     for closed in snapshot.closed.values():
-        if 0 <= closed.directory < len(data.folders):
+        if 0 <= closed.directory < len(data.folders) and closed.directory not in data.away:
             size = _size(data.folders[closed.directory] / closed.path)
             if size != closed.size_bytes:
                 there = "is not there" if size < 0 else f"has {size} bytes"

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import IO
 
 from dlog.adapters.journal import LmdbJournal
-from dlog.errors import DlogError, JournalUnreadable
+from dlog.adapters.journal_probe import UNABLE
+from dlog.errors import DlogError, JournalUnreadable, ResourcesExhausted
 
 
 def dump_journal(folder: Path, prefixes: Sequence[bytes], out: IO[bytes]) -> None:
@@ -43,6 +44,9 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         dump_journal(Path(sys.argv[1]), [p.encode() for p in sys.argv[2:]], sys.stdout.buffer)
+    except (ResourcesExhausted, MemoryError) as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        sys.exit(UNABLE)
     except DlogError as error:
         # The parent names the remedy itself.
         sys.exit(str(error).partition("; `dlog journal")[0])

@@ -69,7 +69,8 @@ def open_header(source: FileSource, place: Place) -> Opened:
         reason = error.reason
     if size < PAGE_BYTES:
         kind = FindingKind.EMPTY if size == 0 else FindingKind.HEADER
-        foreign = size > 0 and not is_event_file_name(place.path.name)
+        ours = is_event_file_name(place.path.name) or place.tail_begin is not None
+        foreign = size > 0 and not ours
         return Opened(None, None, None, Finding(
             kind=FindingKind.FORMAT if foreign else kind,
             verdict=Verdict.UNSUPPORTED if foreign else Verdict.DAMAGED,
@@ -176,6 +177,8 @@ class _Judge:
             return
         begin, end = self._bounds()
         walked = self._walk(begin, end, opened)
+        if self._known.stage is FileStage.OPEN and self._known.durable is None:
+            walked = self._without_torn_writes(walked, opened)
         self._blocks(walked)
         self._order(walked)
         if self._known.stage is FileStage.CLOSED:
@@ -222,6 +225,11 @@ class _Judge:
             report.add(problem)
             return False
         size = report.size_bytes
+        if known.stage is FileStage.TAIL:
+            # It may be a copy whose making was cut off; its own file is cut after that alone.
+            self._add(problem.kind, Verdict.TORN, problem.reason, begin=problem.begin,
+                      end=problem.end, acknowledged=Acknowledged.NO)  # fmt: skip
+            return size >= PAGE_BYTES
         if size >= PAGE_BYTES:
             report.add(problem)
             return True
@@ -283,6 +291,17 @@ class _Judge:
         report.payload_bytes = totals.payload_bytes
         if totals.events:
             report.first_event, report.last_event = totals.first_event, totals.last_event
+        return walked
+
+    def _without_torn_writes(self, walked: Walked, opened: Opened) -> Walked:
+        """Several blocks go into one write, and a power cut may leave a later one whole: the file
+        ends at the first damage that no later block knows to have been committed."""
+        torn = next((d for d in walked.damages if d.begin >= walked.durable), None)
+        if torn is None:
+            return walked
+        end = walked.tail_zeros or walked.end
+        walked = self._walk(walked.begin, torn.begin, opened)
+        walked.tail = Damage(torn.begin, end, torn.reason, torn.before, whole=False)
         return walked
 
     # --- damage -------------------------------------------------------------------------------
@@ -574,6 +593,16 @@ class _Judge:
                 reason = f"bytes behind the end of a sealed file ({known.witness})"
                 self._add(FindingKind.AFTER_END, Verdict.DAMAGED, reason, begin=known.durable,
                           end=end, acknowledged=Acknowledged.DERIVED)  # fmt: skip
+            return
+        if behind.durable > known.durable:
+            told = f"a block behind it was written when {behind.durable} bytes were acknowledged"
+            self._add(
+                FindingKind.DURABLE,
+                Verdict.DISAGREE,
+                f"{told}: the journal is an older copy",
+                begin=known.durable,
+                end=end,
+            )
             return
         record = known.record
         if record is not None and record.state is FileState.CLOSING and not behind.totals.blocks:

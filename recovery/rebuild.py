@@ -223,7 +223,8 @@ def _header_from_witnesses(
         return replace(made, logger_uuid=uuid, created_ns=sidecar.created_ns, text=text), "sidecar"
     sibling = _sibling(place, key)
     if sibling is not None:
-        return replace(made, logger_uuid=sibling.logger_uuid, text=sibling.text), "another part"
+        text = msgspec.structs.replace(sibling.text, low=-1)
+        return replace(made, logger_uuid=sibling.logger_uuid, text=text), "another part"
     snapshot = data.snapshot if data is not None else None
     run = snapshot.runs.get(key.run) if snapshot is not None else None
     if snapshot is not None and run is not None and key.stream in run.streams:
@@ -302,7 +303,12 @@ class _Writer:
             self._begin(span.header.number)
         out = memoryview(bytearray(span.data))
         place = BlockPlace(
-            Offset(self._at), span.header.number, span.header.boot, self.header.salt, self._chain
+            Offset(self._at),
+            span.header.number,
+            span.header.boot,
+            self.header.salt,
+            self._chain,
+            Offset(self._at),
         )
         moved = moved_block(out, span.header, place)
         self._chain = moved.crc

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from dlog.adapters.child_processes import environment
+from dlog.adapters.journal_probe import UNABLE
 from dlog.core.journal_records import (
     BOOT,
     CLOSED_FILES,
@@ -44,9 +45,9 @@ from dlog.core.journal_records import (
     RunRecord,
     SessionRecord,
     StreamRecord,
-    decode_record,
 )
-from dlog.errors import JournalUnreadable
+from dlog.core.record_rules import read_record
+from dlog.errors import JournalUnreadable, ResourcesExhausted
 from dlog.limits import JOURNAL_VALUE_BYTES_MAX
 from dlog.model.ids import (
     FileKey,
@@ -90,7 +91,7 @@ class Snapshot:
 
     def _put(self, key: bytes, value: bytes) -> None:
         def record(kind: type[R]) -> R:
-            return decode_record(key, value, kind)
+            return read_record(key, value, kind)
 
         if key == META:
             self.meta = record(JournalMeta)
@@ -142,20 +143,26 @@ def read_journal(folder: Path) -> Snapshot:
     """All of the journal, in one read transaction, by a child process: a scrambled data.mdb kills
     its reader with a signal, and a held read transaction would make the journal grow.
 
-    Raises `JournalUnreadable` with words that name `dlog journal rebuild`.
+    Raises `JournalUnreadable` with words that name `dlog journal rebuild`, and `ResourcesExhausted`
+    where there is no such process, which says nothing of the journal.
     """
     data = folder.parent
     remedy = f"; the event files are a second witness: dlog journal rebuild {data}"
     if not (folder / "data.mdb").is_file():
         raise JournalUnreadable(f"{folder} holds no journal{remedy}")
-    child = subprocess.Popen(
-        [
-            sys.executable, "-P", "-m", "dlog.recovery.journal_dump", str(folder),
-            *(prefix.decode() for prefix in _READ_ORDER),
-        ],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=environment(),
-    )  # fmt: skip
+    try:
+        child = subprocess.Popen(
+            [
+                sys.executable, "-P", "-m", "dlog.recovery.journal_dump", str(folder),
+                *(prefix.decode() for prefix in _READ_ORDER),
+            ],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=environment(),
+        )  # fmt: skip
+    except OSError as error:
+        raise ResourcesExhausted(
+            f"{folder}: no process to read it with: {error.strerror}"
+        ) from error
     assert child.stdout is not None
     assert child.stderr is not None
     snapshot = Snapshot()
@@ -181,6 +188,9 @@ def read_journal(folder: Path) -> Snapshot:
         child.stderr.close()
     if complete and code == 0:
         return snapshot
+    if code == UNABLE:
+        said = b"".join(words).decode(errors="replace").strip()
+        raise ResourcesExhausted(f"{folder}: the process to read it with failed: {said}")
     if alive.fired:
         why = f"it gave nothing for {JOURNAL_IDLE_SECONDS:.0f} s"
     elif code < 0 and complete is False and not words[0]:

@@ -154,7 +154,7 @@ def journal_report(data: DataDirectory, found: set[Path]) -> list[FileReport]:
     snapshot = data.snapshot
     if snapshot is None:
         return []
-    for problem in [*data.problems, *snapshot.problems]:
+    for problem in snapshot.problems:
         report.add(Finding(kind=FindingKind.JOURNAL, verdict=Verdict.DISAGREE, reason=problem))
     for reason in _run_problems(data):
         report.add(Finding(kind=FindingKind.CATALOGUE, verdict=Verdict.DISAGREE, reason=reason))
@@ -165,12 +165,31 @@ def journal_report(data: DataDirectory, found: set[Path]) -> list[FileReport]:
         lost = _missing(data, record, found)
         if lost is not None:
             missing.append(lost)
-    return [report, *missing]
+    return [report, *_away(data, records), *missing]
+
+
+def _away(
+    data: DataDirectory, records: Sequence[FileRecord | ClosedFileRecord]
+) -> Iterator[FileReport]:
+    """What nobody can look at is neither good nor damaged."""
+    for number, reason in data.away.items():
+        report = FileReport(
+            path=shown(data.folders[number]), state="directory", findings=[], notes=[]
+        )
+        files = sum(record.directory == number for record in records)
+        could_not(
+            report,
+            FindingKind.UNREADABLE_FILE,
+            f"{reason}; {files} files in it were not looked at",
+        )
+        yield report
 
 
 def _missing(
     data: DataDirectory, record: FileRecord | ClosedFileRecord, found: set[Path]
 ) -> FileReport | None:
+    if record.directory in data.away:
+        return None
     if not 0 <= record.directory < len(data.folders):
         path = Path(record.path)
     else:

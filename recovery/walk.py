@@ -75,6 +75,7 @@ class Walked:
     closing: tuple[int, int, Closing] | None = None
     after_end: int | None = None  # where something follows the closing block
     footer_problems: list[tuple[FindingKind, int, int, str]] = field(default_factory=list)
+    durable: int = 0  # the highest durable offset that a whole block tells of
     last_crc: int | None = None  # of the last whole event block's header
     last_end: int = PAGE_BYTES
     group_end: bool = True  # the last whole event block ends a group
@@ -131,6 +132,7 @@ def walk(spans: Iterable[Span], *, begin: int, end: int, path: str) -> Walked:
         if span.reason:
             walked.breaks.append((span.header, span.reason))
         previous = span.header
+        walked.durable = max(walked.durable, span.header.durable)
         _take_whole(walked, span, rows, marks, path)
     if current is not None:
         _end_with(walked, current)

@@ -257,6 +257,8 @@ class FileBuilder:
     created_ns: int = START_NS
     predecessor: BuiltFile | None = None  # the part that was sealed and that this one goes on for
     streams: tuple[str, ...] = ()
+    low: int = -1
+    durable: int = 0  # what its blocks say of D; 0: all that is before them was committed
 
     def __post_init__(self) -> None:
         self.salt = self.salt or _derived(self.key, "salt")
@@ -265,7 +267,7 @@ class FileBuilder:
             self.key, self.file_uuid, self.logger_uuid, self.salt, BootNumber(self.boot),
             self.created_ns, BlockNumber(self.first_block),
             HeaderText(logger=self.logger, config=self.config, run_started_ns=START_NS,
-                       streams=self.streams or (self.key.stream,)),
+                       streams=self.streams or (self.key.stream,), low=self.low),
             **self._predecessor(),
         )  # fmt: skip
         page, self.chain = encode_file_header(self.header)
@@ -323,6 +325,7 @@ class FileBuilder:
             BootNumber(self.boot),
             self.salt,
             self.chain,
+            Offset(self.durable or len(self.content)),
         )
         header = encode_block(
             fragments, out, place, packing or self.packing, group_end=group_end, time_ns=self.now_ns
@@ -476,15 +479,15 @@ def build_run(
             plan.append((make_key(run, name, part=part), kept[begin : begin + blocks_per_part]))
         if late:
             plan.append((make_key(run, name, FileKind.GARBAGE), blocks[-late:]))
-        number = 1
+        number, low = 1, -1
         for position, (key, content) in enumerate(plan):
             file = FileBuilder(
                 key, config or StreamConfig(), first_block=number,
-                streams=tuple(streams), **builder,
+                streams=tuple(streams), low=low, **builder,
             )  # fmt: skip
             for entries, events in content:
                 file.block(entries, events, group_end=entries[-1].last)
-            number = file.next_number
+            number, low = file.next_number, file.totals.last_event
             path = data / file_path(key)
             if last_open and position == len(plan) - 1:
                 path = path.with_name(path.name + ".part")

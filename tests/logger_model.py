@@ -19,12 +19,14 @@ from dlog.model.messages import (
     Acknowledgement,
     Bye,
     ByeDone,
+    DivertedEvents,
     EndOfRun,
     Heartbeat,
     Hello,
     Refused,
     RefusedRange,
     Resend,
+    RunStreams,
     Welcome,
     decode_body,
     encode_body,
@@ -68,14 +70,18 @@ class LoggerModel:
         self.kept = Kept()
         self.boot = 1
         self.window_bytes = window_bytes
+        self.message_bytes_max = MESSAGE_BYTES_MAX
         # Whether HELLO sets the admitted number back to what it says, although more is committed.
         self.rewinds = rewinds
         self.active: set[int] = set()
         self.held: set[int] = set()
         self.ending: set[int] = set()
         self.ended: set[int] = set()
+        self.ended_before: set[int] = set()  # before the source came
         self.refuse_runs: set[int] = set()
         self.name_in_use = False  # by another session
+        self.streams: dict[int, list[str]] = {}  # as RUN-STREAMS tells them, after WELCOME
+        self.diverted: list[DivertedEvents] = []
         self.waiting = ""
         self.duplicates = 0
         self.dropped = 0
@@ -127,6 +133,11 @@ class LoggerModel:
             assert seen <= self.kept.refusals_seen + len(self.kept.refusals)
             del self.kept.refusals[: max(0, seen - self.kept.refusals_seen)]
             self.kept.refusals_seen = max(seen, self.kept.refusals_seen)
+            self.ended |= self.ended_before.intersection(heartbeat.unlisted)
+            if heartbeat.settle_bytes and not self.active:
+                self.limit_bytes = max(
+                    self.limit_bytes, self.position_bytes + heartbeat.settle_bytes
+                )
             if heartbeat.sent > self.admitted:
                 self._resend("sent and not come")
         elif kind == MessageKind.END_OF_RUN:
@@ -162,10 +173,13 @@ class LoggerModel:
             MessageKind.WELCOME,
             Welcome(
                 session=hello.session, boot=self.boot, logger="model", logger_uuid=bytes(16),
-                heartbeat_ms=self.heartbeat_ms, message_bytes_max=MESSAGE_BYTES_MAX,
-                event_bytes_max=MESSAGE_BYTES_MAX,
+                heartbeat_ms=self.heartbeat_ms, message_bytes_max=self.message_bytes_max,
+                event_bytes_max=self.message_bytes_max - 65536,
             ),
         )  # fmt: skip
+        for run, streams in self.streams.items():
+            told = RunStreams(session=hello.session, boot=self.boot, run=run, streams=streams)
+            self._say(MessageKind.RUN_STREAMS, told)
         self.acknowledge()
 
     def _bye(self, bye: Bye) -> None:
@@ -193,7 +207,6 @@ class LoggerModel:
         if n <= self.high or n <= self.kept.acknowledged or n in self.kept.settled:
             self.duplicates += 1
             return
-        assert not batch.settled, "only what is settled is replaced"
         self.high = n
         self.left[n] = set()
         for key, events in pieces_of(batch):
@@ -256,7 +269,7 @@ class LoggerModel:
                 selective=ranges(self.kept.settled), refusals_from=self.kept.refusals_seen,
                 refusals=list(self.kept.refusals), active=sorted(self.active),
                 held=sorted(self.held), ending=sorted(self.ending), ended=sorted(self.ended),
-                waiting=self.waiting,
+                diverted=self.diverted, waiting=self.waiting,
             ),
         )  # fmt: skip
 
@@ -276,7 +289,15 @@ class LoggerModel:
     def _refuse(self, session: bytes, code: str, *, retry: bool) -> None:
         self._say(
             MessageKind.REFUSED,
-            Refused(session=session, boot=self.boot, code=code, detail="", retry=retry),
+            Refused(
+                session=session,
+                boot=self.boot,
+                logger="l",
+                logger_uuid=bytes(16),
+                code=code,
+                detail="",
+                retry=retry,
+            ),
         )
 
     def _say(self, kind: MessageKind, body: msgspec.Struct) -> None:

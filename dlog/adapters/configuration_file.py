@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import msgspec
 
 from dlog.errors import ConfigurationError
 from dlog.limits import MIB
-from dlog.model.config import Configuration, parse_configuration
+from dlog.model.config import Configuration, LoggerConfig, parse_configuration
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -43,6 +45,34 @@ def read_configuration(path: Path) -> Configuration:
     folder = path.resolve().parent
     data = tuple(str(folder / directory) for directory in config.logger.data)
     return msgspec.structs.replace(config, logger=msgspec.structs.replace(config.logger, data=data))
+
+
+def data_of_broken(path: Path) -> Path | None:
+    """The first data directory that a file names which is no good configuration; None where it
+    cannot be told. So live runs can go on, whatever else is wrong in the file."""
+    try:
+        logger = _logger_table(path.read_bytes()[:MIB].decode(errors="replace"))
+    except OSError:
+        return None
+    data = logger.get("data", LoggerConfig().data) if isinstance(logger, dict) else None
+    if not isinstance(data, list | tuple) or not data or not isinstance(data[0], str):
+        return None
+    return path.resolve().parent / data[0]
+
+
+def _logger_table(text: str) -> object:
+    """The table [logger] of a document, of which the rest may be wrong; None where it cannot be
+    read or is not there."""
+    with contextlib.suppress(tomllib.TOMLDecodeError):
+        return tomllib.loads(text).get("logger", {})
+    begin = re.search(r"^\s*\[logger\]", text, re.MULTILINE)
+    if begin is None:
+        return None
+    behind = re.compile(r"^\s*\[", re.MULTILINE).search(text, begin.end())
+    table = text[begin.start() : behind.start() if behind else len(text)]
+    with contextlib.suppress(tomllib.TOMLDecodeError):
+        return tomllib.loads(table)["logger"]
+    return None
 
 
 def init_parameters(path: Path) -> dict[str, Any]:

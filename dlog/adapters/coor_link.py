@@ -24,6 +24,7 @@ import msgspec
 import zmq
 
 from dlog.adapters.connection_facts import ConnectionFacts
+from dlog.adapters.process_room import require_room_for_sockets
 from dlog.adapters.vanished_peers import find_vanished_peers
 from dlog.core.states import ConnectionEvent, ConnectionState
 from dlog.errors import Error, MessageError
@@ -148,6 +149,7 @@ class CoorSockets:
         self._schedule = _Schedule(heartbeat_ms * 1_000_000)
         self._lock = threading.Lock()  # of the wake descriptor and the table of peers
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        require_room_for_sockets()
         self._context: Context = zmq.Context()
         self._poller = zmq.Poller()
         self._poller.register(self._wake, zmq.POLLIN)
@@ -439,6 +441,7 @@ class _Coor:
         self._introduction = encode_json(
             Introduction(name=name, host=system_socket.gethostname(), process=os.getpid())
         )
+        require_room_for_sockets()
         self._context: Context = zmq.Context()
 
     @property
@@ -567,7 +570,12 @@ class CoorClient(_Coor):
     def _reach(self) -> Socket | None:
         """The socket, connected to where the logger is now."""
         if self._data is not None:
-            found = read_whereabouts(self._data)
+            try:
+                found = read_whereabouts(self._data)
+            except NoAnswer:
+                if not self._address:
+                    raise
+                found = None  # the logger is where it was, as far as can be known
             if found is not None:
                 self._address, self._pid = found.control, found.pid
         if not self._address:

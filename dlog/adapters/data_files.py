@@ -22,28 +22,18 @@ from pathlib import Path
 from typing import Final
 
 from dlog.adapters.write_behind import WorkThreads, WorkUnderWay
-from dlog.errors import DataDirectoryGone, DiskFull, InvariantBroken, NameTaken, StorageError
+from dlog.core.system_errors import Meaning, meaning, storage_error
+from dlog.errors import DataDirectoryGone, DlogError, InvariantBroken, StorageError
 from dlog.limits import MIB, PAGE_BYTES
 from dlog.model.ids import Offset
 from dlog.ports import Space
 
 _BOUNCE_BYTES: Final = MIB
 _PIECES_AT_ONCE_MAX: Final = 1024  # IOV_MAX
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NOT_SUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 _RENAME_NOREPLACE: Final = 1
-
-
-def storage_error(error: OSError, path: str, offset_bytes: int = 0) -> StorageError:
-    """The error of dlog that stands for one of the system."""
-    reason = error.strerror or str(error)
-    if error.errno in _FULL:
-        return DiskFull(reason, path=path, offset_bytes=offset_bytes)
-    if error.errno == errno.EEXIST:
-        return NameTaken(reason, path=path)
-    if error.errno == errno.ELOOP:
-        reason = "a symbolic link, which is not followed inside a data directory"
-    return StorageError(reason, path=path, offset_bytes=offset_bytes)
+_COPY_BYTES: Final = 4 * MIB
+_FILE_MODE: Final = 0o644  # while it is open
 
 
 @contextlib.contextmanager
@@ -60,16 +50,15 @@ def _errors_of(path: str, offset_bytes: int = 0) -> Iterator[None]:
 class EventDataFile:
     """One open file. Writes and syncs end for good with the first sync that fails."""
 
-    def __init__(
-        self, path: str, fd: int, workers: WorkThreads, *, shown_path: str, direct: bool
-    ) -> None:
+    def __init__(self, directory: DataDirectory, path: str, fd: int, *, direct: bool) -> None:
+        self._directory = directory
         self._path = path
-        self._shown_path = shown_path
+        self._shown_path = directory.shown(path)
         self._fd = fd
         self._direct = direct and _set_direct(fd, True)
         self._bounce: mmap.mmap | None = None
         self._broken: str | None = None
-        self._workers = workers
+        self._workers = directory.workers
         self._queued: list[tuple[Offset, memoryview]] = []
         self._under_way: WorkUnderWay | None = None
 
@@ -185,6 +174,10 @@ class EventDataFile:
         with _errors_of(self._shown_path):
             return Offset(os.fstat(self._fileno()).st_size)
 
+    def free_bytes(self) -> int:
+        with _errors_of(self._shown_path):
+            return _space(self._fileno()).free
+
     def cut(self, size: Offset) -> None:
         self._refuse_if_broken(size)
         with _errors_of(self._shown_path, size):
@@ -213,6 +206,52 @@ class EventDataFile:
                 extents.append((Offset(data), Offset(hole)))
                 position = hole
         return extents
+
+    def lost(self, path: str) -> str:
+        folder, name = _split(path)
+        with _errors_of(self._directory.shown(path)):
+            mine = os.fstat(self._fileno())
+            try:
+                with self._directory.folder(folder) as parent:
+                    found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            except (FileNotFoundError, NotADirectoryError):
+                found = None
+            except DataDirectoryGone as error:
+                raise StorageError(str(error), path=self._directory.shown(path)) from error
+        if found is not None and (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino):
+            return ""
+        went = "was deleted" if mine.st_nlink == 0 else f"was moved{self._new_place()}"
+        return went if found is None else f"{went}, and another file stands in its place"
+
+    def _new_place(self) -> str:
+        with contextlib.suppress(OSError):  # without /proc the place is not known
+            return f" to {os.readlink(f'/proc/self/fd/{self._fileno()}')}"
+        return ""
+
+    def save(self, size: Offset) -> str:
+        folder, name = _split(self._path)
+        with _errors_of(self._shown_path), self._directory.folder(folder, make=True) as parent:
+            how = "by a link"
+            try:
+                _link(self._fileno(), parent, name)
+            except FileExistsError:
+                raise
+            except OSError:  # no name is left of it, or the filesystem has no links
+                how = "as a copy"
+                with _appearing(parent, name) as fd:
+                    self._copy(fd, size)
+            os.fsync(parent)
+        return how
+
+    def _copy(self, fd: int, size: int) -> None:
+        os.fchmod(fd, _FILE_MODE)
+        for at in range(0, size, _COPY_BYTES):
+            left = memoryview(self.read(Offset(at), min(_COPY_BYTES, size - at)))
+            if len(left) < min(_COPY_BYTES, size - at):
+                raise StorageError("it ends here", path=self._shown_path, offset_bytes=at)
+            while left:
+                left = left[os.write(fd, left) :]
+        os.fsync(fd)
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -355,16 +394,23 @@ def _read_fully(fd: int, offset: int, size: int) -> bytes:
 
 class DataDirectory:
     """One data directory, known by its device and inode: should another one stand in its place (a
-    filesystem unmounted, say), nothing is written there."""
+    filesystem unmounted, say), nothing is written there.
 
-    def __init__(self, root: Path) -> None:
+    holds_journal: if it cannot be reached, that is a FAILURE; of another directory it is a
+    `StorageError` like each other one. away: why nothing in it may be used before the next start.
+    """
+
+    def __init__(self, root: Path, *, holds_journal: bool = True, away: str = "") -> None:
         self._root = root
-        self._workers = WorkThreads()
+        self._holds_journal = holds_journal
+        self._away = away
+        self.workers = WorkThreads()
         # Folders whose names this process has made durable, and which need no second fsync.
         self._durable_folders: set[tuple[str, ...]] = set()
         self._identity: tuple[int, int] | None = None
-        with self._folder(()) as fd:
-            self._identity = _identity(fd)
+        if not away:
+            with _errors_of(self.name), self.folder(()) as fd:
+                self._identity = _identity(fd)
 
     @property
     def name(self) -> str:
@@ -376,9 +422,9 @@ class DataDirectory:
 
     def create(self, path: str) -> EventDataFile:
         folder, name = _split(path)
-        with _errors_of(self._shown(path)), self._folder(folder, make=True) as parent:
+        with _errors_of(self.shown(path)), self.folder(folder, make=True) as parent:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-            fd = os.open(name, flags, 0o644, dir_fd=parent)
+            fd = os.open(name, flags, _FILE_MODE, dir_fd=parent)
             try:
                 os.fsync(fd)
                 # The directory too: a new name is not durable until then.
@@ -386,27 +432,43 @@ class DataDirectory:
             except OSError:
                 os.close(fd)
                 raise
-            return EventDataFile(path, fd, self._workers, shown_path=self._shown(path), direct=True)
+            return EventDataFile(self, path, fd, direct=True)
 
     def open(self, path: str, *, writable: bool) -> EventDataFile:
         """Read-only opens are buffered: they may look at what another process writes now."""
         folder, name = _split(path)
         access = os.O_RDWR if writable else os.O_RDONLY
-        with _errors_of(self._shown(path)), self._folder(folder) as parent:
+        with _errors_of(self.shown(path)), self.folder(folder) as parent:
             fd = os.open(name, access | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=parent)
-            file = EventDataFile(
-                path, fd, self._workers, shown_path=self._shown(path), direct=writable
-            )
+            file = EventDataFile(self, path, fd, direct=writable)
             if writable and not file.direct:
                 # What a restart judges must come from the disk as far as it can.
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
             return file
 
+    def try_out(self, path: str, size: int) -> None:
+        folder, name = _split(path)
+        with _errors_of(self.shown(path)):
+            try:
+                with self.folder(folder) as parent:
+                    fd = _open_to_try(parent, name)
+            except FileNotFoundError:  # no folder yet; the filesystem is the same
+                with self.folder(()) as parent:
+                    fd = _open_to_try(parent, name)
+        file = EventDataFile(self, path, fd, direct=True)
+        try:
+            size += -size % PAGE_BYTES
+            file.reserve(Offset(size))
+            file.write(Offset(0), memoryview(mmap.mmap(-1, size)))
+            file.sync()
+        finally:
+            file.close()
+
     def exists(self, path: str) -> bool:
         folder, name = _split(path)
-        with _errors_of(self._shown(path)):
+        with _errors_of(self.shown(path)):
             try:
-                with self._folder(folder) as parent:
+                with self.folder(folder) as parent:
                     os.stat(name, dir_fd=parent, follow_symlinks=False)
             except FileNotFoundError:
                 return False
@@ -414,9 +476,9 @@ class DataDirectory:
 
     def names(self, folder: str) -> list[str]:
         parts = path_parts(folder) if folder else ()
-        with _errors_of(self._shown(folder)):
+        with _errors_of(self.shown(folder)):
             try:
-                with self._folder(parts) as fd:
+                with self.folder(parts) as fd:
                     return sorted(os.listdir(fd))
             except FileNotFoundError:
                 return []
@@ -425,52 +487,48 @@ class DataDirectory:
         old_folder, old_name = _split(old)
         new_folder, new_name = _split(new)
         with (
-            _errors_of(self._shown(new)),
-            self._folder(old_folder) as old_parent,
-            self._folder(new_folder, make=True) as new_parent,
+            _errors_of(self.shown(new)),
+            self.folder(old_folder) as old_parent,
+            self.folder(new_folder, make=True) as new_parent,
         ):
             try:
                 rename_without_replacing(old_parent, old_name, new_parent, new_name)
             except FileNotFoundError as error:
-                raise storage_error(error, self._shown(old)) from error
+                raise storage_error(error, self.shown(old)) from error
             # The new name first: a crash in between may leave both, never neither.
             os.fsync(new_parent)
             os.fsync(old_parent)
 
     def sync_names(self, folder: str) -> None:
         with (
-            _errors_of(self._shown(folder)),
+            _errors_of(self.shown(folder)),
             contextlib.suppress(FileNotFoundError),
-            self._folder(path_parts(folder)) as fd,
+            self.folder(path_parts(folder)) as fd,
         ):
             os.fsync(fd)
 
     def write_new(self, path: str, content: bytes) -> None:
         folder, name = _split(path)
-        with _errors_of(self._shown(path)), self._folder(folder, make=True) as parent:
-            try:
-                _write_unnamed(parent, name, content)
-            except OSError as error:
-                if error.errno not in (*_NOT_SUPPORTED, errno.EISDIR, errno.ENOENT):
-                    raise
-                _write_named(parent, name, content)
+        with _errors_of(self.shown(path)), self.folder(folder, make=True) as parent:
+            with _appearing(parent, name) as fd:
+                _finish_small_file(fd, content)
             os.fsync(parent)
 
     def read_all(self, path: str, size_max: int) -> bytes:
         folder, name = _split(path)
-        with _errors_of(self._shown(path)), self._folder(folder) as parent:
+        with _errors_of(self.shown(path)), self.folder(folder) as parent:
             fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=parent)
             try:
                 content = _read_fully(fd, 0, size_max + 1)
             finally:
                 os.close(fd)
         if len(content) > size_max:
-            raise StorageError(f"more than {size_max} bytes", path=self._shown(path))
+            raise StorageError(f"more than {size_max} bytes", path=self.shown(path))
         return content
 
     def make_read_only(self, path: str) -> None:
         folder, name = _split(path)
-        with _errors_of(self._shown(path)), self._folder(folder) as parent:
+        with _errors_of(self.shown(path)), self.folder(folder) as parent:
             fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=parent)
             try:
                 os.fchmod(fd, 0o444)
@@ -480,20 +538,19 @@ class DataDirectory:
 
     def remove(self, path: str) -> None:
         folder, name = _split(path)
-        with _errors_of(self._shown(path)), self._folder(folder) as parent:
+        with _errors_of(self.shown(path)), self.folder(folder) as parent:
             os.unlink(name, dir_fd=parent)
             os.fsync(parent)
 
     def space(self) -> Space:
-        with _errors_of(str(self._root)), self._folder(()) as fd:
-            found = os.fstatvfs(fd)
-        return Space(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
+        with _errors_of(str(self._root)), self.folder(()) as fd:
+            return _space(fd)
 
-    def _shown(self, path: str) -> str:
+    def shown(self, path: str) -> str:
         return f"{self._root}/{path}"
 
     @contextlib.contextmanager
-    def _folder(self, parts: tuple[str, ...], *, make: bool = False) -> Iterator[int]:
+    def folder(self, parts: tuple[str, ...], *, make: bool = False) -> Iterator[int]:
         """An open descriptor of a folder, reached level by level without following links."""
         fd = self._open_root()
         try:
@@ -519,16 +576,28 @@ class DataDirectory:
         self._durable_folders.add(parts)
 
     def _open_root(self) -> int:
+        if self._away:
+            raise self._gone(self._away)
         try:
             fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise DataDirectoryGone(f"{self._root}: {error.strerror}") from error
+            if meaning(error) is Meaning.SHORT:
+                raise
+            raise self._gone(error.strerror or str(error)) from error
         if self._identity not in (None, _identity(fd)):
             os.close(fd)
-            raise DataDirectoryGone(
-                f"{self._root}: not the directory that it was at start; is its disk mounted?"
-            )
+            raise self._gone("not the directory that it was at start; is its disk mounted?")
         return fd
+
+    def _gone(self, reason: str) -> DlogError:
+        if self._holds_journal:
+            return DataDirectoryGone(f"{self._root}: {reason}")
+        return StorageError(reason, path=self.name)
+
+
+def _space(fd: int) -> Space:
+    found = os.fstatvfs(fd)
+    return Space(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
 
 
 def _identity(fd: int) -> tuple[int, int]:
@@ -571,30 +640,54 @@ def rename_by_link(old_parent: int, old_name: str, new_parent: int, new_name: st
     os.unlink(old_name, dir_fd=old_parent)
 
 
-def _write_unnamed(parent: int, name: str, content: bytes) -> None:
-    """Written without a name and linked when complete: it is there whole or not at all."""
-    fd = os.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=parent)
+def _open_unnamed(parent: int) -> int | None:
+    """A file without a name, gone with its descriptor; None on a filesystem without such files."""
     try:
-        _finish_small_file(fd, content)
-        os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=parent, follow_symlinks=True)
-    finally:
-        os.close(fd)
+        return os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=parent)
+    except OSError as error:
+        if error.errno in (*_NOT_SUPPORTED, errno.EISDIR, errno.ENOENT):
+            return None
+        raise
 
 
-def _write_named(parent: int, name: str, content: bytes) -> None:
-    """The same on filesystems without O_TMPFILE, under a name of its own until complete."""
-    unfinished = f"{name}.new"
+def _open_for_itself(parent: int, name: str) -> int:
+    """A new file under a name that nobody else uses."""
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(unfinished, dir_fd=parent)  # of a process that died; no one else writes it
-    fd = os.open(
-        unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=parent
-    )
+        os.unlink(name, dir_fd=parent)  # of a process that died
+    return os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=parent)
+
+
+def _link(fd: int, parent: int, name: str) -> None:
+    os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=parent, follow_symlinks=True)
+
+
+def _open_to_try(parent: int, name: str) -> int:
+    """A file without a name, or one that has it for an instant, and nothing in it then."""
+    fd = _open_unnamed(parent)
+    if fd is None:
+        fd = _open_for_itself(parent, f"{name}.try")
+        os.unlink(f"{name}.try", dir_fd=parent)
+    return fd
+
+
+@contextlib.contextmanager
+def _appearing(parent: int, name: str) -> Iterator[int]:
+    """A new file for the caller to write and sync, which has its name after that: it is there whole
+    or not at all. Where it cannot be without a name, it has another one until then."""
+    fd = _open_unnamed(parent) if os.path.isdir("/proc/self/fd") else None
+    unfinished = "" if fd is not None else f"{name}.new"
+    if fd is None:
+        fd = _open_for_itself(parent, unfinished)
     try:
-        _finish_small_file(fd, content)
-        rename_without_replacing(parent, unfinished, parent, name)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(unfinished, dir_fd=parent)
+        yield fd
+        if unfinished:
+            rename_without_replacing(parent, unfinished, parent, name)
+        else:
+            _link(fd, parent, name)
+    except BaseException:
+        if unfinished:
+            with contextlib.suppress(OSError):
+                os.unlink(unfinished, dir_fd=parent)
         raise
     finally:
         os.close(fd)

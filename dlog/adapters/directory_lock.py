@@ -1,7 +1,8 @@
 """The lock that keeps a second logger off a data directory; it never breaks a lock.
 
 An flock on `DATA/lock`, so the kernel releases it with the process, however that dies. The file
-stays where it is: removing it would let two loggers lock two files of the same name.
+stays where it is: removing it would let two loggers lock two files of the same name. Should
+somebody else remove it, the flock on DATA itself still holds.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ LOOK_SECONDS_MAX: Final = 0.5
 class DirectoryLock:
     """Held from `acquire` until `release`, the end of the `with` block or the process's death."""
 
-    def __init__(self, root: Path, fd: int) -> None:
+    def __init__(self, root: Path, *fds: int) -> None:
         self._root = root
-        self._fd = fd
+        self._fds = fds
         # An flock belongs to the open file, which a forked child shares: without this, a child that
         # outlives the logger would keep the next one out.
         os.register_at_fork(after_in_child=_ChildsCopy(self))
@@ -46,17 +47,22 @@ class DirectoryLock:
                 raise DataDirectoryGone(f"{root}: cannot be locked: {error.strerror}") from error
             who = "its process number is not known" if holder is None else f"process {holder}"
             raise LockedByAnother(f"{root}: another logger runs on it ({who})") from None
+        try:
+            root_fd = _lock_root(root)
+        except BaseException:
+            os.close(fd)
+            raise
         _write_pid(fd)
-        return cls(root, fd)
+        return cls(root, fd, root_fd)
 
     @property
     def root(self) -> Path:
         return self._root
 
     def release(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fds, self._fds = self._fds, ()
+        for fd in fds:
+            os.close(fd)
 
     def __enter__(self) -> DirectoryLock:
         return self
@@ -83,6 +89,20 @@ def _lock(fd: int) -> None:
             time.sleep(LOOK_SECONDS_MAX / 20)
         else:
             return
+
+
+def _lock_root(root: Path) -> int:
+    """Lock the directory too, where its filesystem can (NFS cannot); its descriptor."""
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _lock(fd)
+    except OSError as error:
+        if error.errno == errno.EWOULDBLOCK:
+            os.close(fd)
+            raise LockedByAnother(
+                f"{root}: another logger runs on it, whose file {LOCK_NAME} was deleted"
+            ) from None
+    return fd
 
 
 def _open_lock_file(root: Path) -> int:

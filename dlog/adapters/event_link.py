@@ -12,6 +12,7 @@ from typing import Final
 
 import zmq
 
+from dlog.adapters.process_room import require_room_for_sockets
 from dlog.adapters.vanished_peers import find_vanished_peers
 from dlog.errors import Error
 from dlog.limits import MESSAGE_BYTES_MAX
@@ -28,6 +29,7 @@ class EventSocket:
     """`ports.EventLink` on ZeroMQ; bound when made. Raises `Error` where the address is taken."""
 
     def __init__(self, address: str) -> None:
+        require_room_for_sockets()
         self._lock = threading.Lock()  # of the wake descriptor alone
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._waits = self._woken = False

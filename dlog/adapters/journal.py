@@ -38,13 +38,16 @@ from dlog.adapters.journal_files import (
     rewrite_meta_pages,
     sync_directory,
 )
+from dlog.adapters.process_room import EXHAUSTED_CODES
 from dlog.errors import (
     DiskFull,
     InvariantBroken,
     JournalFailed,
     JournalFull,
+    JournalGone,
     JournalUnreadable,
     NameTaken,
+    ResourcesExhausted,
 )
 from dlog.limits import JOURNAL_VALUE_BYTES_MAX, KIB, MIB
 from dlog.ports import Change
@@ -78,6 +81,7 @@ class LmdbJournal:
         self._allocation = allocation  # None: read-only
         self._map_bytes = env.info()["map_size"]
         self._file_id = file_id(path)
+        self._data = str(path / DATA_NAME)
         # A remap moves the memory that readers look at: whoever reads or remaps holds this.
         self._mapped = threading.Lock()
         self._failed: str | None = None
@@ -189,9 +193,39 @@ class LmdbJournal:
 
     def size_bytes(self) -> int:
         self._refuse_if_unusable()
-        with _errors_of(self._path, "asking for its size"):
-            found = [os.stat(self._path / name) for name in (DATA_NAME, LOCK_NAME)]
-        return sum(each.st_blocks * 512 for each in found)
+        blocks = 0
+        for name in (DATA_NAME, LOCK_NAME):
+            with contextlib.suppress(FileNotFoundError):  # `check_place` tells of that
+                blocks += os.stat(self._path / name).st_blocks
+        return blocks * 512
+
+    def check_place(self) -> str:
+        self._refuse_if_unusable()
+        self._refuse_if_gone()
+        if not (self._path / LOCK_NAME).exists():
+            return (
+                f"{self._path / LOCK_NAME} was deleted: commands that read the journal may fail "
+                "until the logger is started again"
+            )
+        return ""
+
+    def _refuse_if_gone(self) -> None:
+        try:
+            found = os.stat(self._data)
+        except FileNotFoundError:
+            found = None
+        except OSError:
+            return  # it cannot be seen now; a commit that fails says so itself
+        if found is not None and (found.st_dev, found.st_ino) == self._file_id:
+            return
+        assert self._allocation is not None
+        self._failed = (
+            f"the journal {self._allocation.whereabouts()}"
+            f"{', and another one stands in its place' if found is not None else ''}; put the "
+            "folder back where it was and start the logger again. If it is lost: "
+            f"{REBUILD_HINT}"
+        )
+        raise JournalGone(f"{self._path}: {self._failed}")
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[lmdb.Transaction[bytes]]:
@@ -231,6 +265,7 @@ class LmdbJournal:
             raise InvariantBroken(f"{self._path}: opened read-only, and yet a commit")
         self._refuse_if_unusable()
         size_bytes = _checked_bytes(changes)
+        self._refuse_if_gone()  # what is acknowledged out of it would be lost
         self._fence(allocation.ordinary_end)
         while not self._try(changes):
             # Nothing was written: the map ended before the pages did.
@@ -401,6 +436,8 @@ def _errors_of(path: Path, doing: str) -> Iterator[None]:
     except (OSError, lmdb.Error) as error:
         if _code(error) in FULL_CODES:
             raise DiskFull(f"no space for {doing}: {error}", path=str(path)) from error
+        if _code(error) in EXHAUSTED_CODES:
+            raise ResourcesExhausted(f"{path}: {doing}: {error}") from error
         # LMDB's own codes, for what a file should not hold, are negative; the system's are not.
         hint = f"; {REBUILD_HINT}" if _code(error) < 0 else ""
         raise JournalUnreadable(f"{path}: {doing}: {error}{hint}") from error
@@ -410,6 +447,8 @@ def _refuse_unreadable(path: Path, live_prefixes: Sequence[bytes], *, for_writin
     if not (path / DATA_NAME).exists():
         raise JournalUnreadable(f"{path}: no journal there; {REBUILD_HINT}")
     verdict = probe(path, live_prefixes, for_writing=for_writing)
+    if not verdict.damaged:
+        raise ResourcesExhausted(verdict.reason)
     if not verdict.readable:
         raise JournalUnreadable(f"{verdict.reason}; {REBUILD_HINT}")
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from dlog.adapters.journal_probe import UNABLE
 from dlog.errors import JournalUnreadable
 from dlog.limits import JOURNAL_ASIDES_KEPT_MAX, JOURNAL_MAP_BYTES_MAX, KIB, MIB
 
@@ -33,7 +34,7 @@ BALLAST_BYTES_DEFAULT: Final = 4 * MIB
 AHEAD_BYTES_DEFAULT: Final = 8 * MIB
 READERS_MAX: Final = 126
 PROBE_SECONDS_MAX: Final = 60.0
-FULL_CODES: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+FULL_CODES: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 REBUILD_HINT: Final = "`dlog journal rebuild DATA` makes a new one from the event files"
 
 _PROBE_PROGRAM: Final = Path(__file__).with_name("journal_probe.py")
@@ -110,6 +111,14 @@ class Allocation:
                 return True
             step //= 2
         return False
+
+    def whereabouts(self) -> str:
+        """What became of data.mdb, where its name no longer leads to it."""
+        if os.fstat(self._fd).st_nlink == 0:
+            return "was deleted"
+        with contextlib.suppress(OSError):  # without /proc the place is not known
+            return f"was moved to {Path(os.readlink(f'/proc/self/fd/{self._fd}')).parent}"
+        return "was moved"
 
     def close(self) -> None:
         os.close(self._fd)
@@ -231,10 +240,12 @@ def rewrite_meta_pages(data: Path) -> None:
 
 
 class Verdict(NamedTuple):
-    """Whether the journal can be read without dying; if not, why, for people."""
+    """Whether the journal can be read without dying; if not, why, for people. damaged: False where
+    nothing is known of it, since the system gave too little to look."""
 
     readable: bool
     reason: str = ""
+    damaged: bool = True
 
 
 def probe(path: Path, live_prefixes: Sequence[bytes], *, for_writing: bool) -> Verdict:
@@ -272,15 +283,25 @@ def probe(path: Path, live_prefixes: Sequence[bytes], *, for_writing: bool) -> V
     except subprocess.TimeoutExpired:
         return Verdict(False, f"{path}: reading it did not end in {PROBE_SECONDS_MAX:.0f} s")
     except OSError as error:
-        return Verdict(False, f"{path}: no process to read it with: {error.strerror}")
+        return _unable(path, f"no process to read it with: {error.strerror}")
     return _verdict(path, child)
+
+
+def _unable(path: Path, why: str) -> Verdict:
+    return Verdict(False, f"{path}: {why}; nothing is known to be wrong with it", damaged=False)
 
 
 def _verdict(path: Path, child: subprocess.CompletedProcess[str]) -> Verdict:
     said = child.stdout.splitlines()
     if child.returncode == 0 and said[-1:] == ["readable"]:
         return Verdict(True)
-    doing = said[-1] if said else child.stderr.strip() or "nothing was read"
+    if not said or child.returncode == UNABLE:
+        # It says a word before it touches the journal.
+        words = [*said, *child.stderr.strip().splitlines()[-1:]]
+        return _unable(path, f"the process to read it with failed: {(words or ['no words'])[-1]}")
+    doing = said[-1]
+    if child.returncode == -signal.SIGKILL:
+        return _unable(path, f"the process to read it with was killed while {doing}")
     if child.returncode < 0:
         with contextlib.suppress(ValueError):
             name = signal.Signals(-child.returncode).name

@@ -5,8 +5,18 @@ Run by its path, alone: it imports nothing of dlog, and little else, since every
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import lmdb
+
+# What it exits with where the system gives too little to read the journal with.
+UNABLE = 3
+GROUPS_MAX = 32
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 
 
 def read_journal(mode: str, path: str, prefixes: list[bytes]) -> None:
@@ -16,7 +26,7 @@ def read_journal(mode: str, path: str, prefixes: list[bytes]) -> None:
     writing = mode == "write"
     _say("opening it")
     # Room in the map for the page that is put below; the file stays as it is.
-    map_size = os.stat(os.path.join(path, "data.mdb")).st_size + (1 << 20) if writing else 0
+    map_size = os.stat(os.path.join(path, "data.mdb")).st_size + (4 << 20) if writing else 0
     try:
         env = lmdb.open(
             path, map_size=map_size, readonly=not writing, lock=not writing, create=False
@@ -32,12 +42,27 @@ def read_journal(mode: str, path: str, prefixes: list[bytes]) -> None:
             _say("reading the pages of the next commit")
             change = env.begin(write=True)
             change.put(b"\0", bytes(1 << 14))
+            for end in _ends(change):
+                change.put(end, b"")
             change.abort()
         env.close()
-    except lmdb.Error as error:
+    except (lmdb.Error, OSError, MemoryError) as error:
         _say(str(error))
-        raise SystemExit(1) from None
+        code = error.errno if isinstance(error, OSError) else getattr(error, "code", errno.ENOMEM)
+        raise SystemExit(UNABLE if code in EXHAUSTED else 1) from None
     _say("readable")
+
+
+def _ends(txn: lmdb.Transaction) -> list[bytes]:
+    """Keys behind the last of each group of keys (what they have before their first slash): where
+    commits put most of theirs."""
+    ends: list[bytes] = []
+    with txn.cursor() as cursor:
+        found = cursor.first()
+        while found and len(ends) < GROUPS_MAX:
+            ends.append(bytes(cursor.key()).split(b"/")[0] + b"/\xff")
+            found = cursor.set_range(ends[-1])
+    return ends
 
 
 def _say(text: str) -> None:

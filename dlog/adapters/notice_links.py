@@ -32,6 +32,7 @@ from dlog.adapters.coor_link import (
     bounded,
     monitored,
 )
+from dlog.adapters.process_room import require_room_for_sockets
 from dlog.core.notices import LOGGERS_MAX
 from dlog.core.states import ConnectionEvent, ConnectionState
 from dlog.errors import Error, MessageError
@@ -136,6 +137,7 @@ class NoticeLinks:
         self._closing = False
         self._news = False
         self._wake_descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        require_room_for_sockets()
         self._context: Context = zmq.Context()
         self._links: dict[str, _Link] = {}
         self._seen_moment = 0
@@ -377,6 +379,7 @@ class NoticeServer:
     """Where loggers send their reports: the alarm server's and the monitor's end of the link."""
 
     def __init__(self, listen: str) -> None:
+        require_room_for_sockets()
         self._context: Context = zmq.Context()
         self._socket = bounded(self._context.socket(zmq.ROUTER), ANSWER_BYTES_MAX)
         self._routes: OrderedDict[str, bytes] = OrderedDict()  # by the logger's uuid

@@ -6,6 +6,7 @@ goes; it decides nothing about what is sent, and keeps no message.
 
 from __future__ import annotations
 
+import logging
 import socket as sockets
 import threading
 import time
@@ -15,9 +16,11 @@ from typing import Final, Protocol
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from dlog.adapters.process_room import require_room_for_sockets
 from dlog.adapters.vanished_peers import find_vanished_peers
 from dlog.limits import CONTROL_MESSAGE_BYTES_MAX, KIB
 
+_LOG: Final = logging.getLogger("dlog.source")
 # Batches of 1 MiB that libzmq may hold ahead of what is on the wire. They are ours, not copies, so
 # this bounds how long a heartbeat waits behind them rather than memory.
 _SEND_QUEUE_MESSAGES: Final = 32
@@ -31,6 +34,7 @@ _POLL_MS_MAX: Final = 1000
 _UNCONNECTED_POLL_MS: Final = 200
 _ADDRESS_CHECK_SECONDS: Final = 1.0
 _LAST_WORDS_MS: Final = 300
+_END_SECONDS: Final = 5.0
 
 _LOST: Final = zmq.EVENT_DISCONNECTED
 _MADE: Final = zmq.EVENT_HANDSHAKE_SUCCEEDED
@@ -79,7 +83,7 @@ class SourceLink:
         self._connected_to: str | None = None
         self._connected = False
         self._address_at = 0.0
-        self._closing = threading.Event()
+        self._closing = False
         self._wake_out, self._wake_in = sockets.socketpair()
         self._wake_out.setblocking(False)
         self._wake_in.setblocking(False)
@@ -99,14 +103,22 @@ class SourceLink:
             except BlockingIOError:
                 return  # so full of wake-ups that one more says nothing
             except OSError:
-                if not self._closing.is_set():
+                if not self._closing:
                     raise
 
     def close(self) -> None:
         """End the thread and close the socket."""
-        self._closing.set()
+        self._closing = True
         self.wake()
-        self._thread.join()
+        self._thread.join(_END_SECONDS)
+        self._wake_out.close()
+        if self._thread.is_alive():
+            # In the system: the name of a host is looked up, or a file of a server that is gone.
+            _LOG.warning("the link to %s does not end; it is left behind", self._connected_to)
+
+    def become_copy(self) -> None:
+        """After a fork, in the child, where the thread is not: wake it no more."""
+        self._closing = True
         self._wake_out.close()
         self._wake_in.close()
 
@@ -114,10 +126,14 @@ class SourceLink:
 
     def _run(self) -> None:
         try:
+            require_room_for_sockets()
             with zmq.Context() as context:
                 self._serve(context)
         except BaseException as error:  # noqa: BLE001 - it surfaces in the caller's next call
             self._driver.died(error)
+        finally:
+            self._closing = True  # nothing is to be woken any more
+            self._wake_in.close()
 
     def _serve(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
         socket = self._opened(context)
@@ -126,7 +142,7 @@ class SourceLink:
         poller.register(monitor, zmq.POLLIN)
         poller.register(self._wake_in.fileno(), zmq.POLLIN)
         try:
-            while not self._closing.is_set():
+            while not self._closing:
                 self._follow_address(socket)
                 writable = self._send_ready(socket)
                 poller.register(socket, zmq.POLLIN if writable else zmq.POLLIN | zmq.POLLOUT)
@@ -161,7 +177,12 @@ class SourceLink:
         if self._connected or time.monotonic() < self._address_at:
             return
         self._address_at = time.monotonic() + _ADDRESS_CHECK_SECONDS
-        address = self._address()
+        try:
+            address = self._address()
+        except OSError as error:
+            # The events wait here; the reason shows in the source's report.
+            self._driver.disconnected(time.monotonic_ns(), str(error))
+            return
         if address is None or address == self._connected_to:
             return
         if self._connected_to is not None:

@@ -28,6 +28,13 @@ class WhereaboutsFile:
         self._unwritten: Whereabouts | None = None
         self._due = 0.0
 
+    def read(self) -> Whereabouts:
+        """What the last start wrote; empty where it did not, or the disk lost it."""
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=Whereabouts)
+        except (OSError, msgspec.MsgspecError, ValueError):
+            return Whereabouts()
+
     def write(self, whereabouts: Whereabouts) -> None:
         """Whole or not at all; not synced, since the next start writes it anew."""
         if self._written(whereabouts):

@@ -20,6 +20,7 @@ import msgspec
 from dlog.adapters.child_processes import ChildEnded, Children, Lines, last_lines, wait_for_end
 from dlog.adapters.coor_link import CoorClient, NoAnswer
 from dlog.bench.sender import Order, Sent
+from dlog.creation import create_data_directory
 from dlog.errors import Error
 from dlog.limits import MEMORY_BYTES_DEFAULT
 from dlog.model.messages import Answer
@@ -125,6 +126,7 @@ class Rig:
         (self._folder / "dlog.toml").write_text(
             f'[logger]\nname = "bench"\ndata = ["{self._data}"]\n'
         )
+        create_data_directory(self._data)
         self._log = (self._folder / "log").open("ab")
         self._coor = CoorClient(self._data, name="bench")
         self.logger = self._children.start(

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dlog.core.batch import Batch
-from dlog.core.journal_records import Refusal, SessionRecord
-from dlog.limits import HOST_LETTERS_MAX, REFUSALS_KEPT_MAX, WATERMARKS_PER_SESSION_MAX
+from dlog.core.journal_records import Diversion, Refusal, SessionRecord
+from dlog.limits import HOST_LETTERS_MAX, REFUSALS_TOLD_MAX, WATERMARKS_PER_SESSION_MAX
 from dlog.model.ids import MarkKey, RunNumber, SessionId, StreamName, valid_source_name
 from dlog.model.messages import Hello
 
@@ -35,8 +35,11 @@ class SessionState:
 
     admitted, position: the last admitted batch, and the session's bytes up to and including it; a
     HELLO may set them back. high, high_position: the highest that was ever admitted in this boot.
+    diverted: its events that are stored elsewhere, as committed.
     settled_bytes: bytes of the settled batches. limit: how far the source may send, in bytes.
-    refused_whole: refusals below that number are told; a later one may still grow.
+    refused_whole: refusals below that number change no more, and are told; later ones wait until
+    the source has confirmed some.
+    wanted, settle: what its source asked for in its last heartbeat, in bytes.
     limit_told: the highest limit that there was, before some of it was taken back.
     marks: highest admitted batch by run and stream as sent. end_of_run: the source's answers.
     """
@@ -51,9 +54,11 @@ class SessionState:
     limit: int
     selective: tuple[tuple[int, int], ...] = ()
     refused: tuple[Refusal, ...] = ()
+    diverted: tuple[Diversion, ...] = ()
     refused_from: int = 0
     refused_whole: int = 0
     wanted: int = 0
+    settle: int = 0
     limit_told: int = 0
     marks: dict[tuple[RunNumber, StreamName], int] = field(default_factory=dict)
     end_of_run: dict[RunNumber, int] = field(default_factory=dict)
@@ -73,8 +78,9 @@ class SessionState:
             position,
             position,
             refused=tuple(record.refused),
+            diverted=tuple(record.diverted),
             refused_from=record.refused_from,
-            refused_whole=record.refused_from + REFUSALS_KEPT_MAX - 1,
+            refused_whole=record.refused_from + REFUSALS_TOLD_MAX,
             rebuilt=record.rebuilt,
         )
 
@@ -89,6 +95,7 @@ class SessionState:
         """It sends again from its lowest unacknowledged batch."""
         self.admitted = hello.lowest - 1
         self.position = hello.position_bytes
+        self.settle = 0
 
     def adopt(self, hello: Hello) -> bool:
         """Take a rebuilt session's acknowledgement from its source; whether it is above ours."""
@@ -141,6 +148,7 @@ class SessionState:
             return
         self.admitted = batch.sequence
         self.position = batch.position_bytes + batch.message_bytes
+        self.settle = max(0, self.settle - batch.message_bytes)
         if self.admitted > self.high:
             self.high, self.high_position = self.admitted, self.position
 
@@ -155,6 +163,19 @@ class SessionState:
 
     def mark(self, mark: MarkKey, sequence: int) -> None:
         self.marks[mark.run, mark.stream] = sequence
+
+    # --- what the source is told -------------------------------------------------------------
+
+    def told(self) -> tuple[int, list[tuple[int, int]], tuple[Refusal, ...]]:
+        """The acknowledged batch, the settled ranges above it, and the refusals that go with them:
+        nothing that is settled is told before its refusals are."""
+        count = max(0, self.refused_whole - self.refused_from)
+        later = self.refused[count:]
+        if not later:
+            return self.acknowledged, list(self.selective), self.refused
+        end = min(refusal.first for refusal in later) - 1
+        selective = [(first, min(last, end)) for first, last in self.selective if first <= end]
+        return min(self.acknowledged, end), selective, self.refused[:count]
 
     # --- end of run --------------------------------------------------------------------------
 

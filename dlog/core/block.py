@@ -45,7 +45,7 @@ MAGIC: Final = b"DLOGBLK\x01"
 # magic, type, flags, boot, salt, file offset, block number, previous header's crc, fragments,
 # events, filter, element bytes, compression, first event, last event, raw bytes, stored bytes,
 # raw crc, stored crc, frame crc, block bytes, time (then the header's own crc)
-_HEADER: Final = struct.Struct("<8sHHI16sQQIIIBBBxQQIIIIIIQ12x")
+_HEADER: Final = struct.Struct("<8sHHI16sQQIIIBBBxQQIIIIIIQQ4x")
 _HEADER_CRC: Final = struct.Struct("<I")
 HEADER_BYTES: Final = _HEADER.size + _HEADER_CRC.size
 assert HEADER_BYTES == 128
@@ -110,7 +110,8 @@ class BlockHeader(msgspec.Struct, frozen=True):
     block_number: per (run, stream) across all files; 0 in index and closing blocks.
     previous_crc: crc of the header before it in the file; of the file header for the first.
     frame_crc: crc32c of fragment table and padding. block_bytes: all of it, padding included.
-    time_ns: wall clock when the block was closed.
+    time_ns: wall clock when the block was closed. durable: the file's durable offset D that was
+    committed in the journal when the block was made, in bytes.
     """
 
     type: BlockType
@@ -134,6 +135,7 @@ class BlockHeader(msgspec.Struct, frozen=True):
     frame_crc: int
     block_bytes: int
     time_ns: int
+    durable: Offset
     crc: int = 0
 
 
@@ -212,6 +214,7 @@ class Place:
     boot: BootNumber
     salt: bytes
     previous_crc: int
+    durable: Offset
 
 
 def block_bytes_max(fragments: int, events: int, payload_bytes: int) -> int:
@@ -261,7 +264,7 @@ def encode_block(
         BlockType.EVENTS, FLAG_GROUP_END * group_end, place.boot, place.salt, place.offset,
         place.number, place.previous_crc, len(fragments), events, kind, packing.element_bytes,
         compression, first_event, last_event, raw_bytes, stored_bytes, raw_crc, stored_crc,
-        frame_crc, block_bytes, time_ns,
+        frame_crc, block_bytes, time_ns, place.durable,
     )  # fmt: skip
     return _put_header(out, header)
 
@@ -274,6 +277,7 @@ def moved_block(out: memoryview, header: BlockHeader, place: Place) -> BlockHead
         boot=place.boot,
         salt=place.salt,
         previous_crc=place.previous_crc,
+        durable=place.durable,
     )
     return _put_header(out, moved)
 
@@ -346,7 +350,7 @@ def encode_header(header: BlockHeader) -> tuple[bytes, int]:
         header.previous_crc, header.fragments, header.events, header.filter, header.element_bytes,
         header.compression, header.first_event, header.last_event, header.raw_bytes,
         header.stored_bytes, header.raw_crc, header.stored_crc, header.frame_crc,
-        header.block_bytes, header.time_ns,
+        header.block_bytes, header.time_ns, header.durable,
     )  # fmt: skip
     crc = crc32c(packed)
     return packed + _HEADER_CRC.pack(crc), crc
@@ -382,7 +386,7 @@ def decode_header(data: memoryview | bytes, *, salt: bytes, offset: int, path: s
             BlockType(fields[1]), fields[2], fields[3], fields[4], fields[5], fields[6], fields[7],
             fields[8], fields[9], Filter(fields[10]), fields[11], Compression(fields[12]),
             fields[13], fields[14], fields[15], fields[16], fields[17], fields[18], fields[19],
-            fields[20], fields[21], crc,
+            fields[20], fields[21], fields[22], crc,
         )  # fmt: skip
     except ValueError as error:
         raise fail(f"block header: {error}") from error

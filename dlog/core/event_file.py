@@ -72,12 +72,16 @@ _NOWHERE: Final = Offset(0)
 
 
 class HeaderText(msgspec.Struct, frozen=True, kw_only=True):
-    """The JSON text in the header page: what a reader may want to know and a rebuild must know."""
+    """The JSON text in the header page: what a reader may want to know and a rebuild must know.
+
+    low: the event number at which the range below this part's closed, -1 for none.
+    """
 
     logger: str
     config: StreamConfig
     run_started_ns: int = 0
     streams: tuple[str, ...] = ()
+    low: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,14 +261,21 @@ def encode_footer(
     index: shape (blocks,), dtype INDEX_DTYPE.
     """
     index_block, chain = _encode_plain(
-        BlockType.INDEX, index.tobytes(), offset, boot, salt, previous_crc, time_ns
+        BlockType.INDEX, index.tobytes(), offset, boot, salt, previous_crc, time_ns, offset
     )
     closing = Closing(
         totals=totals, index_offset=offset, index_bytes=len(index_block), status=status, gaps=gaps
     )
     closing_at = Offset(offset + len(index_block))
     closing_block, _ = _encode_plain(
-        BlockType.CLOSING, msgspec.json.encode(closing), closing_at, boot, salt, chain, time_ns
+        BlockType.CLOSING,
+        msgspec.json.encode(closing),
+        closing_at,
+        boot,
+        salt,
+        chain,
+        time_ns,
+        offset,
     )
     return index_block + closing_block
 
@@ -282,6 +293,7 @@ def _encode_plain(
     salt: bytes,
     previous_crc: int,
     time_ns: int,
+    durable: int,
 ) -> tuple[bytes, int]:
     block_bytes = padded(HEADER_BYTES + len(raw))
     padding = bytes(block_bytes - HEADER_BYTES - len(raw))
@@ -309,6 +321,7 @@ def _encode_plain(
             crc32c(padding),
             block_bytes,
             time_ns,
+            Offset(durable),
         )
     )
     return packed + raw + padding, header_crc

@@ -37,6 +37,7 @@ class MessageKind(enum.IntEnum):
     RESEND = 6
     REFUSED = 8
     BYE_DONE = 10
+    RUN_STREAMS = 12
 
 
 def encode_frame(kind: MessageKind, body_bytes: int, covered: bytes) -> bytes:

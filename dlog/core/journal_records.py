@@ -52,6 +52,9 @@ LIVE_PREFIXES: Final = (
     META, BOOT, LOGGER, RUNS, STREAMS, FILES, SESSIONS, MARKS, COUNTS, OPERATIONS, QUARANTINE,
 )  # fmt: skip
 
+# All that a start reads, and so what is probed before it does.
+START_PREFIXES: Final = (*LIVE_PREFIXES, DONE_OPERATIONS)
+
 
 def run_key(run: RunNumber) -> bytes:
     return RUNS + b"%010d" % run
@@ -75,6 +78,11 @@ def file_key(key: FileKey) -> bytes:
 
 def closed_file_key(key: FileKey) -> bytes:
     return CLOSED_FILES + _file_tail(key)
+
+
+def run_files(run: RunNumber, prefix: bytes) -> bytes:
+    """Prefix of a run's files: `prefix` is FILES or CLOSED_FILES."""
+    return prefix + b"%010d/" % run
 
 
 def session_key(session: SessionId) -> bytes:
@@ -195,11 +203,13 @@ class EndedRunRecord(_Record, frozen=True, kw_only=True):
 class StreamRecord(_Record, frozen=True, kw_only=True):
     """A live stream of a run.
 
-    next_block: number of the next block to be written. highest_event: the highest event number that
-    the stream has stored, -1 for none. low: what is at or below it is late. next_part: per file
-    kind. directory: position of the data directory that new parts go to. unmade: ranges (low
-    exclusive, high inclusive) that take late events, though a fault ended their part: it may be
-    settled and gone from the live records before there is one that goes on for it.
+    next_block: number of the next block to be written. highest_event: the number up to which the
+    stream follows its events, -1 for none; wild numbers stand above it (core/numbering.py). low:
+    what is at or below it is late. next_part: per file kind. directory: position of the data
+    directory that new parts go to. unmade: ranges (low exclusive, high inclusive) that take late
+    events, though a fault ended their part: it may be settled and gone from the live records before
+    there is one that goes on for it. anew: sessions whose numbers began anew below `low`, and which
+    are not late.
     """
 
     run: int
@@ -210,6 +220,7 @@ class StreamRecord(_Record, frozen=True, kw_only=True):
     next_part: dict[int, int] = {}
     directory: int = 0
     unmade: list[tuple[int, int]] = []
+    anew: list[bytes] = []
 
 
 class FileRecord(_Record, frozen=True, kw_only=True):
@@ -284,6 +295,19 @@ class Refusal(_Record, frozen=True, kw_only=True):
     events: int
 
 
+class Diversion(_Record, frozen=True, kw_only=True):
+    """Events of a session for a stream of a run, as sent, that are stored elsewhere, all in all.
+
+    why: `late` (in the garbage file), or the reason of an orphan. stream "", run 0: what found no
+    place of its own.
+    """
+
+    run: int
+    stream: str
+    why: str
+    events: int
+
+
 class SessionRecord(_Record, frozen=True, kw_only=True):
     """A session of a source. acknowledged: the cumulative acknowledgement, a batch number.
 
@@ -303,6 +327,10 @@ class SessionRecord(_Record, frozen=True, kw_only=True):
     rebuilt: bool = False
     refused: list[Refusal] = []
     refused_from: int = 0  # number of the first of `refused` in the session
+    diverted: list[Diversion] = []
+
+
+LATE: Final = "late"
 
 
 class MarkRecord(_Record, frozen=True, kw_only=True):
@@ -337,6 +365,7 @@ class OperationKind(enum.StrEnum):
     CUT = "cut"
     SAVE_ASIDE = "save-aside"
     MOVE_ASIDE = "move-aside"
+    SAVE = "save"  # give an open file that lost its name that name again
     REMOVE = "remove"
     REBUILD = "rebuild"
 
@@ -363,8 +392,12 @@ class CommandRecord(_Record, frozen=True, kw_only=True):
 
 
 class QuarantineRecord(_Record, frozen=True, kw_only=True):
-    """A tail that was saved aside. needed: (session, run, stream, batch) of the pieces inside;
-    once all of them have been stored the file is dropped. readable: every block in it was."""
+    """A tail that was saved aside; the file is dropped once all that it may hold has been stored.
+
+    needed: (session, run, stream, batch) of the pieces inside. sessions: where a block in it cannot
+    be read, those that may have had a piece in it and have not finished since. saving: the copy is
+    not known to be whole; then the tail still stands in its own file.
+    """
 
     path: str
     directory: int
@@ -376,7 +409,8 @@ class QuarantineRecord(_Record, frozen=True, kw_only=True):
     end: int
     saved_ns: int
     needed: list[tuple[bytes, int, str, int]] = []
-    readable: bool = True
+    sessions: list[bytes] = []
+    saving: bool = False
 
 
 # --- bytes -----------------------------------------------------------------------------------

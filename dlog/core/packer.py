@@ -20,14 +20,22 @@ the same batches again, which is how `dlog send` goes on after it was killed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from struct import Struct
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dlog.core.batch import Batch, Buffer, batch_bytes, encode_pieces
+from dlog.core.batch import (
+    Batch,
+    Buffer,
+    batch_bytes,
+    decode_batch,
+    encode_batch,
+    encode_pieces,
+    number_batch,
+)
 from dlog.core.many_events import ManyEvents
 from dlog.core.message_memory import MessageMemory
 from dlog.limits import (
@@ -105,6 +113,31 @@ class PackedBatch:
     pieces: dict[StreamName, int]
     queue_bytes: int
     message: bytearray
+
+
+def cut(packed: PackedBatch, message_bytes_max: int) -> list[PackedBatch]:
+    """The same events in batches of at most that length, in their order. An event that fits into
+    none stands in one by itself."""
+    number_batch(packed.message, Sequence(1), 0)  # one without a number cannot be decoded
+    whole = decode_batch(memoryview(packed.message))
+    ends = np.cumsum(whole.table["size"], dtype=np.int64)
+    weights = ends + EVENT_BYTES * np.arange(1, len(ends) + 1)
+    room = message_bytes_max - batch_bytes(0, len(whole.streams), 0)
+    found: list[PackedBatch] = []
+    begin = at = taken = 0
+    while begin < len(ends):
+        end = max(begin + 1, int(np.searchsorted(weights, taken + room, side="right")))
+        stop = int(ends[end - 1])
+        table, payload = whole.table[begin:end], whole.payload[at:stop]
+        pieces = {
+            name: int((table["streams"] >> position & 1).sum())
+            for position, name in enumerate(whole.streams)
+        }
+        message = encode_batch(replace(whole, table=table, payload=payload))
+        queue_bytes = EVENT_BYTES * len(table) + len(payload)
+        found.append(PackedBatch(packed.run, len(table), pieces, queue_bytes, message))
+        begin, at, taken = end, stop, int(weights[end - 1])
+    return found
 
 
 _NO_TABLE: Final[EventTable] = np.empty(0, EVENT_DTYPE)
@@ -194,6 +227,12 @@ class Packer:
         self._last_close_ns: int | None = None
         self._span = 0
 
+    def bound(self, message_bytes_max: int) -> None:
+        """Make no batch of several events that is longer."""
+        part = message_bytes_max * _LARGER_PART // (_LARGER_PART + 1)
+        batch_bytes_max = min(self.packing.batch_bytes, max(part, BATCH_BYTES_MIN))
+        self.packing = replace(self.packing, batch_bytes=batch_bytes_max)
+
     # --- events in ------------------------------------------------------------------------------
 
     def add(
@@ -256,6 +295,7 @@ class Packer:
         events: ManyEvents,
         chosen: slice,
     ) -> EventTable:
+        assert events.numbers is not None
         times_ns = events.times_ns
         table = np.empty(chosen.stop - chosen.start, EVENT_DTYPE)
         table["number"] = events.numbers[chosen]

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from dlog.model.config import StreamConfig
 from dlog.model.events import EVENT_BYTES, EventTable
 
-Selection = slice | NDArray[np.bool_]
+Mask = NDArray[np.bool_]
+Selection = slice | Mask
 
 
 class Full(enum.StrEnum):
@@ -87,8 +88,8 @@ class Late:
     `garbage` to the garbage file. A mask is None where no event goes there."""
 
     on_time: Selection | None
-    ends: tuple[tuple[int, Selection], ...]
-    garbage: Selection | None
+    ends: tuple[tuple[int, Mask], ...]
+    garbage: Mask | None
 
 
 def sort_late(numbers: NDArray[Any], low: int, ends: Sequence[Range]) -> Late:
@@ -97,7 +98,7 @@ def sort_late(numbers: NDArray[Any], low: int, ends: Sequence[Range]) -> Late:
         return Late(slice(None), (), None)
     late = numbers <= np.uint64(low)
     rest = late.copy()
-    chosen: list[tuple[int, Selection]] = []
+    chosen: list[tuple[int, Mask]] = []
     for i, part in enumerate(ends):
         mask = rest & (numbers <= np.uint64(part.high))
         if part.low >= 0:

@@ -9,15 +9,15 @@ since after a restart each batch must get the number that it had.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from dlog.core.batch import Batch, encode_batch, number_batch
-from dlog.core.packer import PackedBatch
-from dlog.core.source_counts import SourceCounts
+from dlog.core.packer import PackedBatch, cut
+from dlog.core.source_counts import TOO_LARGE, SourceCounts
 from dlog.errors import SourceRefused
 from dlog.model import ids
 from dlog.model.events import EVENT_DTYPE
@@ -30,11 +30,13 @@ _LAST_OF_RUN_MAX: Final = 4096
 @dataclass(frozen=True, slots=True)
 class Progress:
     """What must outlive the process so that another one can go on with the session: the cumulative
-    acknowledgement, the bytes of the session up to there, and the refusals accounted for."""
+    acknowledgement, the bytes of the session up to there, the refusals accounted for, and the
+    logger that acknowledged (b"" for none)."""
 
     acknowledged: int = 0
     position_bytes: int = 0
     refusals_seen: int = 0
+    logger_uuid: bytes = b""
 
 
 @dataclass(slots=True, eq=False)
@@ -42,7 +44,7 @@ class NumberedBatch:
     """A batch that has its place in the session; its message is the same at every resend.
 
     message_bytes: length of the original, also when only the placeholder is sent. content: None
-    when the batch is settled: its memory is free.
+    when the batch is settled, or the logger cannot take it (`given_up`): its memory is free.
     """
 
     place: int  # in the packing order, from 0
@@ -53,14 +55,17 @@ class NumberedBatch:
     pieces: dict[StreamName, int]
     queue_bytes: int
     content: bytearray | None
+    run: RunNumber
     sent: bool = False
+    given_up: bool = False
+    settled: bool = False
 
     @property
     def end_bytes(self) -> int:
         return self.position_bytes + self.message_bytes
 
     def message(self, session: SessionId) -> bytearray:
-        """What is sent for it: itself, or when it is settled the empty batch in its place."""
+        """What is sent for it: itself, or the empty batch in its place."""
         if self.content is not None:
             return self.content
         placeholder = Batch(
@@ -143,8 +148,24 @@ class SourceBatches:
         """Whether every batch before that place in the packing order is settled."""
         waits = any(queue[0][0] < place for queue in self._queues.values())
         return not waits and all(
-            batch.content is None or batch.place >= place for batch in self._numbered.values()
+            batch.settled or batch.place >= place for batch in self._numbered.values()
         )
+
+    @property
+    def runs_waiting(self) -> set[RunNumber]:
+        """Runs with events that are not settled."""
+        numbered = {batch.run for batch in self._numbered.values() if not batch.settled}
+        return numbered | self._queues.keys()
+
+    def settle_bytes(self, is_over: Callable[[int], bool]) -> int:
+        """From the cursor on, the bytes of the batches whose runs are over."""
+        size = 0
+        for number in range(self.cursor, self.last + 1):
+            batch = self._numbered[number]
+            if not batch.settled and not is_over(batch.run):
+                break
+            size += batch.message_bytes
+        return size
 
     @property
     def anything_queued(self) -> bool:
@@ -203,6 +224,21 @@ class SourceBatches:
         """The length of the run's oldest batch."""
         return len(self._queues[run][0][1].message)
 
+    def cut_next(self, run: RunNumber, message_bytes_max: int) -> None:
+        """Cut the run's oldest batch into shorter ones."""
+        place, packed = self._queues[run].popleft()
+        self._queues[run].extendleft((place, part) for part in cut(packed, message_bytes_max)[::-1])
+
+    def next_events(self, run: RunNumber) -> int:
+        """How many events are in the run's oldest batch."""
+        return self._queues[run][0][1].events
+
+    def give_up(self, batch: NumberedBatch) -> None:
+        """The logger cannot take it: an empty batch goes in its place, and it counts as refused."""
+        batch.given_up = True
+        batch.content = None
+        self.queued_bytes -= batch.queue_bytes
+
     def number_next(self, run: RunNumber) -> NumberedBatch:
         """Give the run's oldest batch the next number.
 
@@ -222,6 +258,7 @@ class SourceBatches:
             packed.pieces,
             packed.queue_bytes,
             packed.message,
+            run,
         )
         self.end_bytes = batch.end_bytes
         self._last_of_run[run] = self.last
@@ -288,12 +325,16 @@ class SourceBatches:
                 self._settle(self._numbered[number])
 
     def _settle(self, batch: NumberedBatch) -> None:
-        if batch.content is None:
+        if batch.settled:
             return
-        batch.content = None
-        self.queued_bytes -= batch.queue_bytes
+        batch.settled = True
         self.events_settled += batch.events
         self._counts.settled(batch.pieces)
+        if batch.given_up:
+            self._counts.given_up(batch.pieces, TOO_LARGE)
+        else:
+            batch.content = None
+            self.queued_bytes -= batch.queue_bytes
 
     # --- given up ---------------------------------------------------------------------------------
 

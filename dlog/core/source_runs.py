@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from dlog.errors import RunEnded
+from dlog.limits import RUNS_ACTIVE_MAX
 from dlog.model.ids import RunNumber
-from dlog.model.messages import Acknowledgement
+from dlog.model.messages import Acknowledgement, RunStreams
 
 # Runs whose end is remembered, so that `send` for them raises; an older one's events would become
 # orphans at the logger.
@@ -30,6 +31,7 @@ class RunsTold:
         self.active: frozenset[int] = frozenset()
         self.held: frozenset[int] = frozenset()
         self.ending: frozenset[int] = frozenset()
+        self.streams: dict[int, frozenset[str]] = {}  # of runs that take events
         self._ended: dict[int, None] = {}
         self._missed: frozenset[int] = frozenset()  # listed once, and no more
         self._trusted_at_ns = 0
@@ -45,6 +47,8 @@ class RunsTold:
         self.active = frozenset(ack.active)
         self.held = frozenset(ack.held)
         self.ending = frozenset(ack.ending)
+        live = self.active | self.held | self.ending
+        self.streams = {run: names for run, names in self.streams.items() if run in live}
         self._missed = (self._missed | before) - (self.active | self.held | self.ending)
         over = frozenset(ack.ended)
         if now_ns >= self._trusted_at_ns:
@@ -55,6 +59,16 @@ class RunsTold:
         while len(self._ended) > _ENDED_RUNS_KEPT:
             del self._ended[next(iter(self._ended))]
         return RunNews([RunNumber(run) for run in sorted(begun)], [RunNumber(run) for run in fresh])
+
+    @property
+    def any_listed(self) -> bool:
+        """Whether the logger has a run that takes events."""
+        return bool(self.active or self.held or self.ending)
+
+    def learn_streams(self, told: RunStreams) -> None:
+        """Told before the run is listed; forgotten when it is listed no more."""
+        if len(self.streams) < RUNS_ACTIVE_MAX:
+            self.streams[told.run] = frozenset(told.streams)
 
     def is_over(self, run: int) -> bool:
         return run in self._ended

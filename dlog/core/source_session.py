@@ -33,7 +33,7 @@ from dlog.core.source_batches import Progress, SourceBatches
 from dlog.core.source_counts import SourceCounts
 from dlog.core.source_runs import RunsTold
 from dlog.core.states import Machine
-from dlog.errors import MessageError, SourceError, SourceRefused
+from dlog.errors import MessageError, SourceError, SourceRefused, StreamUnknown
 from dlog.limits import (
     CONTROL_MESSAGE_BYTES_MAX,
     EVENT_BYTES_MAX,
@@ -52,6 +52,7 @@ from dlog.model.messages import (
     Hello,
     Refused,
     Resend,
+    RunStreams,
     Welcome,
     decode_body,
     encode_body,
@@ -64,6 +65,7 @@ _PATIENCE_HEARTBEATS: Final = 6
 _PATIENCE_HEARTBEATS_MAX: Final = 48
 _DETAIL_LETTERS_MAX: Final = 300
 _SKIPPED_KINDS_MAX: Final = 32
+_UNLISTED_MAX: Final = 64
 
 
 class Phase(enum.StrEnum):
@@ -151,6 +153,7 @@ class SourceSession:
         self.told = False  # an acknowledgement has come since HELLO
         self.logger_name = ""
         self.logger_uuid = b""
+        self._acknowledged_by = progress.logger_uuid  # b"" where nothing was acknowledged
         self.boot = 0
         self.event_bytes_max = EVENT_BYTES_MAX
         self._message_bytes_max = MESSAGE_BYTES_MAX
@@ -158,11 +161,14 @@ class SourceSession:
         # --- what is to be said
         self._closing = False
         self._all_given = False  # nothing was taken since the last flush
+        self.awaited: list[RunNumber] = []  # by callers that wait without any event
         self._to_answer: set[RunNumber] = set()
         self._answered_ns: dict[RunNumber, int] = {}
         self._refusals_saved = progress.refusals_seen
+        self._refusals_confirmed = progress.refusals_seen  # in the last heartbeat
         self._wanted_bytes = 0
         self._wanted_told = 0
+        self._settle_bytes = 0
         self._bye_said = False
         # --- times
         self._heartbeat_ns = HEARTBEAT_MS * _MS
@@ -238,6 +244,14 @@ class SourceSession:
         for name in streams:
             self.counts.open_stream(name)
 
+    def check_run_has(self, run: RunNumber, streams: StreamSet) -> None:
+        """Raises `StreamUnknown` where the run is known, and has not all of these streams. Not of a
+        replay: it must come out the same again, whatever was known when."""
+        known = self.runs.streams.get(run)
+        if known is not None and not known.issuperset(streams) and not self.replay:
+            stream = next(name for name in streams if name not in known)
+            raise StreamUnknown(stream, run, sorted(known))
+
     def flush(self) -> int:
         """Close the open batches now. Returns the place behind them, see `settled_before`."""
         if self.replay and not self.batches.repeating:
@@ -278,7 +292,11 @@ class SourceSession:
     @property
     def progress(self) -> Progress:
         """To be made durable; then `progress_saved`."""
-        return replace(self.batches.progress, refusals_seen=self.counts.refusals_seen)
+        return replace(
+            self.batches.progress,
+            refusals_seen=self.counts.refusals_seen,
+            logger_uuid=self._acknowledged_by,
+        )
 
     def progress_saved(self, progress: Progress) -> None:
         """The caller has accounted for so many refusals: the logger may forget them."""
@@ -381,7 +399,8 @@ class SourceSession:
         answer = self._end_of_run(now_ns)
         if answer is not None:
             return answer
-        if now_ns >= self._heartbeat_at_ns:
+        # Refusals are confirmed at once: the logger may wait for that to tell of more.
+        if now_ns >= self._heartbeat_at_ns or self._refusals_seen > self._refusals_confirmed:
             return self._heartbeat(now_ns)
         batch = self._next_batch(now_ns)
         if batch is not None or self.phase is not Phase.OPEN:
@@ -402,16 +421,35 @@ class SourceSession:
             return _control(MessageKind.END_OF_RUN, answer)
         return None
 
+    @property
+    def _refusals_seen(self) -> int:
+        """How many refusals the logger may forget."""
+        return self._refusals_saved if self.replay else self.counts.refusals_seen
+
     def _heartbeat(self, now_ns: int) -> bytes:
         self._heartbeat_at_ns = now_ns + self._heartbeat_ns
+        self._refusals_confirmed = self._refusals_seen
         self._wanted_told = self._wanted_bytes
         heartbeat = Heartbeat(
             session=self.session,
             sent=self.batches.cursor - 1 if self.told else 0,
-            refusals_seen=self._refusals_saved if self.replay else self.counts.refusals_seen,
+            refusals_seen=self._refusals_confirmed,
             wanted_bytes=self._wanted_bytes,
+            settle_bytes=self._settle_bytes,
+            unlisted=self._unlisted(),
         )
         return _control(MessageKind.HEARTBEAT, heartbeat)
+
+    def _unlisted(self) -> list[int]:
+        """Runs that are waited for and that the logger has not spoken of: they may begin, or were
+        over before we came. While another run is active, events go out without waiting; but those
+        of a replay."""
+        if not self.told:
+            return []
+        runs = set(self.awaited)
+        if self.replay or not self.runs.any_listed:
+            runs |= self.batches.runs_waiting
+        return sorted(int(run) for run in runs if not self.runs.state(run))[:_UNLISTED_MAX]
 
     def _bye(self, now_ns: int) -> bytes | None:
         if now_ns < self._bye_at_ns:
@@ -429,7 +467,7 @@ class SourceSession:
     def _next_batch(self, now_ns: int) -> bytearray | None:
         """The next batch that the window allows, given its number where it has none."""
         batches = self.batches
-        self._wanted_bytes = 0
+        self._wanted_bytes = self._settle_bytes = 0
         if not self.told:
             return None
         if batches.admitted < batches.acknowledged:
@@ -438,10 +476,15 @@ class SourceSession:
         while (batch := batches.at_cursor()) is None:
             if not self._number_next():
                 return None
+        if batch.content is not None and batch.message_bytes > self._message_bytes_max:
+            batches.give_up(batch)
+        if batch.content is not None and not self._may_go(batch.run):
+            return None
         message = batch.message(self.session)
         # A placeholder needs no window: the logger holds nothing for it.
         if batch.content is not None and batch.end_bytes > self._limit_bytes:
             self._wanted_bytes = len(message)
+            self._settle_bytes = batches.settle_bytes(self.runs.is_over)
             return None
         if batches.cursor == batches.admitted + 1:
             self._moved_ns = now_ns
@@ -473,18 +516,27 @@ class SourceSession:
             # A file has time. Sent now, its events would be orphans, or refused.
             return False
         length = batches.next_bytes(run)
-        if length > self._message_bytes_max:
-            self._fail(f"a batch of {length} B; the logger takes {self._message_bytes_max} B")
-            return False
-        if not batches.repeating and batches.end_bytes + length > self._limit_bytes:
-            self._wanted_bytes = length
-            return False
+        too_large = length > self._message_bytes_max
+        if too_large and batches.next_events(run) > 1 and not self.replay:
+            batches.cut_next(run, self._message_bytes_max)
+            return True
+        if not batches.repeating and not too_large:
+            if not self._may_go(run):
+                return False
+            if batches.end_bytes + length > self._limit_bytes:
+                self._wanted_bytes = length
+                return False
         try:
             batches.number_next(run)
         except SourceRefused as error:
             self._fail(str(error))
             return False
         return True
+
+    def _may_go(self, run: RunNumber) -> bool:
+        """While no run is listed there may be window left, but what is sent is refused: a batch
+        waits for its run to begin, unless that is over."""
+        return self.runs.any_listed or self.runs.is_over(run)
 
     # --- messages in ------------------------------------------------------------------------------
 
@@ -516,6 +568,10 @@ class SourceSession:
                 refused = decode_body(body, Refused)
                 if self._ours(refused.session, now_ns):
                     self._on_refused(refused, now_ns)
+            case MessageKind.RUN_STREAMS:
+                told = decode_body(body, RunStreams)
+                if self._ours(told.session, now_ns) and told.boot == self.boot:
+                    self.runs.learn_streams(told)
             case MessageKind.BYE_DONE:
                 done = decode_body(body, ByeDone)
                 if self._ours(done.session, now_ns) and self.phase is Phase.LEAVING:
@@ -538,6 +594,9 @@ class SourceSession:
     def _on_welcome(self, welcome: Welcome, now_ns: int) -> None:
         if self.phase is Phase.OPEN and welcome.boot != self.boot:
             self.lost(now_ns)
+        if self._is_another(welcome.logger_uuid):
+            self._wait_for_ours(welcome.logger, welcome.logger_uuid, "it takes this session")
+            return
         # In OPEN it answers a HELLO that was said again for want of an answer: all batches went out
         # behind it, so nothing was lost.
         if self.phase is not Phase.GREETING:
@@ -546,14 +605,19 @@ class SourceSession:
         self.told = False
         self._welcomed_ns = now_ns
         self._heartbeat_ns = max(_HEARTBEAT_MS_MIN, welcome.heartbeat_ms) * _MS
-        if self.boot not in (0, welcome.boot):
+        if self.logger_uuid not in (b"", welcome.logger_uuid):
+            self.runs = RunsTold()  # it says nothing of the runs of the other one
+        elif self.boot not in (0, welcome.boot):
             self.runs.logger_restarted(now_ns + self._silence_ns)
         self.boot = welcome.boot
         self.logger_name = welcome.logger
         self.logger_uuid = welcome.logger_uuid
         self.detail = ""
-        self.event_bytes_max = min(EVENT_BYTES_MAX, welcome.event_bytes_max)
         self._message_bytes_max = welcome.message_bytes_max
+        # In a replay an event has its place whatever the limit, and is refused there.
+        if not self.replay:
+            self.event_bytes_max = min(EVENT_BYTES_MAX, welcome.event_bytes_max)
+            self.packer.bound(welcome.message_bytes_max)
         self._heartbeat_at_ns = now_ns
         self._wanted_told = 0
         self._answered_ns.clear()
@@ -571,6 +635,7 @@ class SourceSession:
             return
         batches = self.batches
         self.counts.refusals(ack)
+        self.counts.learn_diverted(ack)
         if ack.next > batches.admitted + 1 or not self.told:
             self._moved_ns = now_ns
             self._patience = _PATIENCE_HEARTBEATS
@@ -578,6 +643,8 @@ class SourceSession:
             # What is below is admitted; what is above was dropped, or never came.
             batches.cursor = min(ack.next, batches.last + 1)
         batches.acknowledge(ack.acknowledged, ack.selective, ack.next - 1)
+        if ack.acknowledged or ack.selective:
+            self._acknowledged_by = self.logger_uuid
         self.told = True
         self._limit_bytes = ack.limit_bytes
         self.waiting = ack.waiting[:_DETAIL_LETTERS_MAX]
@@ -620,7 +687,10 @@ class SourceSession:
         if self.phase in (Phase.REFUSED, Phase.OVER):
             return
         self.detail = f"{refused.code}: {refused.detail}"[:_DETAIL_LETTERS_MAX]
-        if refused.retry:
+        another = self._is_another(refused.logger_uuid)
+        if another:
+            self._wait_for_ours(refused.logger, refused.logger_uuid, self.detail)
+        if refused.retry or (another and not self._bye_said):
             again = self.phase is not Phase.GREETING
             self._step(Happening.REFUSED_FOR_NOW)
             if again:
@@ -630,6 +700,17 @@ class SourceSession:
             self._step(Happening.REFUSED_AFTER_BYE)
         else:
             self._fail(self.detail)
+
+    def _is_another(self, uuid: bytes) -> bool:
+        """Whether it is not the logger that has acknowledged batches of this session: what that one
+        does not have yet belongs to it, and nothing is given up on the word of another."""
+        return self._acknowledged_by not in (b"", uuid)
+
+    def _wait_for_ours(self, name: str, uuid: bytes, said: str) -> None:
+        self.detail = (
+            f"another logger ({name}, {uuid.hex()}) is at this address; waiting for "
+            f"{self._acknowledged_by.hex()}, which has acknowledged events. It said: {said}"
+        )[:_DETAIL_LETTERS_MAX]
 
     def _fail(self, detail: str) -> None:
         """The session cannot go on; nothing that it holds will be acknowledged."""

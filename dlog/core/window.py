@@ -16,12 +16,14 @@ from dlog.model.ids import SessionId
 @dataclass(frozen=True, slots=True)
 class Account:
     """A session's account: bytes since session start. wanted: length of the largest message that it
-    waits to send, 0 for unknown. used: the end of what was admitted."""
+    waits to send, 0 for unknown. used: the end of what was admitted. settle: how many bytes from
+    there on it sent before, for runs that are over."""
 
     settled: int
     limit: int
     wanted: int = 0
     used: int = 0
+    settle: int = 0
 
     @property
     def outstanding(self) -> int:
@@ -60,6 +62,30 @@ def grant(
     after = {s: replace(a, limit=back.get(s, a.limit)) for s, a in after.items()}
     limits |= back | _grant(after, budget_bytes, message_bytes_max)
     return {s: limit for s, limit in limits.items() if limit != accounts[s].limit}
+
+
+def grant_to_settle(
+    accounts: Mapping[SessionId, Account], budget_bytes: int
+) -> dict[SessionId, int]:
+    """New limits while no run is active: for nothing but what was sent before, and lost on its way,
+    for runs that are over. It is refused when it comes, and with that settled. What the others were
+    granted and do not use makes room for it."""
+    asking = {session: account for session, account in accounts.items() if account.settle}
+    if not asking:
+        return {}
+    limits = {
+        session: max(account.settled, account.used)
+        for session, account in accounts.items()
+        if account.limit > max(account.settled, account.used)
+    }
+    room = budget_bytes - sum(max(0, a.used - a.settled) for a in accounts.values())
+    for left, (session, account) in zip(range(len(asking), 0, -1), asking.items(), strict=True):
+        part = max(room // left, account.wanted)
+        if part <= room:
+            more = min(part, account.settle)
+            limits[session] = max(account.settled, account.used) + more
+            room -= more
+    return limits
 
 
 def _take_back(accounts: Mapping[SessionId, Account], share: int) -> dict[SessionId, int]:

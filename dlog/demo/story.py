@@ -18,6 +18,7 @@ import msgspec
 from dlog.adapters.child_processes import ChildEnded, Children, Lines, last_lines, wait_for_end
 from dlog.adapters.coor_link import CoorClient, NoAnswer
 from dlog.core.journal_records import CountRecord
+from dlog.creation import create_data_directory
 from dlog.demo.collector import Order, Said
 from dlog.demo.detectors import CONFIGURATION, RUNS, SOURCES, STREAMS, total
 from dlog.demo.proof import Found, compare
@@ -98,6 +99,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 def tell(data: Path, seconds: float, audience: Audience) -> Outcome:
     """The whole story, in an empty data directory."""
     with Children() as children, CoorClient(data, name="demo") as coor:
+        create_data_directory(data)
         return _Story(data.resolve(), seconds, audience, children, coor).run()
 
 

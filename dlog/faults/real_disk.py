@@ -19,6 +19,7 @@ from pathlib import Path
 from random import Random
 from typing import IO, Final
 
+from dlog.creation import create_data_directory
 from dlog.errors import DlogError
 from dlog.faults import judge
 from dlog.faults.call_table import CHANGES, LISTEN, READS, SYNCS, TAKES_SPACE, WRITES
@@ -210,7 +211,7 @@ class _Play:
 
     def run(self) -> list[str]:
         """What did not hold. The folder goes where all did."""
-        self.data.mkdir()
+        create_data_directory(self.data)
         (self.folder / "dlog.toml").write_text(CONFIGURATION)
         try:
             with self._script as script:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import dlog
 from dlog.adapters.coor_link import CoorClient, NoAnswer
-from dlog.errors import Error, EventsRefused, SourceError
+from dlog.errors import Error, EventsDiverted, EventsRefused, SourceError
 from dlog.faults.keeper import Keeper
 from dlog.faults.ledger import Ledger
 from dlog.model.messages import Answer
@@ -118,7 +118,7 @@ class Script:
         self._keeper.kill()
         self._do("RESUME RUN", {"run": other})
         self._send(first, run, ("photons", "raw"), 35, 37, 46)
-        self._send(second, other, ("nowhere",), 99)
+        self._send(second, STRANGE_RUN, ("nowhere",), 99)
         self._flush()
         self._do("STOP RUN", {"run": run})
         self._do("ABORT RUN", {"run": other})
@@ -150,6 +150,8 @@ class Script:
         for source in self._sources.values():
             try:
                 source.close(STEP_SECONDS_MAX)
+            except EventsDiverted:
+                pass  # to garbage, as this script means it
             except SourceError as error:
                 self._ledger.problem(f"{source.name}: {error}")
 

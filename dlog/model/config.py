@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -23,10 +23,12 @@ from dlog.limits import (
     MONITOR_INTERVAL_MS_MAX,
     RESERVE_BYTES_DEFAULT,
     RESERVE_BYTES_MAX,
+    RESERVE_BYTES_MIN,
     SECONDS_MAX,
     SESSION_EXPIRY_SECONDS_DEFAULT,
     STREAMS_PER_RUN_MAX,
 )
+from dlog.model.address import address_problem
 from dlog.model.ids import valid_source_name, valid_stream_name
 
 _UNITS = {"": 1, "B": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB, "TiB": 1024 * GIB,
@@ -134,8 +136,9 @@ def parse_init(table: Mapping[str, Any], problems: list[str]) -> InitConfig:
     config = _convert(InitConfig, table, "init", problems)
     if not config.event_address:
         problems.append("init.event_address: may not be empty")
-    for key in ("event_address", "alarm_server", "monitor"):
-        problems += _address_problem(f"init.{key}", getattr(config, key))
+    problems += _address_problems(
+        "init", config, event_address=True, alarm_server=False, monitor=False
+    )
     for key in ("drain_seconds", "settle_seconds", "session_expiry_seconds"):
         if getattr(config, key) < 0:
             problems.append(f"init.{key}: may not be negative")
@@ -180,7 +183,7 @@ def _stream(
     config = _convert(StreamConfig, {**defaults, **values}, where, problems)
     floors = {
         "part_bytes": (0, MIB), "part_events": (0, 1), "part_seconds": (0, 0.1),
-        "reserve_bytes": (MIB, MIB), "block_bytes": (64 * KIB, 64 * KIB),
+        "reserve_bytes": (RESERVE_BYTES_MIN,) * 2, "block_bytes": (64 * KIB, 64 * KIB),
         "flush_interval_ms": (0, 0), "late_seconds": (0, 0),
     }  # fmt: skip
     for key, (allowed, floor) in floors.items():
@@ -213,24 +216,17 @@ def _logger_problems(config: LoggerConfig) -> list[str]:
         problems.append("logger.data: names a directory twice")
     if config.coor_listen and config.coor_connect:
         problems.append("logger.coor_listen, logger.coor_connect: give one of them")
-    for key in ("coor_listen", "coor_connect"):
-        problems += _address_problem(f"logger.{key}", getattr(config, key))
-    return problems
+    return problems + _address_problems("logger", config, coor_listen=True, coor_connect=False)
 
 
-PORT_MAX: Final = 65_535
-_PORT = r"(?:(\d{1,9})|\*)"
-_ADDRESS = re.compile(rf"(tcp://[^\s:/]+:{_PORT}|tcp://\[[0-9a-fA-F:]+\]:{_PORT}|ipc://\S+)\Z")
-
-
-def _address_problem(key: str, address: str) -> list[str]:
-    if not address:
-        return []
-    match = _ADDRESS.match(address)
-    # ZeroMQ takes a number that is too large for a port for another one, without a word.
-    if match and int(match[2] or match[3] or 0) <= PORT_MAX:
-        return []
-    return [f"{key}: {address!r} is not an address (tcp://HOST:PORT or ipc://PATH)"]
+def _address_problems(table: str, config: msgspec.Struct, **bound: bool) -> list[str]:
+    """Of the addresses that are given; bound: those where the logger listens."""
+    return [
+        f"{table}.{key}: {problem}"
+        for key, listens in bound.items()
+        if (address := getattr(config, key))
+        and (problem := address_problem(address, bound=listens))
+    ]
 
 
 def _table(document: Mapping[str, Any], key: str, problems: list[str]) -> Mapping[str, Any]:

@@ -30,12 +30,16 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """I am here. sent: highest batch sent; refusals_seen: refusals that reached the caller;
-    wanted_bytes: length of the message that waits for the window, 0 for none."""
+    wanted_bytes: length of the message that waits for the window, 0 for none. settle_bytes: of the
+    batches from that one on that were sent before, of runs that are over: they are sent again to be
+    settled. unlisted: runs whose events wait, and of which the logger has said nothing."""
 
     session: bytes
     sent: int
     refusals_seen: int = 0
     wanted_bytes: int = 0
+    settle_bytes: int = 0
+    unlisted: list[int] = []
 
 
 class EndOfRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +85,19 @@ class RefusedRange(msgspec.Struct, frozen=True, kw_only=True):
     events: int
 
 
+class DivertedEvents(msgspec.Struct, frozen=True, kw_only=True):
+    """How many events of the session, for a stream of a run as sent, are stored elsewhere.
+
+    why: `late` in the stream's garbage file; `stream-unknown`, `run-unknown`, `run-ended` or
+    `run-failed` in the orphan file. stream "", run 0: of all that found no place of its own.
+    """
+
+    run: int
+    stream: str
+    why: str
+    events: int
+
+
 class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a source must know, absolute, so that one message replaces all before it.
 
@@ -88,6 +105,7 @@ class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
     limit_bytes: the source may send messages up to this position of the session.
     next: the batch that is admitted next.
     refusals: numbered from `refusals_from`; repeated until a heartbeat says that they were seen.
+    diverted: since the session began, so that it only grows.
     held: paused runs. ending: runs whose end the source must answer with `EndOfRun`. ended: runs
     that were active in this session and take nothing any more. active: runs that take events.
     waiting: why no credit is granted ("" where it is).
@@ -101,11 +119,21 @@ class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
     selective: list[tuple[int, int]] = []
     refusals_from: int = 0
     refusals: list[RefusedRange] = []
+    diverted: list[DivertedEvents] = []
     active: list[int] = []
     held: list[int] = []
     ending: list[int] = []
     ended: list[int] = []
     waiting: str = ""
+
+
+class RunStreams(msgspec.Struct, frozen=True, kw_only=True):
+    """The streams of a run that takes events: after WELCOME, and when a run becomes active."""
+
+    session: bytes
+    boot: int
+    run: int
+    streams: list[str]
 
 
 class Resend(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,10 +147,14 @@ class Resend(msgspec.Struct, frozen=True, kw_only=True):
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):
     """HELLO or a message outside a session was refused. code: unknown-session, name-in-use, gap,
-    closed, bad-name, too-many, expired. `retry`: it may hold later."""
+    closed, bad-name, too-many, expired. `retry`: it may hold later. logger, logger_uuid: who
+    refuses; a source gives nothing up on the word of another logger than the one that has
+    acknowledged."""
 
     session: bytes
     boot: int
+    logger: str
+    logger_uuid: bytes
     code: str
     detail: str
     retry: bool

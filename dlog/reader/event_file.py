@@ -312,15 +312,16 @@ class EventFile:
     def _ends_at(self, file: FileBytes, begin: int, reason: str) -> bool:
         """Whether an open file ends here, where no whole block began; no: by now one does.
 
-        Raises `FormatError` where whole blocks follow: then it is damage.
+        Several blocks go into one write, and a power cut may leave a later one whole. Raises
+        `FormatError` where such a one knows that what is here was committed: then it is damage.
         """
         end = begin
         for span in scan(
             file, salt=self.header.salt, path=str(self.path), begin=begin, depth=Depth.STORED
         ):
-            if span.kind in WHOLE:
-                if span.begin == begin:
-                    return False
+            if span.kind in WHOLE and span.begin == begin:
+                return False
+            if span.kind in WHOLE and span.header is not None and span.header.durable > begin:
                 raise self._error(f"{reason}; whole blocks follow at byte {span.begin}", begin)
             if span.kind is not SpanKind.ZEROS:
                 end = span.end

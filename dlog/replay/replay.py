@@ -11,7 +11,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from dlog.core.packer import Packing
-from dlog.errors import EventsRefused, NotAcknowledged, RunEnded, SourceRefused, WindowFull
+from dlog.core.source_counts import STREAM_UNKNOWN
+from dlog.errors import (
+    EventsDiverted,
+    EventsRefused,
+    NotAcknowledged,
+    RunEnded,
+    SourceRefused,
+    WindowFull,
+)
 from dlog.inputs import InputEvent, Torn
 from dlog.limits import MIB
 from dlog.model.ids import StreamName
@@ -42,11 +50,16 @@ def packing_of(rate: float) -> Packing:
 @dataclass(slots=True)
 class Outcome:
     """How a replay went. events: that were read, control records too. not_sent: pieces that never
-    left, because the run was over. refused: pieces, by reason."""
+    left, because the run was over. refused: pieces, by reason. acknowledged = stored + garbage +
+    orphan; diverted: these last two, by stream and reason. run_streams: those that the run has,
+    where something went to one that it has not."""
 
     events: int = 0
     payload_bytes: int = 0
     acknowledged: int = 0
+    stored: int = 0
+    garbage: int = 0
+    orphan: int = 0
     not_sent: int = 0
     refused: dict[str, int] = field(default_factory=dict)
     streams: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -54,11 +67,13 @@ class Outcome:
     resumed: bool = False
     seconds: float = 0.0
     reconnects: int = 0
+    diverted: list[dict[str, Any]] = field(default_factory=list)
+    run_streams: list[str] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
-        """Every event is stored."""
-        return not self.not_sent and not self.refused
+        """Every event is stored, and where it was sent to."""
+        return not (self.not_sent or self.refused or self.diverted)
 
     def summary(self) -> dict[str, Any]:
         """As JSON."""
@@ -213,8 +228,7 @@ class Replay:
 
     def _look(self, source: Source) -> None:
         """Save how far it is, and see whether anything moves."""
-        report = source.report()
-        self._save(source, report)
+        report = self._save(source)
         self._check_run(source, report)
         moved = (report.acknowledged, self._given)
         if moved != self._moved:
@@ -227,9 +241,9 @@ class Replay:
                 f" ({report.waiting or 'no reason known'}); the same command goes on"
             )
 
-    def _save(self, source: Source, report: Report) -> None:
+    def _save(self, source: Source) -> Report:
         self._saved_at = time.monotonic()
-        progress = source.progress()
+        report, progress = source.report_and_progress()
         state = self._state
         if report.logger_uuid and state.logger_uuid not in ("", report.logger_uuid):
             raise SendRefused(
@@ -237,7 +251,7 @@ class Replay:
                 "replay was begun with: --restart begins a new session"
             )
         if progress == state.progress and report.logger_uuid == state.logger_uuid:
-            return
+            return report
         state.logger_uuid = report.logger_uuid or state.logger_uuid
         state.acknowledged = progress.acknowledged
         state.position_bytes = progress.position_bytes
@@ -248,6 +262,7 @@ class Replay:
             state.events, state.sha256 = self._given, self._sha256.hexdigest()
         self._file.save(state)
         source.progress_saved(progress)
+        return report
 
     def _refused(self, report: Report) -> dict[str, dict[str, int]]:
         """By stream and reason, with those that an earlier process was told."""
@@ -284,16 +299,16 @@ class Replay:
         """Wait for the acknowledgements, make them durable, say goodbye."""
         while not self._flushed(source):
             self._look(source)
-        report = source.report()
-        self._save(source, report)
+        report = self._save(source)
         self._account(report)
+        self._account_for_diverted(source, report)
         if self._outcome.not_sent:
             source.abandon()
             return
         self._state.phase = ACKNOWLEDGED
         self._state.summary = self._outcome.summary()
         self._file.save(self._state)
-        with contextlib.suppress(EventsRefused):  # they are accounted for
+        with contextlib.suppress(EventsRefused, EventsDiverted):  # they are accounted for
             source.close(_GOODBYE_SECONDS)
         self._state.phase = DONE
         self._file.save(self._state)
@@ -303,7 +318,7 @@ class Replay:
             source.flush(_SAVE_SECONDS)
         except NotAcknowledged:
             return False
-        except EventsRefused:
+        except (EventsRefused, EventsDiverted):
             return True  # they are settled too, and will be accounted for
         return True
 
@@ -317,6 +332,8 @@ class Replay:
                 "sent": counts.sent,
                 "acknowledged": counts.acknowledged - earlier,
                 "refused": reasons,
+                "garbage": counts.garbage,
+                "orphan": counts.orphan,
             }
             for reason, pieces in reasons.items():
                 outcome.refused[reason] = outcome.refused.get(reason, 0) + pieces
@@ -324,9 +341,18 @@ class Replay:
         outcome.not_sent = outcome.events - outcome.acknowledged - sum(outcome.refused.values())
         outcome.reconnects = report.reconnects
 
+    def _account_for_diverted(self, source: Source, report: Report) -> None:
+        outcome = self._outcome
+        outcome.garbage, outcome.orphan = report.garbage, report.orphan
+        outcome.stored = outcome.acknowledged - outcome.garbage - outcome.orphan
+        for (run, stream, why), events in sorted(source.diverted.items()):
+            outcome.diverted.append({"run": run, "stream": stream, "why": why, "events": events})
+            if why == STREAM_UNKNOWN:
+                outcome.run_streams = source.streams_of(self._state.run)
+
     def _leave(self, source: Source) -> None:
         """The replay broke off: keep what is known, leave the session to the next process."""
         try:
-            self._save(source, source.report())
+            self._save(source)
         finally:
             source.abandon()

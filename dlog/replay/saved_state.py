@@ -70,7 +70,8 @@ class SendState(msgspec.Struct, kw_only=True):
 
     @property
     def progress(self) -> Progress:
-        return Progress(self.acknowledged, self.position_bytes, self.refusals_seen)
+        by = bytes.fromhex(self.logger_uuid) if self.acknowledged else b""
+        return Progress(self.acknowledged, self.position_bytes, self.refusals_seen, by)
 
 
 def identity(path: Path) -> FileIdentity:

@@ -23,23 +23,33 @@ from dlog.core.block import (
     encode_block,
     moved_block,
 )
+from dlog.core.event_file import footer_bytes
 from dlog.core.fate import NO_SPACE, STORAGE_FAILED
 from dlog.core.filters import Compression, Compressor, Filter
 from dlog.core.journal_records import OperationKind, StreamRecord
 from dlog.core.states import FileState
-from dlog.errors import DiskFull, StorageError
-from dlog.limits import MIB
+from dlog.errors import DiskFull, FileLost, FileTooLarge, NoDescriptor, StorageError
+from dlog.limits import MIB, PAGE_BYTES, RESERVE_BYTES_MIN
 from dlog.model.config import StreamConfig
-from dlog.model.ids import BlockNumber, Offset, RunNumber, StreamKey, StreamName
+from dlog.model.ids import (
+    BlockNumber,
+    Offset,
+    RunNumber,
+    SessionId,
+    StreamKey,
+    StreamName,
+    file_path,
+)
 from dlog.ports import Buffer, Change, Commits, CommitTicket, Severity
 from dlog.services.committer import Committer, Progress, Settlement
-from dlog.services.parts import Part, PartSync, Storage, allot, put_file, put_stream
+from dlog.services.parts import OPEN_SUFFIX, Part, PartSync, Storage, allot, put_file, put_stream
 from dlog.services.staging import Slot
 
 log = logging.getLogger("dlog.stream")
 
 RETRY_NS: Final = 200_000_000  # between two tries for space
 RETRY_NS_MAX: Final = 10_000_000_000  # for a directory that goes on failing
+PARTS_RETRY_NS_MAX: Final = 120_000_000_000  # and for one that takes a new part first
 NEW_PART_BYTES: Final = MIB  # what a new part needs beside its first block
 
 
@@ -63,6 +73,7 @@ class _Group(NamedTuple):
     bytes: int
     next_block: int
     highest: int
+    anew: Sequence[SessionId]
     since_ns: int
 
 
@@ -99,7 +110,8 @@ class BlockStore:
     journal_full: it was when the ending began, so that no new part is begun any more.
 
     `stream` is the stream's record as it was last handed to the committer. stalled: why nothing can
-    be written now, "" where it can. settled: events that the committer was told of. `sync_over` is
+    be written now, "" where it can. doubtful: nothing was stored since something failed, or since
+    the start of a resumed stream. settled: events that the committer was told of. `sync_over` is
     called, by any thread, when one is; `boundary` tells what the journal may be told of
     the stream's ranges (`Staging.boundary`).
     """
@@ -140,8 +152,12 @@ class BlockStore:
         self._groups: deque[_Group] = deque()  # that no sync covers
         self._syncs: deque[_Sync] = deque()
         self.settled = 0
+        self._written_bytes = 0  # in this boot
         self._retry_ns = 0
         self._tries = 0
+        # An earlier boot may have met the fault: its tries leave no files either.
+        self.doubtful = bool(stream.next_part)
+        self._made_a_part = False  # since the last try
         self._met: tuple[Slot, Part, StorageError] | None = None  # by `try_store`
         compression = Compression[config.compression.upper()]
         self._packing = Packing(
@@ -216,9 +232,11 @@ class BlockStore:
         settlements: list[Settlement],
         since_ns: int,
         highest: int,
+        anew: Sequence[SessionId],
     ) -> None:
-        """A group: one block a slot, numbered in that order; the last one ends the group. highest:
-        the stream's highest event number up to it."""
+        """A group: one block a slot, numbered in that order; the last one ends the group. highest,
+        anew: how far the stream's numbers are followed with it, and the sessions that count anew.
+        """
         end = len(blocks) - 1
         made = [
             self._encode(s, fragments, group_end=i == end)
@@ -228,7 +246,7 @@ class BlockStore:
         self._blocks += made
         self._settlements += settlements
         self._groups.append(
-            _Group(len(made), len(settlements), size, self._next_block, highest, since_ns)
+            _Group(len(made), len(settlements), size, self._next_block, highest, anew, since_ns)
         )
 
     def _encode(self, slot: Slot, fragments: list[Fragment], *, group_end: bool) -> _Block:
@@ -238,7 +256,7 @@ class BlockStore:
         number = BlockNumber(self._next_block)
         self._next_block += 1
         # Where it goes is put into the header when it is written: its part may not exist yet.
-        nowhere = Place(Offset(0), number, self._storage.boot, bytes(16), 0)
+        nowhere = Place(Offset(0), number, self._storage.boot, bytes(16), 0, Offset(0))
         header = encode_block(
             fragments,
             buffer.view,
@@ -289,6 +307,9 @@ class BlockStore:
             try:
                 self._make_room(block.slot, block.header.block_bytes)
             except DiskFull as error:
+                if isinstance(error, FileTooLarge) and block.slot.holds_blocks:
+                    self._leave_part(block.slot, "no file of its filesystem may be longer")
+                    continue
                 failures += 1
                 if failures >= self._directories():
                     return self._stall(NO_SPACE, error)
@@ -317,11 +338,17 @@ class BlockStore:
         """A part with space reserved for the block and the footer behind it."""
         if slot.part is None:
             self._refuse_without_space(block_bytes)
+            if self.doubtful:
+                self._try_out(slot, block_bytes)
             self.open(slot)
         assert slot.part is not None
         end = slot.part.needs_reservation(block_bytes)
         if end is not None:
-            slot.part.reserve(end, use_ballast=self.ending)
+            slot.part.check_name()
+            # As much ahead as was written: a busy stream reserves seldom, and a quiet one holds
+            # little that others lack.
+            ahead = max(RESERVE_BYTES_MIN, self._written_bytes + block_bytes)
+            slot.part.reserve(end, ahead_bytes=ahead, use_ballast=self.ending)
 
     def _refuse_without_space(self, block_bytes: int) -> None:
         """No file is begun that could not take the block: each try would leave one behind."""
@@ -332,6 +359,32 @@ class BlockStore:
             raise DiskFull("the journal is full: no new part is begun", path=directory.name)
         if directory.space().free < block_bytes + NEW_PART_BYTES:
             raise DiskFull("no space left for a new part", path=directory.name)
+
+    def _try_out(self, slot: Slot, block_bytes: int) -> None:
+        """Another part is begun only where it would take the block. Otherwise each try on a disk
+        that goes on failing would leave one behind."""
+        key, _ = allot(self.stream, slot.kind)
+        directory = self._storage.directories[self.stream.directory]
+        size = PAGE_BYTES + block_bytes + footer_bytes(1)
+        directory.try_out(file_path(key) + OPEN_SUFFIX, size)
+
+    def open_first(self, slot: Slot) -> str:
+        """Make the slot's part in the first directory of the stream that takes it; why none did."""
+        problem = ""
+        for _ in range(self._directories()):
+            directory = self._storage.directories[self.stream.directory]
+            try:
+                directory.space()  # no record is begun of a file in a directory that is away
+                self.open(slot)
+            except NoDescriptor as error:
+                return str(error)
+            except StorageError as error:
+                problem = str(error)
+                log.error("%s: %s", self._key, error)
+                self._next_directory()
+            else:
+                return ""
+        return problem
 
     def open(self, slot: Slot) -> None:
         key, self.stream = allot(self.stream, slot.kind)
@@ -349,6 +402,7 @@ class BlockStore:
             predecessor=slot.predecessor,
             use_ballast=self.ending,
         )
+        self._made_a_part = True
         self._forget_range(slot)
 
     def _forget_range(self, slot: Slot) -> None:
@@ -364,6 +418,7 @@ class BlockStore:
         block.header = moved_block(block.buffer.view, block.header, part.place(block.header.number))
         part.write(block.header, block.buffer.view, block.payload_bytes)
         block.written = True
+        self._written_bytes += block.header.block_bytes
 
     def _directories(self) -> int:
         return len(self._config.directories or self._storage.directories)
@@ -374,26 +429,45 @@ class BlockStore:
         self.stream = msgspec.structs.replace(self.stream, directory=order[(here + 1) % len(order)])
 
     def _leave_directory(self, slot: Slot) -> None:
-        """No space here: the blocks of the slot go to a part in the next directory.
+        """No space here: the blocks of the slot go to a part in the next directory."""
+        if self._leave_part(slot, "no space left in its directory"):
+            self._next_directory()
+
+    def _leave_part(self, slot: Slot, why: str) -> bool:
+        """The blocks of the slot go to another part; False where a fault came in between, which
+        left the directory.
 
         Where some of an unfinished group are written in the old part, they are written again in the
         new one, and so the old one is sealed like after a fault; else it is closed as any other.
         """
         if slot.part is not None and slot.part.unreported and not self._sync_what_is_whole():
-            return  # that was a fault, which left the directory
+            return False
         if slot.part is not None and slot.part.unreported:
-            self._seal(slot, "no space left in its directory")
+            self._seal(slot, why)
         elif slot.part is not None:
             self.close(slot)
-        self._next_directory()
+        return True
 
     def _fault(self, slot: Slot, error: StorageError) -> None:
         """Contract 8: the part is sealed at its durable offset, its blocks go to a new one."""
-        self._storage.alarms.raise_alarm(f"storage {self._key}", Severity.ERROR, str(error))
+        lost = isinstance(error, FileLost)  # that alarm is the file's, and the disk is sound
+        if not lost:
+            self._storage.alarms.raise_alarm(f"storage {self._key}", Severity.ERROR, str(error))
         log.error("%s: %s", self._key, error)
+        self.doubtful = True
         if slot.part is not None:
             self._seal(slot, str(error))
-        self._next_directory()
+        if not lost:
+            self._next_directory()
+
+    def look_at_names(self, slots: Sequence[Slot]) -> None:
+        """Seal and save each part whose file was deleted or moved, as after a fault."""
+        for slot in slots:
+            try:
+                if slot.part is not None:
+                    slot.part.check_name()
+            except FileLost as error:
+                self._fault(slot, error)
 
     def _seal(self, slot: Slot, reason: str) -> None:
         assert slot.part is not None
@@ -412,7 +486,11 @@ class BlockStore:
 
     def _stall(self, why: str, error: StorageError) -> bool:
         self._tries += 1
-        wait_ns = RETRY_NS if why == NO_SPACE else min(RETRY_NS << self._tries, RETRY_NS_MAX)
+        self.doubtful = True
+        longest_ns = PARTS_RETRY_NS_MAX if self._made_a_part else RETRY_NS_MAX
+        self._made_a_part = False
+        longer_ns = min(RETRY_NS << min(self._tries, 16), longest_ns)
+        wait_ns = RETRY_NS if why == NO_SPACE else longer_ns
         self._retry_ns = self._clock.monotonic_ns() + wait_ns
         if not self.stalled:
             log.error("%s: nothing can be written: %s", self._key, error)
@@ -465,6 +543,7 @@ class BlockStore:
                 return False
             self.begin_sync()
         self._tries = 0
+        self.doubtful = False
         if self._syncs:
             self._report()
         return True
@@ -503,17 +582,26 @@ class BlockStore:
             self.stream,
             next_block=last.next_block,
             highest_event=last.highest,
+            anew=list(last.anew),
             low=self._boundary(),
         )
         settlements = self._take(sync.blocks, sum(group.settlements for group in sync.groups))
+        parts = [slot.part for slot in touched if slot.part is not None]
+        files = tuple(part.report() for part in parts)
+
+        def committed() -> None:
+            for part, file in zip(parts, files, strict=True):
+                part.committed(file.durable)
+
         self._committer.progress(
             Progress(
                 self.stream,
-                tuple(slot.part.report() for slot in touched if slot.part is not None),
+                files,
                 tuple(settlements),
                 self._first_unreported,
                 last.next_block - 1,
                 sync.groups[0].since_ns,
+                committed,
             )
         )
         self._first_unreported = last.next_block
@@ -530,6 +618,17 @@ class BlockStore:
         )
         self._storage.commits.submit([announced, put_file(part.record), put_stream(self.stream)])
         self._storage.commits.submit(self._storage.operations.done(number))
+
+    def discard(self, slot: Slot) -> None:
+        """Remove a part in which there never was an event."""
+        if slot.part is None or slot.part.holds_blocks:
+            self.close(slot)
+            return
+        part, slot.part = slot.part, None
+        try:
+            part.discard(use_ballast=self.ending)
+        except StorageError as error:
+            log.warning("%s: %s", self._key, error)
 
     def close(self, slot: Slot) -> None:
         """A part that cannot be sealed stays in ERROR at its durable offset; the next start tries

@@ -18,7 +18,7 @@ from crc32c import crc32c
 from dlog.core import journal_records as records
 from dlog.core.journal_records import CommandRecord, LoggerRecord, Pending
 from dlog.core.states import LOGGER, LoggerEvent, LoggerState
-from dlog.errors import CommandRefused, Error, MessageError
+from dlog.errors import CommandRefused, ConfigurationError, Error, MessageError
 from dlog.limits import (
     COMMAND_NAME_LETTERS_MAX,
     COMMANDS_IN_HAND_MAX,
@@ -136,6 +136,13 @@ class Desk:
             answer = self.error_answer(command, text, "id-reused")
         elif recorded is not None:
             answer = msgspec.convert({**recorded.answer, "repeated": True}, Answer)
+            if command.command == "STOP" and answer.ok and self.record.state != answer.state:
+                text = (
+                    f"STOP was carried out, and the logger was started again since: it is "
+                    f"{self.record.state}"
+                )
+                again = self.error_answer(command, text, "started-again")
+                answer = msgspec.structs.replace(again, repeated=True)
         else:
             assert asked is not None
             asked.peers.add(peer)
@@ -247,6 +254,9 @@ class Desk:
                 time_ns=self._clock.wall_ns(),
             )
         )
+        if ITSELF in asked.peers and answer.code == "configuration":
+            # Its first line says what the error's own does.
+            raise ConfigurationError([p.strip() for p in answer.error.splitlines()[1:]])
         if ITSELF in asked.peers and not answer.ok:
             raise Error(f"{asked.command} refused: {answer.error}")
         for peer in asked.peers - {ITSELF}:

@@ -28,7 +28,7 @@ from dlog.services.committer import Committer
 from dlog.services.event_server import EventServer
 from dlog.services.parts import Part
 from dlog.services.runs import Run, Runs, Writers
-from dlog.services.space_watch import SpaceWatch
+from dlog.services.space_watch import DirectoryWatch, SpaceWatch
 from dlog.services.stream_thread import Ending, StreamWriter
 
 log = logging.getLogger("dlog.commander")
@@ -51,6 +51,10 @@ class Machinery(Writers, Protocol):
 
     def notices(self, init: InitConfig) -> None:
         """Start the clients of alarm server and monitor at their addresses."""
+        ...
+
+    def keep_free(self, low_water_bytes: int) -> None:
+        """No reservation ahead takes a disk below that."""
         ...
 
     def set_debug(self, level: str) -> None: ...
@@ -103,10 +107,11 @@ class Commander:
             idle=self._stop_when_idle,
             waiting=self._why_waiting,
         )
-        self._space = SpaceWatch(directories, clock)
+        self._space = SpaceWatch(directories, clock, journal)
         self._stop: Asked | None = None
         self._short = False
         self._waiting = ""  # what the routes say
+        self._hung: set[str] = set()  # directories with an alarm
         self.over = False
 
     # --- what the status tells ---------------------------------------------------------------
@@ -134,6 +139,15 @@ class Commander:
     @property
     def disks(self) -> list[DiskStatus]:
         return self._space.disks
+
+    @property
+    def journal_bytes(self) -> int:
+        return self._space.journal_bytes
+
+    @property
+    def watches(self) -> Sequence[DirectoryWatch]:
+        """Each to be run in a thread of its own."""
+        return self._space.watches
 
     @property
     def last_commands(self) -> deque[CommandStatus]:
@@ -192,6 +206,7 @@ class Commander:
         self._runs.look_at_drains()
         if self._space.look(self.record.init):
             self._look_at_space()
+            self._look_at_directories()
 
     # --- commands ----------------------------------------------------------------------------
 
@@ -280,15 +295,34 @@ class Commander:
 
     def _activate(self, init: InitConfig) -> None:
         """What INIT's parameters ask for, from now on."""
-        # A rebuilt journal does not know the address that was bound: INIT's is what is left.
-        address = self.record.event_address or init.event_address
-        bound = self._machinery.open_events(init, address)
-        self._desk.record = msgspec.structs.replace(self.record, event_address=bound)
+        bound = self._bind(init)
+        if bound != self.record.event_address:
+            self._desk.record = msgspec.structs.replace(self.record, event_address=bound)
+            self._desk.commit([])
         self._machinery.set_debug(init.debug_level)
         self._machinery.notices(init)
+        self._machinery.keep_free(init.low_water_bytes)
         self._runs.events = self._machinery.start_events()
         self._machinery.address_changed(self.record.event_address)
         self._runs.send_routes()
+
+    def _bind(self, init: InitConfig) -> str:
+        """Bind the address that was bound before. A free port that the system chose may be another
+        program's by now: then another one is taken. A port that INIT names is never exchanged."""
+        # A rebuilt journal does not know the address that was bound: INIT's is what is left.
+        kept = self.record.event_address or init.event_address
+        try:
+            return self._machinery.open_events(init, kept)
+        except Error as error:
+            if not init.event_address.endswith(":*") or kept == init.event_address:
+                raise
+            bound = self._machinery.open_events(init, init.event_address)
+            text = (
+                f"the event server listens at {bound}, since its port was taken ({error}). Sources "
+                "that were given the data directory find it; others must be given this address"
+            )
+            self._alarms.raise_alarm("event-address", Severity.WARNING, text)
+            return bound
 
     def _configure(self, asked: Asked, command: Command) -> None:
         LOGGER.next(self.record.state, LoggerEvent.CONFIGURE)
@@ -362,6 +396,10 @@ class Commander:
         LOGGER.next(self.record.state, LoggerEvent.START_RUN)
         if self._stop is not None:
             raise Refusal("STOP is being carried out", "transition")
+        hung = self._space.hung()
+        if hung:
+            # To look there whether the number is taken would hold up every other command.
+            raise Refusal(f"{', '.join(hung)}: the directory does not answer", "run")
         self._runs.start(_run_number(command), _text(command, "comment"), asked)
 
     def _abort_run(self, asked: Asked, command: Command) -> None:
@@ -378,6 +416,22 @@ class Commander:
         if self._committer.full_since_ns is not None:
             return "the journal is full"
         return "a disk is below its low-water mark" if self._space.low else ""
+
+    def _look_at_directories(self) -> None:
+        """Tell of those that do not answer, and of what is wrong with the journal's files."""
+        hung = self._space.hung()
+        for name, seconds in hung.items():
+            text = f"{name} has not answered for {seconds} s; what is written there waits"
+            if name not in self._hung:
+                self._alarms.raise_alarm(f"hung {name}", Severity.ERROR, text)
+        for name in self._hung - set(hung):
+            self._alarms.clear_alarm(f"hung {name}")
+        self._hung = set(hung)
+        problem = self._space.journal_problem
+        if problem:
+            self._alarms.raise_alarm("journal-lock", Severity.WARNING, problem)
+        else:
+            self._alarms.clear_alarm("journal-lock")
 
     def _look_at_space(self) -> None:
         """Below the low-water mark: alarm, ask COOR to pause, no more credit. Then by itself on."""

@@ -20,6 +20,7 @@ import msgspec
 from dlog.core import journal_records as records
 from dlog.core.journal_records import (
     CountRecord,
+    Diversion,
     EndedRunRecord,
     FileRecord,
     MarkRecord,
@@ -28,8 +29,14 @@ from dlog.core.journal_records import (
     SessionRecord,
     StreamRecord,
 )
+from dlog.core.record_rules import read_record
 from dlog.errors import InvariantBroken, JournalFailed, JournalFull
-from dlog.limits import COUNTS_PER_RUN_MAX, ORPHAN_SOURCES_MAX, REFUSALS_KEPT_MAX
+from dlog.limits import (
+    COUNTS_PER_RUN_MAX,
+    DIVERSIONS_KEPT_MAX,
+    ORPHAN_SOURCES_MAX,
+    REFUSALS_TOLD_MAX,
+)
 from dlog.model.ids import (
     NO_RUN,
     FileKey,
@@ -55,7 +62,7 @@ class Settlement(msgspec.Struct, frozen=True):
 
     mark: what it was sent for, None for a placeholder; watermark: whether one is kept of it.
     count_run, count_stream: what it is counted under. shares: settlements that the whole batch
-    needs; 0 where it was admitted before and only counts.
+    needs; 0 where it was admitted before and only counts. reason: of refused or orphan events.
     """
 
     session: SessionId
@@ -84,7 +91,8 @@ class Settlement(msgspec.Struct, frozen=True):
 class Progress:
     """A finished sync of one stream: everything in it is durable on disk.
 
-    first_block, last_block: the block numbers that it adds, consecutive.
+    first_block, last_block: the block numbers that it adds, consecutive. committed: called by the
+    committer's thread once it is in the journal.
     """
 
     stream: StreamRecord
@@ -93,6 +101,7 @@ class Progress:
     first_block: int
     last_block: int
     received_ns: int = 0  # monotonic, when the oldest piece in it was taken up; for the latency
+    committed: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +115,7 @@ class Settled:
     settled_bytes: int  # position plus the bytes of the selective batches
     refused: tuple[Refusal, ...]
     refused_from: int
+    diverted: tuple[Diversion, ...] = ()
 
 
 class Ticket:
@@ -162,6 +172,34 @@ class _Ledger:
     settled: set[int] = field(default_factory=set)  # above the cumulative acknowledgement
     settled_bytes: int = 0
     marks: set[bytes] = field(default_factory=set)  # keys of its watermarks written by this boot
+    refusals: dict[tuple[int, str, str], int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for number, r in enumerate(self.record.refused, self.record.refused_from):
+            self.refusals[r.run, r.stream, r.reason] = number
+
+    def refuse(self, s: Settlement) -> None:
+        """Note a refusal for the source. One that its source may have been told never changes; one
+        behind those grows by what is refused for the same reason of the same stream of a run, so
+        that there are no more of them than such streams. `refusals` has the number of the last."""
+        # Of streams beyond those that a session may have no list is kept.
+        stream = str(s.mark.stream) if s.mark is not None and s.watermark else ""
+        key = (s.mark.run if s.mark is not None else 0, stream, s.reason)
+        refused, n = self.record.refused, s.sequence
+        at = self.refusals.get(key, -1) - self.record.refused_from
+        if at < REFUSALS_TOLD_MAX:
+            at = len(refused)
+            refused.append(
+                Refusal(first=n, last=n, run=key[0], stream=stream, reason=s.reason, events=0)
+            )
+            self.refusals[key] = self.record.refused_from + at
+        before = refused[at]
+        refused[at] = msgspec.structs.replace(
+            before,
+            first=min(before.first, n),
+            last=max(before.last, n),
+            events=before.events + s.refused,
+        )
 
     def selective(self) -> tuple[tuple[int, int], ...]:
         ranges: list[tuple[int, int]] = []
@@ -245,16 +283,16 @@ class Committer:
     def load(self) -> None:
         """Read the live sessions, counters and streams of the journal; before anything else."""
         for key, value in self._journal.scan(records.SESSIONS):
-            session = records.decode_record(key, value, SessionRecord)
+            session = read_record(key, value, SessionRecord)
             self._ledgers[SessionId(session.session)] = _Ledger(
                 session, settled_bytes=session.position_bytes
             )
         for key, value in self._journal.scan(records.COUNTS):
             run, source, stream = key[len(records.COUNTS) :].split(b"/")
             counted = (source.decode(), RunNumber(int(run)), StreamName(stream.decode()))
-            self._counts[counted] = records.decode_record(key, value, CountRecord)
+            self._counts[counted] = read_record(key, value, CountRecord)
         for key, value in self._journal.scan(records.STREAMS):
-            stream_record = records.decode_record(key, value, StreamRecord)
+            stream_record = read_record(key, value, StreamRecord)
             self._next_block[stream_record.run, stream_record.stream] = stream_record.next_block
 
     def run(self) -> None:
@@ -321,7 +359,8 @@ class Committer:
     def _commit(self, group: _Group) -> None:
         """Commit; while the journal is full the same group is kept, with what comes behind it."""
         try:
-            self._journal.commit(group.changes, use_ballast=group.use_ballast)
+            if group.changes:
+                self._journal.commit(group.changes, use_ballast=group.use_ballast)
         except JournalFull:
             if self.full_since_ns is None:
                 self.full_since_ns = self._clock.monotonic_ns()
@@ -420,8 +459,10 @@ class Committer:
         if settlement.mark is not None and settlement.watermark and not settlement.duplicate:
             marks[settlement.mark] = max(n, marks.get(settlement.mark, 0))
         if settlement.refused:
+            ledger.refuse(settlement)
+        if settlement.garbage or settlement.orphan:
             ledger.record = msgspec.structs.replace(
-                ledger.record, refused=_with_refusal(ledger.record.refused, settlement)
+                ledger.record, diverted=_with_diversion(ledger.record.diverted, settlement)
             )
         touched.add(settlement.session)
         if n <= ledger.record.acknowledged or n in ledger.settled:
@@ -474,8 +515,10 @@ class Committer:
         """Tell everyone, after the commit and never before."""
         now = self._clock.monotonic_ns()
         for item in group:
-            if isinstance(item, Progress) and item.received_ns:
-                self._latency_ns.append(now - item.received_ns)
+            if isinstance(item, Progress):
+                item.committed()
+                if item.received_ns:
+                    self._latency_ns.append(now - item.received_ns)
             if isinstance(item, _Changes):
                 item.ticket.resolve(None)
                 if item.then is not None:
@@ -497,6 +540,7 @@ class Committer:
             ledger.settled_bytes,
             tuple(ledger.record.refused),
             ledger.record.refused_from,
+            tuple(ledger.record.diverted),
         )
 
     # --- changes that are made on this thread (from `submit_made`) ---------------------------
@@ -528,12 +572,30 @@ class Committer:
     def _needed_no_more(self, session: SessionId, acknowledged: int) -> list[Change]:
         """Tails in quarantine need no watermark to know what was settled before a BYE."""
         changes = []
-        for key, value in self._journal.scan(records.QUARANTINE):
-            record = records.decode_record(key, value, QuarantineRecord)
+        for key, record in self._tails():
             left = [n for n in record.needed if n[0] != session or n[3] > acknowledged]
-            if len(left) != len(record.needed):
-                changes.append(_put(key, msgspec.structs.replace(record, needed=left)))
+            given_up = any(n[0] == session for n in left)
+            sessions = [s for s in record.sessions if s != session or given_up]
+            after = msgspec.structs.replace(record, needed=left, sessions=sessions)
+            if after != record:
+                changes.append(_put(key, after))
         return changes
+
+    def drained(self, session: SessionId, run: RunNumber) -> list[Change]:
+        """All that the session's source ever had for the run is settled: what cannot be read in a
+        saved tail of the run holds nothing of it that is not stored."""
+        return [
+            _put(key, msgspec.structs.replace(record, sessions=left))
+            for key, record in self._tails()
+            if record.run == run
+            and (left := [s for s in record.sessions if s != session]) != record.sessions
+        ]
+
+    def _tails(self) -> list[tuple[bytes, QuarantineRecord]]:
+        return [
+            (key, records.decode_record(key, value, QuarantineRecord))
+            for key, value in self._journal.scan(records.QUARANTINE)
+        ]
 
     def refusals_seen(self, session: SessionId, seen: int) -> list[Change]:
         """Refusals numbered below `seen` reached the source."""
@@ -614,20 +676,16 @@ def _within_a_record(
     return [*counts[:COUNTS_PER_RUN_MAX], *rest]
 
 
-def _with_refusal(refused: Sequence[Refusal], s: Settlement) -> list[Refusal]:
-    """One more; over the limit it goes into the last one, whose events stay exact: that one is told
-    only when others have been confirmed, and it grows no more."""
-    run = s.mark.run if s.mark else 0
-    stream = str(s.mark.stream) if s.mark else ""
-    kept = list(refused)
-    if len(kept) < REFUSALS_KEPT_MAX:
-        first, last, events = s.sequence, s.sequence, s.refused
-    else:
-        before = kept.pop()
-        first = min(before.first, s.sequence)
-        last = max(before.last, s.sequence)
-        events = before.events + s.refused
-    kept.append(
-        Refusal(first=first, last=last, run=run, stream=stream, reason=s.reason, events=events)
-    )
-    return kept
+def _with_diversion(diverted: Sequence[Diversion], s: Settlement) -> list[Diversion]:
+    """One more, added to those of its run, stream and reason."""
+    assert s.mark is not None
+    kept = {(d.run, d.stream, d.why): d.events for d in diverted}
+    why = records.LATE if s.garbage else s.reason
+    key = (int(s.mark.run), str(s.mark.stream), why)
+    if key not in kept and len(kept) >= DIVERSIONS_KEPT_MAX:
+        key = (0, "", why)
+    kept[key] = kept.get(key, 0) + s.garbage + s.orphan
+    return [
+        Diversion(run=run, stream=stream, why=why, events=events)
+        for (run, stream, why), events in kept.items()
+    ]

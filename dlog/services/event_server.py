@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, NamedTuple
@@ -19,20 +19,21 @@ import msgspec
 from dlog.core.admission import Admission, hello_problem
 from dlog.core.batch import Batch, decode_framed_batch
 from dlog.core.block import Checksums, OrphanReason
-from dlog.core.fate import TOO_MANY_STREAMS, Verdict
+from dlog.core.fate import TOO_MANY_STREAMS, Fate, Verdict
 from dlog.core.frame import MessageKind, check_frame, control_body, encode_control
 from dlog.core.journal_records import SessionRecord
 from dlog.core.pieces import Piece, select, split
 from dlog.core.rotation import Selection
 from dlog.core.states import ConnectionEvent, ConnectionState, RunState
-from dlog.core.window import Account, grant
+from dlog.core.window import Account, grant, grant_to_settle
 from dlog.errors import MessageError
 from dlog.limits import (
     CLOSED_SESSIONS_MAX,
     EVENT_BYTES_MAX,
     HEARTBEAT_MS,
     MESSAGE_BYTES_MAX,
-    REFUSALS_KEPT_MAX,
+    REFUSALS_TOLD_MAX,
+    RUNS_ACTIVE_MAX,
     SELECTIVE_RANGES_MAX,
     SESSIONS_MAX,
 )
@@ -45,23 +46,27 @@ from dlog.model.ids import (
     SessionId,
     StreamKey,
     StreamName,
+    valid_run_number,
 )
 from dlog.model.messages import (
     Acknowledgement,
     Bye,
     ByeDone,
+    DivertedEvents,
     EndOfRun,
     Heartbeat,
     Hello,
     Refused,
     RefusedRange,
     Resend,
+    RunStreams,
     Welcome,
     decode_body,
     encode_body,
 )
 from dlog.model.status import ConnectionStatus
 from dlog.ports import Alarms, Clock, EventLink, Severity
+from dlog.quantities import events
 from dlog.services.committer import Committer, Settled, Settlement
 from dlog.services.routes import PieceTaker, Routes
 from dlog.services.sessions import SILENCE_NS_MAX, Session, Sessions, count_skipped
@@ -69,6 +74,7 @@ from dlog.services.sessions import SILENCE_NS_MAX, Session, Sessions, count_skip
 log = logging.getLogger("dlog.events")
 
 HEARTBEAT_NS: Final = HEARTBEAT_MS * 1_000_000
+ORPHAN_ALARMS_MAX: Final = 32  # by run and stream; what is beyond has one together
 
 _CLOSED: Final = "a newer session took over the name, or the session expired"
 _ORPHAN_REASONS: Final = {reason.words: reason for reason in OrphanReason}
@@ -85,7 +91,7 @@ class _Routed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who this logger is, for WELCOME."""
+    """Who this logger is, for WELCOME and REFUSED."""
 
     name: str
     uuid: bytes
@@ -127,6 +133,8 @@ class EventServer:
         self._held_by_the_gone = 0  # bytes in memory that no live session answers for
         self._stopping = False
         self._quiet = False
+        self._orphaned: set[StreamKey] = set()  # as sent; an alarm stands for each
+        self._streams_over: list[StreamKey] = []  # of runs that ended since the last one began
         self.strangers: Counter[str] = Counter()  # what came outside any session, by reason
         committer.listen(self)
 
@@ -183,6 +191,11 @@ class EventServer:
                 )
             )
         return found
+
+    @property
+    def has_sessions(self) -> bool:
+        """Whether any session is open: its source may have events. A moment's view."""
+        return any(not session.closed for session in self._sessions)
 
     def memory_in_use(self) -> int:
         """Bytes of messages that were admitted and are not settled; a moment's view."""
@@ -456,12 +469,29 @@ class EventServer:
                 event_bytes_max=min(EVENT_BYTES_MAX, self._message_bytes_max - 65536),
             ),
         )
+        self._tell_streams(session, self._routes.runs)
         self._grant()
         self._acknowledge(session)
+
+    def _tell_streams(self, session: Session, runs: Iterable[RunNumber]) -> None:
+        """So that a source that misspells a stream is told by its library, with the next event."""
+        for run in runs:
+            route = self._routes.runs[run]
+            if route.state is RunState.STARTING:
+                continue
+            streams = sorted(map(str, route.writers))
+            message = RunStreams(
+                session=session.id, boot=self._identity.boot, run=run, streams=streams
+            )
+            self._send(session, MessageKind.RUN_STREAMS, message)
 
     def _heartbeat(self, session: Session, heartbeat: Heartbeat) -> None:
         state = session.state
         state.wanted = min(heartbeat.wanted_bytes, self._message_bytes_max)
+        state.settle = max(0, heartbeat.settle_bytes)
+        for run in filter(valid_run_number, heartbeat.unlisted[:RUNS_ACTIVE_MAX]):
+            if run not in self._routes.runs and self._finished_run(RunNumber(run)) is not None:
+                session.tell_ended(run)
         if heartbeat.refusals_seen > state.refused_from:
             seen = min(heartbeat.refusals_seen, state.refused_from + len(state.refused))
             state.refused = state.refused[seen - state.refused_from :]
@@ -482,6 +512,7 @@ class EventServer:
         judged, since all of this time it may have sent by the old one."""
         session.happened(ConnectionEvent.ACCEPTED)
         self._alarms.clear_alarm(f"source-lost {session.name}")
+        self._tell_streams(session, self._routes.runs)
         self._grant()
 
     def _end_of_run(self, session: Session, answer: EndOfRun) -> None:
@@ -605,6 +636,8 @@ class EventServer:
                 f"{verdict.reason}",
             )
             return
+        if verdict.fate is Fate.ORPHAN:
+            self._tell_orphan(session, mark, _chosen_events(batch, chosen), verdict.reason)
         table, payload = select(batch.table, batch.payload, chosen)
         whole = table is batch.table
         taker.offer(
@@ -622,6 +655,37 @@ class EventServer:
                 batch.numbers if whole else None,
             )
         )
+
+    def _tell_orphan(self, session: Session, mark: MarkKey, number: int, reason: str) -> None:
+        route = self._routes.runs.get(mark.run)
+        if route is not None:
+            there = f"run {mark.run} has the streams {', '.join(sorted(map(str, route.writers)))}"
+        else:
+            there = "active runs: " + (", ".join(map(str, sorted(self._routes.runs))) or "none")
+        key = StreamKey(mark.run, mark.stream)
+        # A source may make up streams and runs without end; the alarms are for others, too.
+        if key in self._orphaned or len(self._orphaned) < ORPHAN_ALARMS_MAX:
+            self._orphaned.add(key)
+            name = str(key)
+        else:
+            name = "(others)"
+        self._alarms.raise_alarm(
+            f"orphan {name}",
+            Severity.WARNING,
+            f"{events(number)} of {session.name} for {key} went to the orphan file: {reason}; "
+            f"{there}",
+        )
+
+    def _forget_diversions(self) -> None:
+        """A run starts: the alarms of runs that are over have been there long enough."""
+        gone = {key for key in self._orphaned if key.run not in self._routes.runs}
+        self._orphaned -= gone
+        for key in gone:
+            self._alarms.clear_alarm(f"orphan {key}")
+        self._alarms.clear_alarm("orphan (others)")
+        for key in self._streams_over:
+            self._alarms.clear_alarm(f"garbage {key}")
+        self._streams_over.clear()
 
     def _count_duplicates(self, session: Session, batch: Batch) -> None:
         """A batch that was admitted before: its pieces only count."""
@@ -692,11 +756,12 @@ class EventServer:
             state.acknowledged = settled.acknowledged
             state.settled_bytes = settled.settled_bytes
             state.selective = settled.selective
+            state.diverted = settled.diverted
             # The commit may be older than what the source has confirmed, and tell a new one too.
             seen = max(state.refused_from, settled.refused_from)
             state.refused = settled.refused[seen - settled.refused_from :]
             state.refused_from = seen
-            state.refused_whole = settled.refused_from + REFUSALS_KEPT_MAX - 1
+            state.refused_whole = settled.refused_from + REFUSALS_TOLD_MAX
             told.append(session)
         self._grant()
         for session in told:
@@ -705,19 +770,25 @@ class EventServer:
         self._look_at_draining()
 
     def _grant(self) -> None:
-        """Raise the limits of the live sessions, where a run is active and there is space."""
-        if not self._routes.any_active or self._routes.waiting:
+        """Raise the limits of the live sessions, where a run is active and there is space. While no
+        run is, raise them only for what is to be settled."""
+        if self._routes.any_active and self._routes.waiting:
             return
         alive = {s.id: s.state for s in self._sessions if s.alive}
         accounts = {
-            session: Account(state.settled_bytes, state.limit, state.wanted, state.high_position)
+            session: Account(
+                state.settled_bytes, state.limit, state.wanted, state.high_position, state.settle
+            )
             for session, state in alive.items()
             # Batches above too many selective ranges free no window: the list is bounded.
             if len(state.selective) <= SELECTIVE_RANGES_MAX
         }
         out = sum(max(0, s.limit - s.settled_bytes) for i, s in alive.items() if i not in accounts)
         budget = self._memory_bytes - self._held_by_the_gone - out
-        limits = grant(accounts, budget, self._message_bytes_max)
+        if self._routes.any_active:
+            limits = grant(accounts, budget, self._message_bytes_max)
+        else:
+            limits = grant_to_settle(accounts, budget)
         for session, limit in limits.items():
             state = alive[session]
             state.limit, state.limit_told = limit, max(limit, state.limit_told)
@@ -730,16 +801,17 @@ class EventServer:
         active, held = by_state[RunState.ACTIVE], by_state[RunState.PAUSED]
         ending = by_state[RunState.ENDING]
         waiting = routes.waiting or ("" if routes.any_active else "no run is active")
+        acknowledged, selective, refused = state.told()
         self._send(
             session,
             MessageKind.ACKNOWLEDGEMENT,
             Acknowledgement(
                 session=session.id,
                 boot=self._identity.boot,
-                acknowledged=state.acknowledged,
+                acknowledged=acknowledged,
                 limit_bytes=state.limit,
                 next=state.admitted + 1,
-                selective=list(state.selective[:SELECTIVE_RANGES_MAX]),
+                selective=selective[:SELECTIVE_RANGES_MAX],
                 refusals_from=state.refused_from,
                 refusals=[
                     RefusedRange(
@@ -750,7 +822,11 @@ class EventServer:
                         reason=r.reason,
                         events=r.events,
                     )
-                    for r in state.refused[: state.refused_whole - state.refused_from]
+                    for r in refused
+                ],
+                diverted=[
+                    DivertedEvents(run=d.run, stream=d.stream, why=d.why, events=d.events)
+                    for d in state.diverted
                 ],
                 active=active,
                 held=held,
@@ -770,14 +846,32 @@ class EventServer:
         if refused.bit_count() == 1:  # a peer that tries without end must not fill the log
             log.warning("%s refused (%s, %d by now): %s", _name_of(peer), code, refused, detail)
         message = Refused(
-            session=session, boot=self._identity.boot, code=code, detail=detail, retry=retry
+            session=session,
+            boot=self._identity.boot,
+            logger=self._identity.name,
+            logger_uuid=self._identity.uuid,
+            code=code,
+            detail=detail,
+            retry=retry,
         )
         self._link.send(peer, encode_control(MessageKind.REFUSED, encode_body(message)))
 
     # --- runs --------------------------------------------------------------------------------
 
     def _apply(self, routes: Routes) -> None:
-        self._routes = routes
+        before, self._routes = self._routes, routes
+        for run in before.runs.keys() - routes.runs.keys():
+            self._streams_over += [StreamKey(run, name) for name in before.runs[run].writers]
+        if routes.runs.keys() - before.runs.keys():
+            self._forget_diversions()
+        news = [
+            run
+            for run, route in routes.runs.items()
+            if run not in before.runs or before.runs[run].state is not route.state
+        ]
+        for session in self._sessions:
+            if session.alive:
+                self._tell_streams(session, news)
         for run in [run for run in self._draining if run not in routes.runs]:
             del self._draining[run]
             for session in self._sessions:
@@ -799,6 +893,8 @@ class EventServer:
     def _look_at_draining(self) -> None:
         for run, waited_for in list(self._draining.items()):
             left = {s for s in waited_for if not self._is_drained(s, run)}
+            for session in waited_for - left:
+                self._tell_drained(session, run)
             if left:
                 self._draining[run] = left
                 continue
@@ -812,6 +908,11 @@ class EventServer:
         # It may hold events that it never got to send, as behind a crash of ours.
         may_hold = session.holds_name or session.may_come_back(self._clock.monotonic_ns())
         return not may_hold and not session.state.sent_events_of(run)
+
+    def _tell_drained(self, session_id: SessionId, run: RunNumber) -> None:
+        session = self._sessions.get(session_id)
+        if session is not None and session.state.is_drained(run):
+            self._committer.submit_made(lambda c: c.drained(session_id, run))
 
     def waited_for(self, run: RunNumber) -> list[str]:
         """The names of the sources that the end of the run still waits for; from any thread."""

@@ -1,14 +1,14 @@
 """The housekeeper: what can wait until nothing else needs the disk, while the logger runs.
 
-It settles parts that a fault sealed, and drops tails from `quarantine/` once all that they hold has
-been stored. It touches no part that takes events.
+It settles parts that a fault sealed, saves files that lost their names, and drops tails from
+`quarantine/` once all that they hold has been stored. It touches no part that takes events.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from dlog.core import journal_records as records
 from dlog.core.journal_records import (
@@ -23,8 +23,10 @@ from dlog.errors import StorageError
 from dlog.model.config import StreamConfig
 from dlog.model.ids import MarkKey, RunNumber, SessionId, StreamName
 from dlog.ports import Journal
-from dlog.services.parts import Storage, announced
+from dlog.services.live_state import open_sessions
+from dlog.services.parts import Storage, announced, key_of
 from dlog.services.restart import Restart
+from dlog.services.space_watch import DirectoryWatch
 
 log = logging.getLogger("dlog.housekeeper")
 
@@ -39,10 +41,13 @@ class Housekeeper:
         journal: Journal,
         storage: Storage,
         config_of_ended: Callable[[FileRecord], StreamConfig],
+        watches: Sequence[DirectoryWatch],
     ) -> None:
+        """watches: of the data directories, in their order."""
         self._journal = journal
         self._storage = storage
         self._config_of_ended = config_of_ended
+        self._watches = watches
         self._stopping = threading.Event()
         self._tidy_up = False
 
@@ -56,20 +61,32 @@ class Housekeeper:
             self.step()
         if self._tidy_up:
             self.step()
+        self._storage.lost_files.save_all()  # the last chance
 
     def step(self) -> None:
-        self._settle_sealed()
-        self._sweep_quarantine()
+        self._storage.lost_files.save_all()
+        reachable = self._reachable()
+        self._settle_sealed(reachable)
+        self._sweep_quarantine(reachable)
 
-    def _settle_sealed(self) -> None:
+    def _reachable(self) -> frozenset[int]:
+        """Positions of the data directories that answer: in another one each file waits."""
+        return frozenset(number for number, watch in enumerate(self._watches) if watch.answers)
+
+    def _settle_sealed(self, reachable: frozenset[int]) -> None:
         """Parts in ERROR, sealed at D: tail aside, cut, sidecar, name. What does not go now is
         tried again."""
         for key, value in list(self._journal.scan(records.FILES)):
             record = records.decode_record(key, value, FileRecord)
             if self._stopping.is_set() and not self._tidy_up:
                 return
+            if record.directory not in reachable:
+                continue
+            if self._storage.lost_files.holds(key_of(record)):
+                continue  # it has no name yet
             if record.state is FileState.ERROR and record.sealed:
-                Restart(self._storage).settle([(record, self._config(record), False)])
+                restart = Restart(self._storage, open_sessions(self._journal))
+                restart.settle([(record, self._config(record), False)])
 
     def _config(self, record: FileRecord) -> StreamConfig:
         key = records.run_key(RunNumber(record.run))
@@ -78,10 +95,12 @@ class Housekeeper:
             return self._config_of_ended(record)
         return records.decode_record(key, value, RunRecord).streams[record.stream]
 
-    def _sweep_quarantine(self) -> None:
+    def _sweep_quarantine(self, reachable: frozenset[int]) -> None:
         for key, value in list(self._journal.scan(records.QUARANTINE)):
             record = records.decode_record(key, value, QuarantineRecord)
-            if not record.readable or not all(self._is_stored(*needed) for needed in record.needed):
+            if record.directory not in reachable or record.saving or record.sessions:
+                continue
+            if not all(self._is_stored(*needed) for needed in record.needed):
                 continue
             try:
                 self._drop(key, record)

@@ -17,11 +17,14 @@ from dlog.core.journal_records import (
     FileRecord,
     LoggerRecord,
     MarkRecord,
+    QuarantineRecord,
     RunRecord,
     SessionRecord,
     StreamRecord,
 )
+from dlog.core.record_rules import Known, contradiction, read_record
 from dlog.core.states import FileState, LoggerState, RunState
+from dlog.errors import JournalUnreadable
 from dlog.model.config import StreamConfig
 from dlog.model.ids import (
     NO_RUN,
@@ -35,7 +38,7 @@ from dlog.model.ids import (
 )
 from dlog.ports import Journal
 from dlog.services.parts import Part, Storage, put_stream
-from dlog.services.restart import DirectCommits, Restart
+from dlog.services.restart import DirectCommits, Restart, refuse_outdated
 
 ORPHAN_CONFIG: Final = StreamConfig(ranges=False)
 
@@ -75,6 +78,7 @@ def settle_live_state(
 ) -> LiveState:
     """Read what is live, and settle every file that is not closed, before any thread runs."""
     runs = live_runs(journal)
+    _refuse_contradictions(journal, storage, runs)
     live = {run.run: run for run in runs}
     files = []
     for record in _all(journal, records.FILES, FileRecord):
@@ -84,9 +88,15 @@ def settle_live_state(
             files.append((record, live[record.run].streams[record.stream], True))
         else:
             files.append((record, config_of_ended(journal, record), False))
+    refuse_outdated(
+        storage,
+        [record for record, _, _ in files],
+        _all(journal, records.STREAMS, StreamRecord),
+    )
     commits = DirectCommits(journal)
     _keep_ranges_open(journal, commits, [record for record, _, live in files if live])
-    restart = Restart(replace(storage, commits=commits))
+    restart = Restart(replace(storage, commits=commits), open_sessions(journal))
+    restart.drop_unfinished(_all(journal, records.QUARANTINE, QuarantineRecord))
     found = restart.settle(files)
     restart.finish_operations()
     parts: dict[StreamKey, list[Part]] = {}
@@ -95,6 +105,28 @@ def settle_live_state(
         parts.setdefault(part.key.stream_key, []).append(part)
     streams = _all(journal, records.STREAMS, StreamRecord)
     return LiveState(_logger_record(journal), runs, streams, parts, found.lost)
+
+
+def _refuse_contradictions(journal: Journal, storage: Storage, runs: Sequence[RunRecord]) -> None:
+    """Before anything is touched: what no logger wrote must not be settled as if one had."""
+    known = Known(
+        storage.boot,
+        len(storage.directories),
+        {run.run: run.streams for run in runs},
+        lambda run: finished_run(journal, run) is not None,
+    )
+    found: list[FileRecord | StreamRecord | QuarantineRecord] = [
+        *_all(journal, records.FILES, FileRecord),
+        *_all(journal, records.STREAMS, StreamRecord),
+        *_all(journal, records.QUARANTINE, QuarantineRecord),
+    ]
+    for record in found:
+        problem = contradiction(record, known)
+        if problem:
+            what = "tail" if isinstance(record, QuarantineRecord) else "record"
+            raise JournalUnreadable(
+                f"the journal's {what} of run {record.run} {record.stream} cannot be: {problem}"
+            )
 
 
 def _keep_ranges_open(
@@ -130,7 +162,7 @@ def _logger_record(journal: Journal) -> LoggerRecord:
     value = journal.get(records.LOGGER)
     if value is None:
         return LoggerRecord(state=LoggerState.PREINITIALIZED)
-    record = records.decode_record(records.LOGGER, value, LoggerRecord)
+    record = read_record(records.LOGGER, value, LoggerRecord)
     if record.state in (LoggerState.STOPPED, LoggerState.FAILED):
         # The number of the next command goes on, so that recorded answers are dropped in turn.
         return LoggerRecord(
@@ -158,11 +190,16 @@ def finished_run(journal: Journal, run: RunNumber) -> RunState | None:
 def _ended(journal: Journal, run: RunNumber) -> EndedRunRecord | None:
     key = records.ended_run_key(run)
     value = journal.get(key)
-    return records.decode_record(key, value, EndedRunRecord) if value is not None else None
+    return read_record(key, value, EndedRunRecord) if value is not None else None
 
 
 def sessions(journal: Journal) -> list[SessionRecord]:
     return _all(journal, records.SESSIONS, SessionRecord)
+
+
+def open_sessions(journal: Journal) -> list[bytes]:
+    """The sessions whose sources may still send something."""
+    return [record.session for record in sessions(journal) if not record.closed]
 
 
 def watermarks(journal: Journal) -> dict[MarkKey, int]:
@@ -171,9 +208,9 @@ def watermarks(journal: Journal) -> dict[MarkKey, int]:
     for key, value in journal.scan(records.MARKS):
         session, run, stream = key[len(records.MARKS) :].decode().split("/")
         mark = MarkKey(SessionId(bytes.fromhex(session)), RunNumber(int(run)), StreamName(stream))
-        found[mark] = records.decode_record(key, value, MarkRecord).sequence
+        found[mark] = read_record(key, value, MarkRecord).sequence
     return found
 
 
 def _all(journal: Journal, prefix: bytes, kind: type[records.R]) -> list[records.R]:
-    return [records.decode_record(key, value, kind) for key, value in journal.scan(prefix)]
+    return [read_record(key, value, kind) for key, value in journal.scan(prefix)]

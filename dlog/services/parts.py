@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import msgspec
@@ -53,8 +53,8 @@ from dlog.core.journal_records import (
 )
 from dlog.core.rotation import Fill
 from dlog.core.states import FILE, FileEvent, FileState
-from dlog.errors import DiskFull, FormatError, InvariantBroken, StorageError
-from dlog.limits import MIB, PAGE_BYTES
+from dlog.errors import DiskFull, FileLost, FormatError, InvariantBroken, NameTaken, StorageError
+from dlog.limits import MIB, PAGE_BYTES, RESERVE_BYTES_MIN
 from dlog.model.config import StreamConfig
 from dlog.model.ids import (
     BlockNumber,
@@ -68,12 +68,31 @@ from dlog.model.ids import (
     StreamName,
     file_path,
 )
-from dlog.ports import Alarms, Buffers, Change, Clock, Commits, DataFile, Directory, SyncUnderWay
+from dlog.ports import (
+    Alarms,
+    Buffers,
+    Change,
+    Clock,
+    Commits,
+    DataFile,
+    Directory,
+    Severity,
+    SyncUnderWay,
+)
+from dlog.services.lost_files import LostFiles
 from dlog.services.operations import Operations
 
 log = logging.getLogger("dlog.parts")
 
 OPEN_SUFFIX = ".part"
+
+
+@dataclass(slots=True)
+class Marks:
+    """What INIT says of disk space. low_water_bytes: of a directory, kept free of what is reserved
+    ahead."""
+
+    low_water_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +108,9 @@ class Storage:
     operations: Operations
     clock: Clock
     alarms: Alarms
+    lost_files: LostFiles
     random_bytes: Callable[[int], bytes] = os.urandom
+    marks: Marks = field(default_factory=Marks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +176,7 @@ class Part:
             record.last_header_offset,
             record.totals,
         )
+        self._committed = Offset(record.durable)
         self._allocated = record.reserved
         self._tried = Offset(record.durable)  # the highest end of a write, that failed or not
         self._index = bytearray()
@@ -162,6 +184,7 @@ class Part:
         # is sealed, since a restart must not take longer the larger its files are.
         self._index_from = record.totals.blocks
         self._index_end = Offset(record.durable)
+        self._unseen = ""  # why its name could not be looked at
         self.opened_ns = storage.clock.monotonic_ns()
         self.ended_ns = 0
 
@@ -225,6 +248,7 @@ class Part:
                     config=config,
                     run_started_ns=run_started_ns,
                     streams=streams,
+                    low=low,
                 ),
                 before.part,
                 before.sealed,
@@ -237,6 +261,8 @@ class Part:
             _write_pages(storage, file, Offset(0), page)
             file.sync()
         except StorageError as error:
+            if not isinstance(error, NameTaken):
+                _take_away(storage, directory, record, use_ballast=use_ballast)
             state = FILE.next(record.state, FileEvent.CREATE_FAILED)
             failed = put_file(
                 msgspec.structs.replace(record, state=state, sealed=True, reason=str(error))
@@ -295,21 +321,30 @@ class Part:
 
     def place(self, number: BlockNumber) -> Place:
         """Where the next block goes."""
-        return Place(self.end, number, self._storage.boot, self.record.salt, self._written.chain)
+        return Place(
+            self.end,
+            number,
+            self._storage.boot,
+            self.record.salt,
+            self._written.chain,
+            self._committed,
+        )
+
+    def committed(self, durable: int) -> None:
+        """The journal has that durable offset; from the committer's thread."""
+        self._committed = Offset(durable)
 
     def needs_reservation(self, block_bytes: int) -> Offset | None:
         """The end that a reservation must reach before a block of that length, or None."""
         needed = self.end + block_bytes + footer_bytes(self._written.totals.blocks + 1)
         return None if needed <= self._allocated else Offset(padded(needed))
 
-    def reserve(self, least: Offset, *, use_ballast: bool = False) -> None:
-        """Commit a reservation of at least that, then allocate it. Raises `StorageError`, also
-        `DiskFull`."""
-        ahead = self._config.reserve_bytes
-        if self._config.part_bytes:
-            # Not much beyond the end of the part: what is reserved is taken from other streams.
-            ahead = min(ahead, max(0, self._config.part_bytes - self.end))
-        end = Offset(padded(least + ahead))
+    def reserve(
+        self, least: Offset, *, ahead_bytes: int = RESERVE_BYTES_MIN, use_ballast: bool = False
+    ) -> None:
+        """Commit a reservation of at least that, and of `ahead_bytes` more where there is space for
+        it, then allocate it. Raises `StorageError`, also `DiskFull`."""
+        end = Offset(padded(least + self._ahead(least, ahead_bytes)))
         number, announced = self._storage.operations.announce(
             OperationKind.RESERVE, self.record.path, f"to {end}"
         )
@@ -325,6 +360,16 @@ class Part:
             )
             raise
         self._storage.commits.submit(self._storage.operations.done(number), use_ballast=use_ballast)
+
+    def _ahead(self, least: Offset, wanted_bytes: int) -> int:
+        """How much beyond `least`: what is reserved is taken from other streams. Not much beyond
+        the end of the part, and where the space above the low-water mark is short, half of it."""
+        ahead = min(wanted_bytes, self._config.reserve_bytes)
+        if self._config.part_bytes:
+            ahead = min(ahead, max(0, self._config.part_bytes - self.end))
+        kept = self._storage.marks.low_water_bytes + least - self._allocated
+        left = max(0, self._file.free_bytes() - kept)
+        return ahead if ahead <= left else left // 2
 
     def _allocate(self, end: Offset, least: Offset) -> None:
         try:
@@ -419,6 +464,52 @@ class Part:
         )
         self.ended_ns = self._storage.clock.monotonic_ns()
 
+    # --- its name ----------------------------------------------------------------------------
+
+    @property
+    def where(self) -> str:
+        return f"{self.directory.name}/{self.record.path}"
+
+    def lost(self) -> str:
+        """Why neither of its names leads to its file, "" where one does. Raises `StorageError`."""
+        why = self._file.lost(self.record.path + OPEN_SUFFIX)
+        return why if why and self._file.lost(self.record.path) else ""
+
+    def check_name(self) -> None:
+        """Raise `FileLost` where somebody took its name away."""
+        try:
+            why = self.lost()
+        except StorageError as error:
+            # It may be where it was: a write or a sync will tell.
+            if str(error) != self._unseen:
+                log.warning("%s", error)
+            self._unseen = str(error)
+            return
+        self._unseen = ""
+        if why:
+            raise FileLost(why, path=self.where)
+
+    def save(self, why: str) -> str:
+        """Give the file its name again, with what is durable of it; what was done, for people.
+        Raises `StorageError`."""
+        path = self.record.path + OPEN_SUFFIX
+        if not self.lost():
+            self.directory.sync_names(path.rpartition("/")[0])
+            return "it has its name again"
+        if self.directory.exists(path):
+            move_aside(self._storage, self.record.directory, path)
+        what = f"{self.record.durable} bytes: {why}"
+        with announced(self._storage, OperationKind.SAVE, self.record.path, what):
+            how = self._file.save(Offset(self.record.durable))
+        return f"its {self.record.durable} acknowledged bytes were saved {how}"
+
+    def _is_held_as_lost(self) -> bool:
+        try:
+            self.check_name()
+        except FileLost:
+            self._storage.lost_files.hold(self)
+        return self._storage.lost_files.holds(self.key)
+
     # --- the end -----------------------------------------------------------------------------
 
     def close(self, *, use_ballast: bool = False) -> None:
@@ -433,8 +524,10 @@ class Part:
         )
         commits.submit([announced, put_file(self.record)], use_ballast=use_ballast).wait()
         try:
+            self.check_name()
             size, file_crc = self._write_footer()
             closed = self._finish(size, file_crc)
+            self.check_name()
         except (StorageError, FormatError) as error:
             commits.submit(
                 self._storage.operations.done(number, f"failed: {error}"), use_ballast=use_ballast
@@ -451,6 +544,7 @@ class Part:
             ],
             use_ballast=use_ballast,
         ).wait()
+        self.close_file()
         log.info("%s closed: %d events", self.record.path, closed.totals.events)
 
     def _write_footer(self) -> tuple[int, int]:
@@ -469,7 +563,6 @@ class Part:
         self._file.sync()
         size = self.end + len(footer)
         self._file.cut(Offset(size))
-        self._file.close()
         return size, crc32c(footer, self.record.crc32c)
 
     def _finish(self, size: int, file_crc: int) -> ClosedFileRecord:
@@ -487,6 +580,7 @@ class Part:
         D is what the committer was last told of, so it is committed with or before this.
         """
         closing = self.record.state is FileState.CLOSING
+        lost = self._is_held_as_lost()  # before the seal: the housekeeper settles sealed parts
         number, announced = self._storage.operations.announce(
             OperationKind.SEAL, self.record.path, f"at {self.record.durable}: {reason}"
         )
@@ -502,7 +596,8 @@ class Part:
         ).wait()
         self.let_go()
         if not closing:  # then nothing lies behind D but a footer
-            self._give_space_back()
+            if not lost:  # otherwise the file of that name may be a copy
+                self._give_space_back()
             tell_sealed(self._storage, self._config, self.record)
         return Predecessor(self.key.part, Offset(self.record.durable), self.record.chain)
 
@@ -520,12 +615,79 @@ class Part:
         except StorageError as error:
             log.warning("%s", error)
 
+    @property
+    def holds_blocks(self) -> bool:
+        """Whether anything was ever written behind its header page."""
+        return self._tried > PAGE_BYTES
+
+    def discard(self, *, use_ballast: bool = False) -> None:
+        """Remove it, with its record: no event is in it. Raises `StorageError`; then it is moved
+        aside later, as a part whose creation failed."""
+        reason = "its run could not be started"
+        number, announced = self._storage.operations.announce(
+            OperationKind.REMOVE, self.record.path, reason
+        )
+        self.record = msgspec.structs.replace(
+            self.record,
+            state=FILE.next(self.record.state, FileEvent.FAULT),
+            sealed=True,
+            durable=0,
+            last_header_offset=0,
+            reason=reason,
+        )
+        commits = self._storage.commits
+        commits.submit([announced, put_file(self.record)], use_ballast=use_ballast).wait()
+        self.let_go()
+        try:
+            self.directory.remove(self.record.path + OPEN_SUFFIX)
+        except StorageError as error:
+            commits.submit(
+                self._storage.operations.done(number, f"failed: {error}"), use_ballast=use_ballast
+            )
+            raise
+        commits.submit(
+            [(file_key(self.key), None), *self._storage.operations.done(number)],
+            use_ballast=use_ballast,
+        ).wait()
+
     def let_go(self) -> None:
-        """Close the descriptor; what is durable stays, the rest is not waited for."""
+        """Close the descriptor; what is durable stays, the rest is not waited for. A file that lost
+        its name gets it again before, or is kept open."""
+        if self._is_held_as_lost():
+            self._storage.lost_files.save(self.key)
+        else:
+            self.close_file()
+
+    def close_file(self) -> None:
         try:
             self._file.close()
         except StorageError as error:
             log.error("%s", error)
+
+
+def _take_away(
+    storage: Storage, directory: Directory, record: FileRecord, *, use_ballast: bool
+) -> None:
+    """What a creation that failed left under its name: nothing was ever in it. Where that does not
+    go, it is moved aside later."""
+    path = record.path + OPEN_SUFFIX
+    try:
+        if not directory.exists(path):
+            return
+        number, announced = storage.operations.announce(
+            OperationKind.REMOVE, record.path, "it could not be created"
+        )
+        storage.commits.submit([announced], use_ballast=use_ballast).wait()
+        outcome = "failed"
+        try:
+            directory.remove(path)
+            outcome = ""
+        finally:
+            storage.commits.submit(
+                storage.operations.done(number, outcome), use_ballast=use_ballast
+            )
+    except StorageError as error:
+        log.warning("%s", error)
 
 
 def _is_there(directory: Directory, path: str) -> bool:
@@ -642,6 +804,16 @@ def _sidecar(
         totals=record.totals,
         predecessor_part=record.predecessor_part,
         config=config,
+    )
+
+
+def tell_away(storage: Storage, number: int, reason: str) -> None:
+    """Raise the alarm that names a data directory which cannot be used."""
+    name = storage.directories[number].name
+    storage.alarms.raise_alarm(
+        f"directory {name}",
+        Severity.ERROR,
+        f"its files stay as they are, and streams go on in other directories: {name}: {reason}",
     )
 
 

@@ -7,18 +7,20 @@ crash in here changes nothing. It never looks at closed files.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import msgspec
 from crc32c import crc32c
 
-from dlog.core.block import HEADER_BYTES, decode_header
+from dlog.core.block import HEADER_BYTES, BlockHeader, BlockType, decode_header
 from dlog.core.event_file import decode_file_header, sidecar_path
 from dlog.core.journal_records import (
     FileRecord,
     OperationKind,
     QuarantineRecord,
+    StreamRecord,
     encode_record,
     file_key,
     quarantine_key,
@@ -26,22 +28,31 @@ from dlog.core.journal_records import (
 from dlog.core.replay import Action, decide, on_disk
 from dlog.core.scan import Depth, SpanKind, scan
 from dlog.core.states import FILE, FileEvent, FileState
-from dlog.errors import DataDirectoryGone, DiskFull, FormatError, StorageError
+from dlog.errors import (
+    DataDirectoryGone,
+    DiskFull,
+    FormatError,
+    JournalOutdated,
+    NoDescriptor,
+    StorageError,
+)
 from dlog.limits import MIB, PAGE_BYTES
 from dlog.model.config import StreamConfig
-from dlog.model.ids import FileKind, Offset
+from dlog.model.ids import NO_RUN, FileKind, Offset, file_path
 from dlog.ports import Change, DataFile, Directory, Journal, Severity
 from dlog.services.parts import (
     OPEN_SUFFIX,
     Part,
     SealedPart,
     Storage,
+    allot,
     announced,
     finish_file,
     key_of,
     move_aside,
     put_closed,
     put_file,
+    tell_away,
     tell_sealed,
 )
 
@@ -49,6 +60,80 @@ log = logging.getLogger("dlog.restart")
 
 COPY_BYTES = 4 * MIB
 FOOTER_END_MAX = 2**62
+
+
+def refuse_outdated(
+    storage: Storage, files: Sequence[FileRecord], streams: Sequence[StreamRecord]
+) -> None:
+    """By an older copy of the journal, acknowledged events would be cut off as a tail. Raises
+    `JournalOutdated`, before anything is touched, where a file tells of a later commit."""
+    for record in files:
+        found = _later_commit(storage.directories[record.directory], record)
+        if found:
+            raise JournalOutdated(f"the journal is an older copy: {found}")
+    for stream in streams:
+        path = _unknown_part(storage, stream)
+        if path:
+            raise JournalOutdated(
+                f"the journal is an older copy: {path} is of this logger, and the journal has not "
+                "heard of it"
+            )
+
+
+def _later_commit(directory: Directory, record: FileRecord) -> str:
+    """What a block behind the durable offset says of a commit that the journal does not know."""
+    for path in (record.path + OPEN_SUFFIX, record.path):
+        with suppress(StorageError, FormatError):  # told when the file is settled
+            if not directory.exists(path):
+                continue
+            for header in _headers_from(directory, path, record):
+                where = f"the block at byte {header.offset} of {directory.name}/{path}"
+                if header.durable > record.durable:
+                    return (
+                        f"{where} was written when {header.durable} bytes were acknowledged; the "
+                        f"journal knows of {record.durable}"
+                    )
+                is_footer = header.type is not BlockType.EVENTS
+                if is_footer and record.state in (FileState.OPEN, FileState.END):
+                    return f"{where} closes it; to the journal it is {record.state}"
+    return ""
+
+
+def _headers_from(directory: Directory, path: str, record: FileRecord) -> Iterator[BlockHeader]:
+    """The headers that hold from the durable offset on, one behind the other."""
+    file = directory.open(path, writable=False)
+    try:
+        at = max(record.durable, PAGE_BYTES)
+        while at < file.size():
+            data = file.read(Offset(at), HEADER_BYTES)
+            try:
+                header = decode_header(data, salt=record.salt, offset=at, path=path)
+            except FormatError:
+                return
+            yield header
+            at += header.block_bytes
+    finally:
+        file.close()
+
+
+def _unknown_part(storage: Storage, stream: StreamRecord) -> str:
+    """A file under the number that the stream's next part would get, if it is one of ours."""
+    of_run = (FileKind.EVENTS, FileKind.GARBAGE)
+    for kind in of_run if stream.run != NO_RUN else (FileKind.ORPHAN,):
+        key, _ = allot(stream, kind)
+        for directory in storage.directories:
+            for path in (file_path(key) + OPEN_SUFFIX, file_path(key)):
+                with suppress(StorageError, FormatError):
+                    if not directory.exists(path):
+                        continue
+                    file = directory.open(path, writable=False)
+                    try:
+                        header = decode_file_header(file.read(Offset(0), PAGE_BYTES), path=path)
+                    finally:
+                        file.close()
+                    if (header.logger_uuid, header.key) == (storage.logger_uuid, key):
+                        return f"{directory.name}/{path}"
+    return ""
 
 
 class DirectCommits:
@@ -87,29 +172,64 @@ class _Tail:
 
 
 class Restart:
-    """`storage.commits` commits at once here; see `DirectCommits`."""
+    """`storage.commits` commits at once here; see `DirectCommits`. sessions: those that are not
+    closed, whose events may stand in what cannot be read."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, sessions: Sequence[bytes]) -> None:
         self._storage = storage
+        self._sessions = sessions
         self._found = Settlement()
+        self._away: dict[int, StorageError] = {}
         self._sealed: FileRecord | None = None  # of the file at hand, where a fault ended it
 
     def settle(self, records: Sequence[tuple[FileRecord, StreamConfig, bool]]) -> Settlement:
         """Settle the files; each with its frozen configuration and whether its run goes on."""
-        self._refuse_empty_directories([record for record, _, _ in records])
+        self._away = self._directories_away([record for record, _, _ in records])
         for record, config, live in records:
             self._settle(record, config, live)
         return self._found
 
-    def _refuse_empty_directories(self, records: Sequence[FileRecord]) -> None:
-        """A directory without anything in it, though files were acknowledged there, is another one:
-        the place where a disk is mounted, say. Whoever mounts it finds nothing changed."""
-        for number in sorted({record.directory for record in records if record.durable}):
+    def drop_unfinished(self, tails: Sequence[QuarantineRecord]) -> None:
+        """Copies whose saving was cut off: their tails still stand in their files, and are saved
+        again. Before `settle`."""
+        for tail in tails:
+            if tail.saving:
+                self._drop_unfinished(tail)
+
+    def _drop_unfinished(self, tail: QuarantineRecord) -> None:
+        directory = self._storage.directories[tail.directory]
+        try:
+            if directory.exists(tail.path):
+                why = "its saving was not finished"
+                with announced(self._storage, OperationKind.REMOVE, tail.path, why):
+                    directory.remove(tail.path)
+        except StorageError as error:
+            log.warning("%s", error)  # tried again at the next start
+            return
+        self._commit([(quarantine_key(tail.path), None)])
+
+    def _directories_away(self, records: Sequence[FileRecord]) -> dict[int, StorageError]:
+        """Positions of the directories that cannot be reached, each with the reason.
+
+        The journal's directory has no mark that was looked at: without anything in it, though files
+        were acknowledged there, it is another one, the place where a disk is mounted, say. Who
+        mounts it finds nothing changed."""
+        away: dict[int, StorageError] = {}
+        for number in sorted({record.directory for record in records}):
             directory = self._storage.directories[number]
-            if not directory.names("runs") and not directory.names("orphans"):
+            try:
+                empty = not directory.names("runs") and not directory.names("orphans")
+            except NoDescriptor:
+                continue  # each file may have more luck
+            except StorageError as error:
+                away[number] = error
+                tell_away(self._storage, number, error.reason)
+                continue
+            if number == 0 and empty and any(r.durable for r in records if r.directory == 0):
                 raise DataDirectoryGone(
                     f"{directory.name}: it is empty, and files of it are open; is its disk mounted?"
                 )
+        return away
 
     def finish_operations(self) -> None:
         """What an earlier boot announced and did not do is settled with its file: the log says so.
@@ -135,6 +255,26 @@ class Restart:
     # --- one file ----------------------------------------------------------------------------
 
     def _settle(self, record: FileRecord, config: StreamConfig, live: bool) -> None:
+        self._sealed = record if record.state is FileState.ERROR and record.sealed else None
+        try:
+            self._do(self._action(record), record, config, live)
+        except StorageError as error:
+            # The others are settled all the same; this one is tried again, once it is sealed by
+            # the housekeeper, else at the next start.
+            log.error("%s stays as it is: %s", record.path, error)
+            if record.directory not in self._away:  # else one alarm tells of all of them
+                self._alarm(record, f"could not be settled: {error}")
+            if record.state in (FileState.OPEN, FileState.END, FileState.CLOSING):
+                self._seal(record, str(error))
+        if self._sealed is not None and self._sealed.durable and not self._is_whole(self._sealed):
+            tell_sealed(self._storage, config, self._sealed)
+            if live:
+                self._found.parts.append(SealedPart(self._storage, config, self._sealed))
+
+    def _action(self, record: FileRecord) -> Action:
+        """What the decision table says of it. Raises `StorageError`."""
+        if record.directory in self._away:
+            raise self._away[record.directory]
         directory = self._storage.directories[record.directory]
         disk = on_disk(
             directory.exists(record.path + OPEN_SUFFIX),
@@ -143,20 +283,7 @@ class Restart:
         )
         action = decide(record.state, disk, record.durable)
         log.info("%s: %s, on disk %s: %s", record.path, record.state, disk.value, action.value)
-        self._sealed = record if record.state is FileState.ERROR and record.sealed else None
-        try:
-            self._do(action, record, config, live)
-        except StorageError as error:
-            # The others are settled all the same; this one is tried again, once it is sealed by
-            # the housekeeper, else at the next start.
-            log.error("%s stays as it is: %s", record.path, error)
-            self._alarm(record, f"could not be settled: {error}")
-            if record.state in (FileState.OPEN, FileState.END, FileState.CLOSING):
-                self._seal(record, str(error))
-        if self._sealed is not None and self._sealed.durable and not self._is_whole(self._sealed):
-            tell_sealed(self._storage, config, self._sealed)
-            if live:
-                self._found.parts.append(SealedPart(self._storage, config, self._sealed))
+        return action
 
     def _do(self, action: Action, record: FileRecord, config: StreamConfig, live: bool) -> None:
         match action:
@@ -179,7 +306,7 @@ class Restart:
                 opened = msgspec.structs.replace(
                     record, state=FileState.END, reserved=max(record.reserved, FOOTER_END_MAX)
                 )
-                part = self._reopen(opened, config)
+                part = self._reopen(opened, config, told=FileState.CLOSING)
                 if part is not None:
                     part.close()
             case Action.SETTLE_SEALED:
@@ -191,7 +318,11 @@ class Restart:
             case Action.LOST:
                 self._lost(record, "the file is gone, or stands under another name")
 
-    def _reopen(self, record: FileRecord, config: StreamConfig) -> Part | None:
+    def _reopen(
+        self, record: FileRecord, config: StreamConfig, *, told: FileState | None = None
+    ) -> Part | None:
+        """The part, at its durable offset; None where it is not to go on with. told: its state in
+        the journal meanwhile, if another than the record's."""
         directory = self._storage.directories[record.directory]
         file = directory.open(record.path + OPEN_SUFFIX, writable=True)
         problem = _problem_below_durable(file, record)
@@ -213,7 +344,7 @@ class Restart:
             self._seal(record, foreign)
             return None
         settled = msgspec.structs.replace(record, reserved=record.durable)
-        self._commit([put_file(settled)])
+        self._commit([put_file(msgspec.structs.replace(settled, state=told or record.state))])
         return Part(self._storage, config, settled, file)
 
     def _settle_sealed(self, record: FileRecord, config: StreamConfig) -> None:
@@ -316,21 +447,27 @@ class Restart:
             end=tail.end,
             saved_ns=self._storage.clock.wall_ns(),
             needed=list(tail.needed),
-            readable=tail.readable,
+            sessions=[] if tail.readable else list(self._sessions),
+            saving=True,
         )
         what = f"[{tail.begin}..{tail.end}) to {path}"
-        key = quarantine_key(path)
-        put = (key, encode_record(key, saved))
-        with announced(self._storage, OperationKind.SAVE_ASIDE, record.path, what, put):
-            copy = directory.create(path)
-            try:
-                self._copy(file, copy, 0, PAGE_BYTES)
-                for begin, end in file.data_extents(Offset(tail.begin), Offset(tail.end)):
-                    self._copy(file, copy, begin // PAGE_BYTES * PAGE_BYTES, end)
-                copy.sync()
-            finally:
-                copy.close()
-            directory.make_read_only(path)
+        try:
+            with announced(
+                self._storage, OperationKind.SAVE_ASIDE, record.path, what, _put_tail(saved)
+            ):
+                copy = directory.create(path)
+                try:
+                    self._copy(file, copy, 0, PAGE_BYTES)
+                    for begin, end in file.data_extents(Offset(tail.begin), Offset(tail.end)):
+                        self._copy(file, copy, begin // PAGE_BYTES * PAGE_BYTES, end)
+                    copy.sync()
+                finally:
+                    copy.close()
+                directory.make_read_only(path)
+        except StorageError:
+            self._drop_unfinished(saved)
+            raise
+        self._commit([_put_tail(msgspec.structs.replace(saved, saving=False))])
         log.warning("%s: [%d..%d) saved aside to %s", record.path, tail.begin, tail.end, path)
 
     def _path_aside(self, directory: Directory, record: FileRecord, tail: _Tail) -> str:
@@ -391,6 +528,11 @@ class Restart:
 
     def _commit(self, changes: Sequence[Change]) -> None:
         self._storage.commits.submit(changes).wait()
+
+
+def _put_tail(record: QuarantineRecord) -> Change:
+    key = quarantine_key(record.path)
+    return key, encode_record(key, record)
 
 
 def _problem_below_durable(file: DataFile, record: FileRecord) -> str:

@@ -7,7 +7,7 @@ on here while other commands are carried out. It waits for no stream and no sour
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Protocol
@@ -17,7 +17,7 @@ import msgspec
 from dlog.core import journal_records as records
 from dlog.core.journal_records import EndedRunRecord, RunRecord, StreamRecord
 from dlog.core.states import RUN, LoggerEvent, RunEvent, RunState
-from dlog.errors import TransitionRefused
+from dlog.errors import NoDescriptor, NoThread, StorageError, TransitionRefused
 from dlog.limits import RUNS_ACTIVE_MAX
 from dlog.model.config import StreamConfig
 from dlog.model.ids import RunNumber, StreamKey, StreamName
@@ -31,6 +31,8 @@ from dlog.services.stream_thread import Ending, StreamWriter
 log = logging.getLogger("dlog.runs")
 
 FINISHED_KEPT: Final = 1000
+# For folders, sidecars and new parts of the streams that write already, and for connections.
+DESCRIPTORS_SPARE: Final = 16
 
 
 class Writers(Protocol):
@@ -46,17 +48,25 @@ class Writers(Protocol):
         streams: tuple[str, ...],
     ) -> StreamWriter: ...
 
-    def start_writer(self, writer: StreamWriter) -> None: ...
+    def start_writer(self, writer: StreamWriter) -> None:
+        """Raises `NoThread`."""
+        ...
+
+    def descriptors_left(self) -> int:
+        """How many files and connections may still be opened."""
+        ...
 
 
 @dataclass(slots=True)
 class Run:
-    """A live run. waiting: streams that are not ready yet, or not finished yet."""
+    """A live run. waiting: streams that are not ready yet, or not finished yet. without_thread:
+    streams whose writers never began, for want of a thread."""
 
     record: RunRecord
     writers: dict[StreamName, StreamWriter]
     waiting: set[StreamName] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
+    without_thread: set[StreamName] = field(default_factory=set)
     since_ns: int = 0
     drain_until_ns: int = 0
     going_to: RunState | None = None  # its writers finish; this is what it becomes
@@ -118,6 +128,8 @@ class Runs:
                     "again",
                     "configuration",
                 )
+        self._refuse_without_descriptors(len(configs))
+        self._refuse_without_directory(configs)
         record = RunRecord(
             run=number,
             state=RunState.STARTING,
@@ -131,9 +143,11 @@ class Runs:
             for name, config in configs.items()
         ]
         self._desk.become(LoggerEvent.START_RUN)
+        self._finished.pop(number, None)
         run = self._make_run(record, [(stream, []) for stream in streams])
         self._desk.commit(
             [
+                (records.ended_run_key(number), None),  # of a start that failed
                 put(records.run_key(number), record),
                 *(
                     put(records.stream_key(StreamKey(number, StreamName(s.stream))), s)
@@ -144,11 +158,55 @@ class Runs:
         )
 
     def _refuse_known(self, number: RunNumber) -> None:
-        if number in self.live or self._journal.get(records.ended_run_key(number)) is not None:
+        """A run that could not be started, and of which nothing stands on the disk, never was."""
+        if number in self.live or not self._never_was(number):
             raise Refusal(f"run {number} is in the journal already", "run")
         for directory in self._directories:
-            if directory.exists(f"runs/{number}"):
+            try:
+                on_disk = bool(directory.names(f"runs/{number}"))
+            except NoDescriptor:
+                raise
+            except StorageError as error:
+                log.warning("whether run %d is there cannot be told: %s", number, error)
+                continue
+            if on_disk:
                 raise Refusal(f"run {number} is on the disk already, in {directory.name}", "run")
+
+    def _refuse_without_descriptors(self, streams: int) -> None:
+        """Each stream keeps a file open; what is active needs some now and then."""
+        left = self._writers.descriptors_left()
+        if left < streams + DESCRIPTORS_SPARE:
+            raise Refusal(
+                f"too many open files: {streams} streams need as many descriptors, and "
+                f"{left} are left, of which {DESCRIPTORS_SPARE} stay free for what is active; "
+                "start the logger with a higher limit (ulimit -n, LimitNOFILE=)",
+                "resources",
+            )
+
+    def _refuse_without_directory(self, configs: Mapping[str, StreamConfig]) -> None:
+        """A stream must have a directory that can be reached; so the run's number stays free."""
+        away: dict[int, str] = {}
+        for position, directory in enumerate(self._directories):
+            try:
+                directory.space()
+            except StorageError as error:
+                away[position] = str(error)
+        for name, config in configs.items():
+            positions = config.directories or range(len(self._directories))
+            if all(position in away for position in positions):
+                reasons = "; ".join(away[position] for position in positions)
+                raise Refusal(f"stream {name}: no data directory can be reached: {reasons}", "run")
+
+    def _never_was(self, number: RunNumber) -> bool:
+        key = records.ended_run_key(number)
+        value = self._journal.get(key)
+        if value is None:
+            return True
+        if records.decode_record(key, value, EndedRunRecord).state is not RunState.FAILED:
+            return False
+        files = (*self._journal.scan(records.run_files(number, records.FILES)),
+                 *self._journal.scan(records.run_files(number, records.CLOSED_FILES)))  # fmt: skip
+        return not files
 
     def change(self, number: RunNumber, event: RunEvent, asked: Asked) -> None:
         """PAUSE RUN and RESUME RUN."""
@@ -241,8 +299,14 @@ class Runs:
         return run
 
     def _start_writers(self, run: Run) -> None:
-        for writer in run.writers.values():
-            self._writers.start_writer(writer)
+        for name, writer in run.writers.items():
+            try:
+                self._writers.start_writer(writer)
+            except NoThread as error:
+                if run.record.state is not RunState.STARTING:
+                    raise
+                run.without_thread.add(name)
+                self.writer_ready(writer.key, str(error))
 
     def writer_ready(self, key: StreamKey, problem: str) -> None:
         run = self.live.get(key.run)
@@ -303,12 +367,17 @@ class Runs:
     def _finish(self, run: Run, state: RunState, reason: str) -> None:
         """Nothing goes to the run's writers any more; then they store what they have, and close."""
         run.going_to, run.reason = state, reason
-        run.waiting = set(run.writers)
+        run.waiting = set(run.writers) - run.without_thread
         how = Ending.ABORT if state is RunState.ABORTED else Ending.FINISH
+        if run.record.state is RunState.STARTING and state is RunState.FAILED:
+            how = Ending.DISCARD
 
         def applied() -> None:
-            for writer in run.writers.values():
-                writer.end(how)
+            for name, writer in run.writers.items():
+                if name not in run.without_thread:
+                    writer.end(how)
+            if not run.waiting:
+                self._end(run)
 
         self.send_routes(applied)
 
@@ -405,7 +474,9 @@ class Runs:
 
     def go_on(self) -> None:
         """Behind `resume`, once the event server runs."""
-        for run in list(self.live.values()):
+        # What is active comes first; a run that is still starting may find too little left, and
+        # then it has failed.
+        for run in sorted(self.live.values(), key=lambda r: r.record.state is RunState.STARTING):
             self._start_writers(run)
             if run.record.abort_reason:
                 self._finish(run, RunState.ABORTED, run.record.abort_reason)

@@ -125,6 +125,11 @@ class Session:
         self.ended_told = [*self.ended_told, *sorted(over)][-ENDED_TOLD_MAX:]
         return self.ended_told
 
+    def tell_ended(self, run: int) -> None:
+        """It asked for a run that is over, though it was never told of it."""
+        if run not in self.ended_told:
+            self.ended_told = [*self.ended_told, run][-ENDED_TOLD_MAX:]
+
     def status(self) -> ConnectionStatus:
         return ConnectionStatus(
             kind="source",

@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from dlog.core.block import Fragment, FragmentEntry, number_range
+from dlog.core.numbering import Latecomers, Numbering
 from dlog.core.pieces import Piece, select
-from dlog.core.rotation import Fill, Range, Selection, fitting, full, sort_late
+from dlog.core.rotation import Fill, Late, Mask, Range, Selection, fitting, full, sort_late
 from dlog.core.states import FileState
 from dlog.limits import (
     BLOCK_EVENTS_MAX,
@@ -50,6 +53,11 @@ class Slot:
     staged_bytes: int = 0
     staged_events: int = 0
 
+    @property
+    def holds_blocks(self) -> bool:
+        """Whether there is a part with more than its header page."""
+        return self.part is not None and self.part.end > PAGE_BYTES
+
 
 class StagedFragment(NamedTuple):
     """Events of a piece that go to one part; their lowest and highest number."""
@@ -59,6 +67,18 @@ class StagedFragment(NamedTuple):
     payload: Payload
     first_event: int
     last_event: int
+
+
+class LateEvents(NamedTuple):
+    """Events of a source whose range is closed, for people. boundary: the number that closed it.
+    anew: they go to the current part, since the source counts anew."""
+
+    source: str
+    events: int
+    lowest: int
+    highest: int
+    boundary: int
+    anew: bool
 
 
 @dataclass(slots=True)
@@ -90,7 +110,8 @@ class StagedPiece:
 
 class Staging:
     """Used by one thread at a time. `ended` is called for a part that is full and goes on taking
-    late events; the caller tells the journal before anything follows from it."""
+    late events; the caller tells the journal before anything follows from it. `told` is called for
+    events that go to the garbage file (garbage), or would if their source did not count anew."""
 
     def __init__(
         self,
@@ -100,24 +121,31 @@ class Staging:
         *,
         low: int,
         highest: int,
+        anew: Sequence[bytes] = (),
         parts: Sequence[Part],
         unmade: Sequence[tuple[int, int]] = (),
         ended: Callable[[Part, int], None],
+        told: Callable[[LateEvents], None],
     ) -> None:
         self._config = config
+        self._has_ranges = config.ranges and kind is FileKind.EVENTS
         self._clock = clock
         self._tell_ended = ended
-        self.highest = highest
+        self._tell_late = told
+        self.latecomers = Latecomers(anew)
         self.low = low
         self.now = Slot(kind, low=low)
         self.ends: list[Slot] = []
-        self.closing: list[Slot] = []  # full parts without ranges, until their blocks are synced
+        # Full parts without a range, or with an empty one, until their blocks are synced.
+        self.closing: list[Slot] = []
         self.garbage = Slot(FileKind.GARBAGE)
         self.pieces: list[StagedPiece] = []
         self.bytes = 0
         self.events = 0
         self.since_ns = 0
         self._adopt(parts, unmade)
+        # A boundary may be committed before the events that led to it.
+        self.numbering = Numbering(max(highest, self.low))
 
     def _adopt(self, parts: Sequence[Part], unmade: Sequence[tuple[int, int]]) -> None:
         """The open parts that a restart settled, and the ranges that lack one."""
@@ -138,7 +166,7 @@ class Staging:
         # two OPEN: the older one ends where the newer one begins.
         for older, newer in pairwise(opened):
             assert older.part is not None
-            if self._config.ranges and older.kind is FileKind.EVENTS:
+            if self._has_ranges and newer.low > older.low:
                 older.part.ended(newer.low)
                 self._adopt_end(older, newer.low)
             else:
@@ -196,9 +224,10 @@ class Staging:
         now = self.now
         if not self.is_all_for_now or self.is_full():
             return False
-        if self._config.ranges and now.kind is not FileKind.ORPHAN:
-            lowest = piece.numbers[0] if piece.numbers else number_range(piece.table)[0]
-            if lowest <= self.low:
+        if self._has_ranges:
+            lowest, highest = piece.numbers or number_range(piece.table)
+            late = piece.mark.session in self.latecomers.sessions
+            if (lowest <= self.low or late) and not self._is_all_anew(piece, highest):
                 return False
         fits = fitting(piece.table, len(piece.payload), self.fill(now), self._config)
         return fits == len(piece.table)
@@ -231,8 +260,7 @@ class Staging:
             if rolled < END_PARTS_MAX:
                 count = fitting(table, len(payload), self.fill(self.now), self._config)
             chosen = slice(None) if count == len(table) else slice(0, count)
-            highest = self._stage(staged, self.now, *select(table, payload, chosen))
-            self.highest = max(self.highest, highest)
+            self._follow(self._stage(staged, self.now, *select(table, payload, chosen)))
             if count == len(table):
                 break
             table, payload = select(table, payload, slice(count, None))
@@ -243,35 +271,73 @@ class Staging:
         if not self.pieces:
             self.since_ns = self._clock.monotonic_ns()
         staged = StagedPiece(piece)
-        self.highest = max(self.highest, self._stage(staged, self.now, piece.table, piece.payload))
+        self._follow(self._stage(staged, self.now, piece.table, piece.payload))
         self.pieces.append(staged)
 
     def _sort(
         self, staged: StagedPiece, table: EventTable, payload: Payload
     ) -> tuple[EventTable, Payload]:
         """Put what is late where it belongs; what is left is on time."""
-        if not self._config.ranges or self.now.kind is FileKind.ORPHAN:
+        if not self._has_ranges:
+            return table, payload
+        piece = staged.piece
+        if table is piece.table and piece.numbers and self._is_all_anew(piece, piece.numbers[1]):
             return table, payload
         ranges = [slot.ended for slot in self.ends if slot.ended is not None]
         late = sort_late(table["number"], self.low, ranges)
+        now, garbage = late.on_time, late.garbage
+        if not isinstance(now, slice) and self._counts_anew(piece, table, late):
+            now, garbage = _either(now, garbage), None
         for i, chosen in late.ends:
             self._stage(staged, self.ends[i], *select(table, payload, chosen))
-        if late.garbage is not None:
-            self._stage(staged, self.garbage, *select(table, payload, late.garbage))
-        on_time: Selection = late.on_time if late.on_time is not None else slice(0, 0)
-        return select(table, payload, on_time)
+        if garbage is not None:
+            self._stage(staged, self.garbage, *select(table, payload, garbage))
+        if piece.mark.session in self.latecomers.sessions:
+            end = int(table["number"][-1])
+            if end > self.low and self.numbering.is_near(end):
+                self.latecomers.caught_up(piece.mark.session)
+        return select(table, payload, slice(0, 0) if now is None else now)
 
-    def _stage(self, staged: StagedPiece, slot: Slot, table: EventTable, payload: Payload) -> int:
-        """The highest number in it."""
+    def _is_all_anew(self, piece: Piece, highest: int) -> bool:
+        """Whether all of it is below the boundary, no range is open there, and its source counts
+        anew: then it is as good as on time."""
+        anew = highest <= self.low and not self.ends
+        return anew and self.latecomers.counts_anew(piece.mark.session)
+
+    def _counts_anew(self, piece: Piece, table: EventTable, late: Late) -> bool:
+        """Whether the piece's events whose ranges are closed belong to the current part."""
+        session = piece.mark.session
+        before = self.latecomers.counts_anew(session)
+        rows = table[table["number"] <= np.uint64(self.low)]
+        closed = table[late.garbage] if late.garbage is not None else rows[:0]
+        positions = rows["order"].astype(np.uint64) + np.uint64(piece.order_base)
+        anew = self.latecomers.came(session, rows["number"], positions, closed["number"], self.low)
+        if len(closed) and not before:
+            lowest, highest = number_range(closed)
+            above = [slot.low for slot in self.ends if slot.low >= highest]
+            boundary = min(above, default=self.low)
+            self._tell_late(LateEvents(piece.source, len(closed), lowest, highest, boundary, anew))
+        return anew
+
+    def _follow(self, fragment: StagedFragment) -> None:
+        """The numbers of events that go to the current part."""
+        _, table, _, first, last = fragment
+        if self._has_ranges and not self.numbering.follows(first, last, len(table)):
+            self.numbering.look(table["number"], last)
+
+    def _stage(
+        self, staged: StagedPiece, slot: Slot, table: EventTable, payload: Payload
+    ) -> StagedFragment:
         known = staged.piece.numbers if table is staged.piece.table else None
         first, last = known or number_range(table)
         size = len(table) * EVENT_BYTES + len(payload)
-        staged.fragments.append(StagedFragment(slot, table, payload, first, last))
+        fragment = StagedFragment(slot, table, payload, first, last)
+        staged.fragments.append(fragment)
         slot.staged_bytes += size
         slot.staged_events += len(table)
         self.bytes += size
         self.events += len(table)
-        return last
+        return fragment
 
     def fill(self, slot: Slot) -> Fill:
         if slot.part is not None:
@@ -284,18 +350,24 @@ class Staging:
     def roll(self) -> None:
         """The current part is full. With ranges it goes on taking late events, else it closes."""
         old = self.now
-        if old.kind is FileKind.ORPHAN or not self._config.ranges:
+        if not self._has_ranges:
             self.closing.append(old)
             self.now = Slot(old.kind)
             return
-        self.low = self.highest
-        old.ended = Range(old.low, self.highest)
+        high = self.numbering.bound()
+        if high <= self.low:
+            # No number was followed: its range is empty, and nothing can be late for it.
+            self.closing.append(old)
+            self.now = Slot(old.kind, low=self.low)
+            return
+        self.low = high
+        old.ended = Range(old.low, high)
         old.ended_ns = self._clock.monotonic_ns()
         self.ends.append(old)
         self.now = Slot(old.kind, low=self.low)
         if old.part is None:
             return  # it is created in END, and the boundary is committed with its events
-        self._tell_ended(old.part, self.highest)
+        self._tell_ended(old.part, high)
 
     # --- making groups, closing parts --------------------------------------------------------
 
@@ -348,6 +420,14 @@ class Staging:
             self.garbage = Slot(FileKind.GARBAGE)
             found.append(garbage)
         return found
+
+
+def _either(one: Mask | None, other: Mask | None) -> Selection | None:
+    """What one mask chooses, or the other; None chooses nothing."""
+    if one is None or other is None:
+        return other if one is None else one
+    both = one | other
+    return slice(None) if both.all() else both
 
 
 def _entry(

@@ -22,7 +22,7 @@ from dlog.model.status import (
     Status,
     StreamStatus,
 )
-from dlog.ports import Clock, Journal
+from dlog.ports import Clock
 from dlog.services.commander import Commander
 from dlog.services.committer import Committer
 from dlog.services.stream_thread import StreamWriter
@@ -44,7 +44,6 @@ class Facts:
 def status_of(
     commander: Commander,
     committer: Committer,
-    journal: Journal,
     clock: Clock,
     facts: Facts,
     connections: Sequence[ConnectionStatus],
@@ -94,7 +93,7 @@ def status_of(
         connections=list(connections),
         disks=list(commander.disks),
         journal=JournalStatus(
-            size_bytes=journal.size_bytes(),
+            size_bytes=commander.journal_bytes,
             commits=committer.commits,
             full=committer.full_since_ns is not None,
         ),

@@ -21,14 +21,15 @@ from msgspec import structs
 from dlog.core.fate import RUN_ABORTED
 from dlog.core.journal_records import FileRecord, StreamRecord
 from dlog.core.pieces import Piece
-from dlog.errors import StorageError
 from dlog.limits import MIB, SMALL_BLOCK_BYTES, SYNC_BYTES_MAX
 from dlog.model.config import StreamConfig
 from dlog.model.ids import NO_RUN, FileKind, RunNumber, StreamKey, StreamName
+from dlog.ports import Severity
+from dlog.quantities import events
 from dlog.services.block_store import BlockStore
 from dlog.services.committer import Committer, Settlement
 from dlog.services.parts import Part, Storage
-from dlog.services.staging import StagedPiece, Staging
+from dlog.services.staging import LateEvents, StagedPiece, Staging
 
 log = logging.getLogger("dlog.stream")
 
@@ -36,6 +37,8 @@ SYNC_PATIENCE_NS: Final = 20_000_000
 SYNCS_MAX: Final = 2  # under way at once
 SMALL_SYNC_BYTES: Final = 2 * MIB
 IDLE_SECONDS: Final = 0.2  # how often the time limits of the parts are looked at
+NAMES_NS: Final = 1_000_000_000  # and how often the names of some of their files
+NAMES_AT_ONCE: Final = 4
 
 
 class Ending(enum.IntEnum):
@@ -45,6 +48,7 @@ class Ending(enum.IntEnum):
     SETTLE = 1  # sync and report what is there; the parts stay open for the next start
     FINISH = 2  # store all that was handed in, close every part
     ABORT = 3  # what was not yet taken up is refused; close every part
+    DISCARD = 4  # nothing was ever handed in: the run could not be started; remove every part
 
 
 class StreamWriter:
@@ -68,6 +72,7 @@ class StreamWriter:
     ) -> None:
         self.key = StreamKey(RunNumber(stream.run), StreamName(stream.stream))
         self._clock = storage.clock
+        self._alarms = storage.alarms
         self._committer = committer
         self._config = config
         self._finished = finished
@@ -90,6 +95,8 @@ class StreamWriter:
         self._taken_bytes = 0  # of pieces that were made into blocks, or refused
         self._interval_ns = config.flush_interval_ms * 1_000_000
         self._small_ns = self._clock.monotonic_ns() - self._interval_ns  # the last small block
+        self._names_ns = self._clock.monotonic_ns() + NAMES_NS
+        self._names_at = 0  # the next slot whose file is looked at
         self._store = BlockStore(
             storage,
             committer,
@@ -108,9 +115,11 @@ class StreamWriter:
             FileKind.ORPHAN if self.key.run == NO_RUN else FileKind.EVENTS,
             low=stream.low,
             highest=stream.highest_event,
+            anew=stream.anew,
             parts=parts,
             unmade=stream.unmade,
             ended=self._store.ended,
+            told=self._tell_late,
         )
 
     # --- from any thread ---------------------------------------------------------------------
@@ -272,12 +281,9 @@ class StreamWriter:
         """Make the first part, so that a stream that cannot be written is known at START RUN."""
         problem = ""
         now = self._staging.now
-        if now.part is None and now.kind is FileKind.EVENTS:
-            try:
-                with self.turn:
-                    self._store.open(now)
-            except StorageError as error:
-                problem = str(error)
+        if now.part is None and now.kind is FileKind.EVENTS and not self._store.doubtful:
+            with self.turn:
+                problem = self._store.open_first(now)
         self._ready(self.key, problem)
 
     def step(self, *, block: bool = False) -> None:
@@ -301,6 +307,7 @@ class StreamWriter:
     def _work(self) -> bool:
         """False where nothing can be written now."""
         now_ns = self._clock.monotonic_ns()
+        self._look_at_names(now_ns)
         if self._store.sync_is_over() and not self._end_sync():
             return False
         if self._store.pending and not self._store.store():
@@ -402,7 +409,8 @@ class StreamWriter:
                 self._small_ns = self._clock.monotonic_ns()
             pieces, blocks = self._staging.group()
             settlements = [self._settlement(piece) for piece in pieces]
-            self._store.add(blocks, settlements, since_ns, self._staging.highest)
+            numbering, anew = self._staging.numbering, self._staging.latecomers.anew
+            self._store.add(blocks, settlements, since_ns, numbering.highest, anew)
 
     def _sync(self) -> bool:
         """Have what is written synced: behind, or where the stream ends, now. False where that
@@ -446,7 +454,29 @@ class StreamWriter:
             stored=events - garbage - orphan,
             garbage=garbage,
             orphan=orphan,
+            reason=piece.orphan_reason.words if orphan else "",
             payload_bytes=len(piece.payload),
+        )
+
+    def _tell_late(self, late: LateEvents) -> None:
+        numbers = str(late.lowest)
+        if late.highest != late.lowest:
+            numbers = f"{late.lowest} to {late.highest}"
+        if late.anew:
+            log.warning(
+                "%s: %s counts anew (event number %s): its events are not late for the ranges up "
+                "to event %d, which are closed",
+                self.key,
+                late.source,
+                numbers,
+                late.boundary,
+            )
+            return
+        self._alarms.raise_alarm(
+            f"garbage {self.key}",
+            Severity.WARNING,
+            f"{events(late.events)} of {late.source} (event number {numbers}) came late and went "
+            f"to the garbage file of {self.key}: the range up to event {late.boundary} is closed",
         )
 
     # --- time, and the end -------------------------------------------------------------------
@@ -459,6 +489,16 @@ class StreamWriter:
             self._seal_wanted = False
         for slot in staging.over(now_ns, self._store.busy()):
             self._store.close(slot)
+
+    def _look_at_names(self, now_ns: int) -> None:
+        """Whether somebody deleted or moved an open file: a few files at a time, in turn."""
+        if now_ns < self._names_ns:
+            return
+        self._names_ns = now_ns + NAMES_NS
+        slots = self._staging.slots()
+        first = self._names_at % len(slots)
+        self._names_at = first + NAMES_AT_ONCE
+        self._store.look_at_names((slots[first:] + slots[:first])[:NAMES_AT_ONCE])
 
     def _give_up_if_ending(self) -> None:
         """Ending while nothing can be written: what is not stored is refused, with its reason."""
@@ -490,7 +530,9 @@ class StreamWriter:
 
     def _end(self) -> None:
         for slot in self._staging.slots():
-            if self.ending is not Ending.SETTLE:
+            if self.ending is Ending.DISCARD:
+                self._store.discard(slot)
+            elif self.ending is not Ending.SETTLE:
                 self._store.close(slot)
             elif slot.part is not None:
                 slot.part.let_go()

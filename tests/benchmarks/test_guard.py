@@ -59,7 +59,7 @@ pytestmark = pytest.mark.bench
 
 SIZES = (256, 16 * 1024)
 SESSION = SessionId(b"guard" + bytes(11))
-PLACE = Place(Offset(4096), BlockNumber(1), BootNumber(1), bytes(16), 0)
+PLACE = Place(Offset(4096), BlockNumber(1), BootNumber(1), bytes(16), 0, Offset(4096))
 
 
 def cost(work: Callable[[], Any], tries: int = 15) -> float:

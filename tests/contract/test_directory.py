@@ -154,3 +154,65 @@ def test_the_names_of_a_folder_can_be_made_durable_again(directory: Directory) -
 def test_a_folder_that_is_not_there_has_no_names_to_make_durable(directory: Directory) -> None:
     directory.sync_names("runs/2")
     assert not directory.exists("runs/2")
+
+
+@pytest.mark.parametrize("folder", ["runs/7", "runs/8"])
+def test_trying_a_file_out_leaves_nothing_behind(directory: Directory, folder: str) -> None:
+    directory.create("runs/7/a.dlog").close()
+    free = directory.space().free
+    directory.try_out(f"{folder}/b.dlog", 3 * PAGE_BYTES + 1)
+    assert directory.names("") == ["runs"]
+    assert directory.names("runs") == ["7"]
+    assert directory.names("runs/7") == ["a.dlog"]
+    assert directory.space().free >= free - 64 * PAGE_BYTES  # others use the real one too
+
+
+def test_a_file_tells_the_space_of_its_filesystem(directory: Directory) -> None:
+    file = directory.create("a")
+    assert 0 < file.free_bytes() <= directory.space().total
+
+
+def lost_by(directory: Directory, how: str) -> None:
+    if how == "moved":
+        directory.rename("runs/7/a.part", "kept/b")
+    else:
+        directory.remove("runs/7/a.part")
+    if how == "replaced":
+        directory.write_new("runs/7/a.part", b"another")
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved", "replaced"])
+def test_an_open_file_knows_when_its_name_leads_elsewhere(directory: Directory, how: str) -> None:
+    file = directory.create("runs/7/a.part")
+    assert file.lost("runs/7/a.part") == ""
+    assert file.lost("runs/7/a") != ""
+    lost_by(directory, how)
+    words = {"deleted": "deleted", "moved": "moved", "replaced": "another file"}[how]
+    assert words in file.lost("runs/7/a.part")
+    assert file.lost("kept/b") == "" or how != "moved"
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved"])
+def test_an_open_file_gets_its_name_back_with_what_it_held(directory: Directory, how: str) -> None:
+    file = directory.create("runs/7/a.part")
+    file.reserve(Offset(8 * PAGE_BYTES))
+    file.write(Offset(0), PAGE)
+    file.write(Offset(PAGE_BYTES), PAGE)
+    file.sync()
+    lost_by(directory, how)
+    assert file.save(Offset(2 * PAGE_BYTES))
+    again = directory.open("runs/7/a.part", writable=True)
+    assert again.read(Offset(0), 2 * PAGE_BYTES) == bytes(PAGE) * 2
+    assert again.size() == (2 if how == "deleted" else 8) * PAGE_BYTES
+    assert again.lost("runs/7/a.part") == ""
+    assert directory.names("runs/7") == ["a.part"]
+
+
+def test_a_file_that_stands_in_the_place_of_a_lost_one_is_not_replaced(
+    directory: Directory,
+) -> None:
+    file = directory.create("runs/7/a.part")
+    lost_by(directory, "replaced")
+    with pytest.raises(NameTaken):
+        file.save(Offset(0))
+    assert directory.read_all("runs/7/a.part", 100) == b"another"

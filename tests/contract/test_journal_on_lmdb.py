@@ -10,6 +10,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import lmdb
@@ -22,10 +23,13 @@ from dlog.adapters.journal_files import (
     JournalSpace,
     mark_failed,
 )
+from dlog.core import journal_records as records
 from dlog.errors import (
     DiskFull,
     InvariantBroken,
+    JournalFailed,
     JournalFull,
+    JournalGone,
     JournalUnreadable,
     NameTaken,
 )
@@ -208,6 +212,61 @@ def test_a_page_of_noise_at_the_root_is_told_apart_from_a_crash_of_ours(path: Pa
         file.seek(8192)
         file.write(noise)
     assert "is damaged" in refused(path)
+
+
+@pytest.mark.parametrize("prefix", [b"file/", b"done/"])
+def test_a_damaged_page_is_found_by_the_probe_and_not_by_the_start(
+    path: Path, prefix: bytes
+) -> None:
+    with made(path) as journal:
+        keys = [prefix + b"%016d" % n for n in range(2000)]
+        journal.commit([(key, bytes(100)) for key in (records.META, *keys, records.LOGGER)])
+    content = bytearray((path / "data.mdb").read_bytes())
+    noise = random.Random(1)
+    for page in range(2 * 4096, len(content), 4096):
+        # Leaf pages with such keys, whatever version of the tree they are of.
+        if content[page : page + 4096].count(prefix) > 5:
+            content[page : page + 4096] = noise.randbytes(4096)
+    (path / "data.mdb").write_bytes(content)
+    with pytest.raises(JournalUnreadable, match="is damaged"):
+        LmdbJournal.open(path, live_prefixes=records.START_PREFIXES, space=SPACE)
+
+
+_OPEN_WITHIN = """
+import resource, sys
+from pathlib import Path
+from dlog.adapters.journal import LmdbJournal
+from dlog.errors import DlogError
+what, limit, path = getattr(resource, sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+if what == resource.RLIMIT_AS:  # beyond what it has
+    limit += int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(what, (limit, limit))
+for opening in (LmdbJournal.open, LmdbJournal.open_read_only):
+    try:
+        opening(path).close()
+        print("opened")
+    except DlogError as error:
+        print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "limits"), [("RLIMIT_NOFILE", range(4, 12, 2)), ("RLIMIT_AS", [0, MIB, 64 * MIB])]
+)
+def test_a_journal_that_cannot_be_looked_at_is_not_called_damaged(
+    path: Path, what: str, limits: list[int]
+) -> None:
+    made(path, 10).close()
+    said = []
+    for limit in limits:
+        lines = run_python(_OPEN_WITHIN, what, limit, path)
+        assert lines[-1] == "exit 0", lines
+        said += lines[:-1]
+    for line in said:
+        assert line == "opened" or line.startswith("ResourcesExhausted"), line
+        assert "damaged" not in line
+        assert "rebuild" not in line
+    assert {line.split()[0] for line in said} == {"opened", "ResourcesExhausted"}, said
 
 
 @pytest.mark.parametrize("page", [0, 1])
@@ -655,3 +714,94 @@ with LmdbJournal.open(Path(sys.argv[1]), live_prefixes=()) as journal:
     assert "full" in said
     assert said[-2:] == ["committed", "exit 0"]
     assert not (path / "journal.failed").exists()
+
+
+# --- a journal that somebody takes away ---------------------------------------------------------
+
+
+def deleted(path: Path) -> None:
+    shutil.rmtree(path)
+
+
+def moved(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+
+
+def replaced_by_a_copy(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+    shutil.copytree(path.with_name("elsewhere"), path)
+
+
+def emptied(path: Path) -> None:
+    for file in path.iterdir():
+        file.unlink()
+
+
+@pytest.mark.parametrize("by", ["a commit", "a look"])
+@pytest.mark.parametrize(
+    ("take_away", "words"),
+    [
+        (deleted, "was deleted;"),
+        (moved, "was moved to .*/elsewhere;"),
+        (replaced_by_a_copy, "was moved to .*/elsewhere, and another one stands in its place"),
+        (emptied, "was deleted;"),
+    ],
+)
+def test_a_journal_that_is_gone_commits_nothing_more(
+    path: Path, take_away: Callable[[Path], None], words: str, by: str
+) -> None:
+    journal = made(path, pairs=3)
+    assert journal.check_place() == ""
+    take_away(path)
+    notice = partial(journal.commit, [(b"a", b"b")]) if by == "a commit" else journal.check_place
+    with pytest.raises(JournalGone, match=words) as gone:
+        notice()
+    assert str(path) in str(gone.value)
+    assert "journal rebuild" in str(gone.value)
+    with pytest.raises(JournalFailed, match=words):
+        journal.commit([(b"a", b"b")])
+    journal.close()
+
+
+def test_a_journal_that_was_moved_is_as_it_was_once_it_is_back(path: Path) -> None:
+    journal = made(path, pairs=3)
+    moved(path)
+    with pytest.raises(JournalGone):
+        journal.commit([(b"last", b"lost")])
+    journal.close()
+    path.with_name("elsewhere").rename(path)
+    with opened(path) as again:
+        assert again.get(b"last") == b"2"
+
+
+def test_its_size_and_a_deleted_lock_file_are_no_failure(path: Path) -> None:
+    journal = made(path)
+    (path / "lock.mdb").unlink()
+    assert journal.size_bytes() > 0
+    assert "lock.mdb was deleted" in journal.check_place()
+    journal.commit([(b"a", b"b")])
+    journal.close()
+
+
+def test_a_journal_that_may_not_grow_is_full(path: Path) -> None:
+    # EFBIG was a commit of unknown outcome, and the end of the logger.
+    program = """
+import resource, sys
+from pathlib import Path
+from dlog.adapters.journal import LmdbJournal
+from dlog.adapters.journal_files import JournalSpace
+from dlog.errors import JournalFull
+from dlog.limits import MIB
+space = JournalSpace(ballast_bytes=MIB, ahead_bytes=2 * MIB)
+journal = LmdbJournal.create(Path(sys.argv[1]), space=space)
+size = (Path(sys.argv[1]) / "data.mdb").stat().st_size
+resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+try:
+    for n in range(10_000):
+        journal.commit([(b"key/%05d" % n, bytes(3000))])
+except JournalFull as error:
+    print("full")
+journal.commit([(b"last", b"x")], use_ballast=True)
+print(journal.get(b"last"))
+"""
+    assert run_python(program, path) == ["full", "b'x'", "exit 0"]

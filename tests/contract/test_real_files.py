@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import resource
 import stat
 import subprocess
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dlog.adapters.data_files import DataDirectory, rename_by_link
-from dlog.errors import DataDirectoryGone, DiskFull, NameTaken, StorageError
+from dlog.errors import DataDirectoryGone, DiskFull, NameTaken, NoDescriptor, StorageError
 from dlog.limits import KIB, MIB, PAGE_BYTES
 from dlog.model.ids import Offset
 from tests.rig.commands import run_python
@@ -259,6 +260,39 @@ file.write(4096, page)
     assert said == ["done", f"{3 * MIB} {3 * MIB - PAGE_BYTES}", "exit 0"]
 
 
+def test_a_filesystem_without_unnamed_files_is_tried_out_too(strace: str, root: Path) -> None:
+    log = root.with_name("calls")
+    program = """
+attempt(lambda: directory.try_out("a", 5000))
+print(directory.names(""))
+"""
+    # The openings below the root: the root itself twice, then the unnamed file.
+    inject = ["-P", str(root), "-e", "inject=openat:error=EOPNOTSUPP:when=3"]
+    told = traced(program, str(root), tracer=[strace, "-o", str(log), *inject])
+    assert told == ["done", "[]", "exit 0"]
+    assert "a.try" in log.read_text()
+
+
+def test_a_file_that_may_not_grow_is_told_from_a_full_disk(root: Path) -> None:
+    program = """
+import resource
+from dlog.errors import FileTooLarge
+file = directory.create("a")
+file.reserve(1 << 20)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+for attempt in (lambda: file.reserve(2 << 20), lambda: directory.try_out("b", 2 << 20)):
+    try:
+        attempt()
+    except FileTooLarge as error:
+        print(error.reason)
+directory.try_out("b", 1 << 20)
+file.write(0, page)
+file.sync()
+"""
+    told = traced(program, str(root), tracer=[])
+    assert told == ["File too large", "File too large", "exit 0"]
+
+
 # --- space ------------------------------------------------------------------------------------
 
 
@@ -346,6 +380,36 @@ def test_a_directory_that_is_gone_is_a_failure(root: Path) -> None:
             call()
     with pytest.raises(DataDirectoryGone):
         DataDirectory(root)
+
+
+def test_of_any_other_than_the_journals_directory_it_is_an_error_of_storage(root: Path) -> None:
+    directory = DataDirectory(root, holds_journal=False)
+    root.rename(root.with_name("elsewhere"))
+    for call in (directory.space, lambda: directory.create("a"), lambda: directory.names("")):
+        with pytest.raises(StorageError, match="No such file"):
+            call()
+    root.mkdir()
+    with pytest.raises(StorageError, match="mounted"):
+        directory.space()
+
+
+@pytest.mark.parametrize("holds_journal", [True, False])
+def test_too_few_descriptors_say_nothing_about_the_disk(root: Path, holds_journal: bool) -> None:
+    directory = DataDirectory(root, holds_journal=holds_journal)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        for call in (
+            directory.space,
+            lambda: directory.create("a"),
+            lambda: directory.names(""),
+            lambda: DataDirectory(root, holds_journal=holds_journal),
+        ):
+            with pytest.raises(NoDescriptor, match="Too many open files"):
+                call()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    directory.create("a").close()
 
 
 def test_another_directory_in_its_place_is_not_written(root: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dlog.creation import create_data_directory
 from dlog.errors import EventsRefused
 from dlog.limits import MIB
 from dlog.reader.event_file import EventFile
@@ -425,19 +426,19 @@ def test_a_journal_commit_that_fails_ends_the_logger_and_loses_nothing(
 
 
 @pytest.mark.long
-def test_a_start_without_the_disk_of_an_active_run_is_refused(
+def test_a_start_without_the_disk_of_an_active_run_leaves_its_files_as_they_are(
     two_directories: LoggerProcess, disk: Path
 ) -> None:
     logger = two_directories.start()
     logger.start_run(7)
-    sender = Sender(logger.data, "source", (7,), ("b",))
+    sender = Sender(logger.data, "source", (7,), ("c",))
     sender.send_acknowledged(50)
     logger.kill()
     subprocess.run(["umount", str(disk)], check=True)
-    logger.spawn(auto=False)
-    assert logger.ended() == 70
-    assert f"{disk}: " in logger.log_tail()
-    assert "is its disk mounted?" in logger.log_tail()
+    logger.start(auto=False)
+    assert "is its disk mounted?" in logger.alarms()[f"directory {disk}"]
+    sender.send_acknowledged(50)  # the stream goes on in its other directory
+    logger.kill()
     assert list(disk.iterdir()) == []
     mount(disk)
     logger.start(auto=False)
@@ -520,10 +521,10 @@ def test_a_stream_on_a_disk_that_goes_read_only_does_not_stop_the_others(
 
 
 @pytest.mark.long
-def test_a_data_directory_that_is_gone_is_a_failure(
-    two_directories: LoggerProcess, disk: Path
+def test_without_the_directory_of_the_journal_the_logger_cannot_go_on(
+    new_logger: NewLogger, disk: Path
 ) -> None:
-    logger = two_directories.start()
+    logger = new_logger(UNWATCHED, data=disk / "data").start()
     logger.start_run(7)
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
     assert logger.ended() == 70
@@ -531,10 +532,31 @@ def test_a_data_directory_that_is_gone_is_a_failure(
 
 
 @pytest.mark.long
+def test_without_another_directory_streams_go_on_in_the_one_that_is_left(
+    two_directories: LoggerProcess, disk: Path
+) -> None:
+    logger = two_directories.start()
+    logger.start_run(7)
+    sender = Sender(logger.data, "source", (7,), ("a", "c"))
+    sender.send_acknowledged(50)
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+    sender.send_acknowledged(50)
+    logger.kill()
+    logger.start(state="RUNNING")
+    sender.send_acknowledged(50)
+    assert "is its disk mounted?" in logger.alarms()[f"directory {disk}"]
+    assert list(disk.iterdir()) == []
+    sender.source.close()
+    logger.stop_run(7)
+    logger.stop()
+
+
+@pytest.mark.long
 def test_where_the_logger_is_found_is_written_once_the_disk_takes_it(new_logger: NewLogger) -> None:
     logger = new_logger(UNWATCHED)
     in_its_way = logger.data / "logger.json.new"
-    in_its_way.mkdir(parents=True)
+    create_data_directory(logger.data)
+    in_its_way.mkdir()
     logger.spawn()
     until(lambda: "nobody finds this logger by it" in logger.log(), "it cannot be written")
     until(lambda: "logger CONFIGURED" in logger.log(), "the logger goes on without")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import threading
 import time
 from contextlib import suppress
@@ -15,7 +16,7 @@ import pytest
 
 import dlog
 from dlog.errors import EventsRefused
-from tests.rig.commands import start_python
+from tests.rig.commands import dlog_command, environment, start_python
 from tests.rig.exactly_once import assert_acknowledged_once, finish
 from tests.rig.network import Relay
 from tests.rig.processes import QUICK_INIT, LoggerProcess, NewLogger
@@ -82,6 +83,45 @@ def test_a_network_that_holds_everything_up_is_noticed_and_survived(logger: Logg
         until(lambda: not logger.alarms(), "the alarm is cleared, and there is no other")
         assert logger.source_status("source").skipped == {}
         finish(logger, sender)
+
+
+def test_a_run_that_is_stopped_while_the_network_is_away_leaves_no_source_waiting(
+    new_logger: NewLogger, tmp_path: Path
+) -> None:
+    """What was under way is lost, the run ends without it, and no other run is active then."""
+    logger = new_logger(CONFIGURATION.replace("drain_seconds = 5", "drain_seconds = 0.5")).start()
+    logger.start_run(7)
+    recording = tmp_path / "recording.txt"
+    recording.write_bytes(b"line\n" * 100_000)
+    with Relay(logger.event_address) as relay:
+        source = dlog.Source(relay.address, name="source", run=7)
+        source.send_many("a", b"before", sizes=[1] * 6)
+        source.flush(LONG)
+        replay = subprocess.Popen(
+            dlog_command(
+                "send", recording, "--run", 7, "--to", relay.address, "--stream", "b", "--rate",
+                4000, "--name", "replay", "--state", tmp_path / "state",
+            ),
+            env=environment(), stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            until(lambda: logger.stream_status(7, "b").counts.stored > 0, "the replay has begun")
+            relay.hold()
+            source.send_many("a", b"lost", sizes=[1] * 4)
+            until(lambda: source.report().waiting != "", "the source misses the logger")
+            logger.stop_run(7)
+            relay.cut()
+            relay.let_go()
+            with pytest.raises(EventsRefused, match="no-run-active") as refused:
+                source.close(LONG)
+            assert refused.value.reasons == {"no-run-active": 4}
+            assert source.report().acknowledged == 6
+            _, said = replay.communicate(timeout=LONG)
+            assert replay.returncode == 1, said
+            assert "no-run-active" in said
+        finally:
+            replay.kill()
+            replay.wait()
 
 
 # --- processes that stand still, or die --------------------------------------------------------

@@ -282,7 +282,7 @@ def test_a_bad_configuration_exits_78_and_names_every_key_at_once(tmp_path: Path
     assert run_dlog("start", "-c", tmp_path / "none.toml").returncode == 78
 
 
-def test_other_data_directories_are_refused_while_a_run_is_live(
+def test_other_data_directories_are_not_taken_over_while_a_run_is_live(
     new_logger: NewLogger, tmp_path: Path
 ) -> None:
     logger = new_logger(CONFIGURATION)
@@ -293,10 +293,11 @@ def test_other_data_directories_are_refused_while_a_run_is_live(
     sender = a_source(logger, 7)
     logger.kill()
     logger.configure_with(both.replace(f"{tmp_path}/second", f"{tmp_path}/third"))
-    refused = run_dlog("start", "-c", logger.config_file)
-    assert refused.returncode == 78
-    assert "logger.data" in refused.stderr.decode()
-    assert "run 7" in refused.stderr.decode()
-    logger.configure_with(both)
-    logger.start()
+    logger.start(state="RUNNING")
+    assert "logger.data: run 7 is active" in logger.alarms()["configuration"]
+    assert [disk.path for disk in logger.status().disks] == [
+        str(logger.data),
+        f"{tmp_path}/second",
+    ]
+    assert not (tmp_path / "third").exists()
     finish(logger, sender)

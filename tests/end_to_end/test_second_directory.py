@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.rig.commands import run_dlog
 from tests.rig.exactly_once import finish
 from tests.rig.processes import QUICK_INIT, LoggerProcess, NewLogger
 from tests.rig.sources import Sender
@@ -35,13 +36,22 @@ def test_a_disk_that_is_not_mounted_is_not_taken_for_one_that_lost_all(
     second, mounted = tmp_path / "second", tmp_path / "elsewhere"
     second.rename(mounted)
     second.mkdir()  # the mount point without its disk
-    logger.spawn()
-    assert logger.ended() == 70
-    assert "is its disk mounted?" in logger.log()
+    logger.start()
+    assert "is its disk mounted?" in logger.alarms()[f"directory {second}"]
+    sender.send(1)  # for a stream that has no other directory: it waits
+    assert list(second.iterdir()) == []
+    verified = run_dlog("verify", logger.data)
+    assert verified.returncode == 1, verified.stdout  # neither good nor damaged
+    assert "1 files in it were not looked at" in verified.stdout.decode()
+    assert run_dlog("ls", logger.data).returncode == 0
+    check = run_dlog("journal", "check", logger.data)
+    assert check.returncode == 0, check.stdout
+    logger.signal(signal.SIGTERM)
+    assert logger.ended() == 0
     second.rmdir()
     mounted.rename(second)
     logger.start()
-    sender.send(1)
+    assert f"directory {second}" not in logger.alarms()
     finish(logger, sender)
 
 

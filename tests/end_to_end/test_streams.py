@@ -11,10 +11,11 @@ from crc32c import crc32c
 import dlog
 from dlog.core.block import OrphanReason
 from dlog.core.event_file import Sidecar, decode_sidecar, sidecar_path
-from dlog.errors import RunEnded
+from dlog.errors import EventsDiverted, RunEnded, StreamUnknown
 from dlog.limits import MIB
 from dlog.model.ids import FileKind
 from dlog.reader.event_file import EventFile
+from tests.rig.commands import run_dlog
 from tests.rig.processes import QUICK_INIT, LoggerProcess, NewLogger
 from tests.rig.raw_source import RawSource
 from tests.waiting import LONG, until
@@ -148,13 +149,17 @@ def test_a_late_event_goes_to_the_part_of_its_range(logger: LoggerProcess) -> No
 def test_an_event_that_comes_after_its_range_is_closed_goes_to_the_garbage_file(
     logger: LoggerProcess,
 ) -> None:
-    with dlog.Source(logger.data, name="source", run=7) as source:
-        send(source, "by-events", *(n for n in range(12) if n != 3))
-        first = logger.data / "runs" / "7" / "by-events_0001.dlog"
-        until(first.exists, "the range is closed")
-        send(source, "by-events", 3, 12)
-        assert logger.stream_status(7, "by-events").counts.garbage == 1
-        logger.stop_run(7)
+    source = dlog.Source(logger.data, name="source", run=7)
+    send(source, "by-events", *(n for n in range(12) if n != 3))
+    first = logger.data / "runs" / "7" / "by-events_0001.dlog"
+    until(first.exists, "the range is closed")
+    send(source, "by-events", 3, 12)
+    assert logger.stream_status(7, "by-events").counts.garbage == 1
+    assert "closed" in logger.alarms()["garbage run 7 stream by-events"]
+    assert source.report().garbage == 1
+    logger.stop_run(7)
+    with pytest.raises(EventsDiverted, match="1 event for run 7 stream by-events came late"):
+        source.close(30)
     garbage = logger.data / "runs" / "7" / "by-events.garbage_0001.dlog"
     assert numbers(garbage) == [3]
     assert EventFile(garbage).header.key.kind is FileKind.GARBAGE
@@ -162,6 +167,24 @@ def test_an_event_that_comes_after_its_range_is_closed_goes_to_the_garbage_file(
     assert garbage.stat().st_mode & 0o777 == 0o444
     counts = logger.counts(7)["source", "by-events"]
     assert (counts.stored, counts.garbage, counts.received) == (12, 1, 13)
+    logger.assert_verified()
+
+
+@pytest.mark.long
+def test_neither_a_wild_number_nor_a_source_that_is_started_again_makes_garbage(
+    logger: LoggerProcess,
+) -> None:
+    with dlog.Source(logger.data, name="source", run=7) as source:
+        send(source, "by-events", *range(15), 2**40, *range(15, 40))
+    third = logger.data / "runs" / "7" / "by-events_0003.dlog"
+    until(third.exists, "ranges are closed")
+    with dlog.Source(logger.data, name="source", run=7) as source:
+        for _ in range(40):
+            source.send("by-events", b"x")
+        source.flush(30)
+    logger.stop_run(7)
+    counts = logger.counts(7)["source", "by-events"]
+    assert (counts.stored, counts.garbage) == (81, 0)
     logger.assert_verified()
 
 
@@ -176,15 +199,17 @@ def test_without_ranges_nothing_is_late(logger: LoggerProcess) -> None:
 
 
 def test_a_resume_keeps_ranges_and_garbage_apart(logger: LoggerProcess) -> None:
-    with dlog.Source(logger.data, name="source", run=7) as source:
-        send(source, "patient", *(n for n in range(15) if n != 3))
-        send(source, "by-events", *(n for n in range(12) if n != 3))
-        until((logger.data / "runs" / "7" / "by-events_0001.dlog").exists, "a range is closed")
-        logger.kill()
-        logger.start(auto=False)
-        send(source, "patient", 3, 15)
-        send(source, "by-events", 3, 12)
-        logger.stop_run(7)
+    source = dlog.Source(logger.data, name="source", run=7)
+    send(source, "patient", *(n for n in range(15) if n != 3))
+    send(source, "by-events", *(n for n in range(12) if n != 3))
+    until((logger.data / "runs" / "7" / "by-events_0001.dlog").exists, "a range is closed")
+    logger.kill()
+    logger.start(auto=False)
+    send(source, "patient", 3, 15)
+    send(source, "by-events", 3, 12)
+    logger.stop_run(7)
+    with pytest.raises(EventsDiverted, match="1 event for run 7 stream by-events came late"):
+        source.close(30)
     assert numbers(logger.data / "runs" / "7" / "patient_0001.dlog")[-1] == 3
     assert numbers(logger.data / "runs" / "7" / "by-events.garbage_0001.dlog") == [3]
     logger.assert_verified()
@@ -254,6 +279,27 @@ def test_events_for_no_known_run_or_stream_go_to_the_orphan_file(logger: LoggerP
     ]  # fmt: skip
     logger.stop()
     logger.assert_verified()
+
+
+def test_a_stream_that_is_misspelt_is_an_error_at_the_source_and_an_alarm(
+    logger: LoggerProcess,
+) -> None:
+    source = dlog.Source(logger.data, name="source", run=7)
+    source.send("plian", b"before the logger has answered")
+    with pytest.raises(EventsDiverted, match="1 event for run 7 stream plian went to"):
+        source.flush(30)
+    with pytest.raises(StreamUnknown, match="run 7 has no stream plian; its streams: by-bytes, "):
+        source.send("plian", b"now it is known")
+    source.send("plain", b"x")
+    report = source.close(30)
+    assert (report.stored, report.orphan, report.garbage) == (1, 1, 0)
+    until(lambda: "orphan run 7 stream plian" in logger.alarms(), "the alarm")
+    done = run_dlog(
+        "send", logger.folder / "dlog.toml", "--run", "7", "--stream", "plian", "-d", logger.data,
+        "--state", logger.folder / "send.json",
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert b"went to the orphan file: run 7 has no such stream; its streams: by-" in done.stderr
 
 
 def stop_run_with(logger: LoggerProcess, raw: RawSource, run: int) -> None:

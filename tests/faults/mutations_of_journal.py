@@ -190,7 +190,7 @@ MUTATIONS = [
         settlements(lambda settlement: changed(settlement, shares=1)),
     ),
     Mutation(
-        "refusals-not-told", "an acknowledgement names what was refused", CALM, 20,
+        "refusals-not-told", "an acknowledgement names what was refused", CRASHES, 20,
         acknowledgements(refusals=[]),
     ),
     Mutation(

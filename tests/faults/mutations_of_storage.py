@@ -10,6 +10,7 @@ from unittest.mock import patch
 from dlog.core.block import moved_block
 from dlog.core.event_file import encode_file_header, footer_bytes
 from dlog.core.journal_records import FILES, FileRecord
+from dlog.core.numbering import Latecomers, Numbering
 from dlog.core.replay import Action, decide
 from dlog.core.rotation import sort_late
 from dlog.core.states import FileState
@@ -311,13 +312,28 @@ def _what_was_handed_in_before_is_overtaken(take: Any) -> Any:
     return take_anyway
 
 
+# --- ranges --------------------------------------------------------------------------------------
+
+
+def _highest_number_is_followed(_: Any) -> Any:
+    def follows(self: Numbering, lowest: int, highest: int, events: int) -> bool:
+        self.highest = max(self.highest, highest)
+        return True
+
+    return follows
+
+
+def _nobody_counts_anew(_: Any) -> Any:
+    return lambda self, session, numbers, positions, closed, boundary: False
+
+
 MUTATIONS = [
     Mutation(
         "acknowledge-before-fsync", "acknowledged means durable", CRASHES, 20, files(_NeverSynced)
     ),
     Mutation(
         "written-under-a-sync-is-durable", "a sync covers what was written before it began",
-        CRASHES, 20, files(_JoinsTheSyncUnderWay),
+        CRASHES, 30, files(_JoinsTheSyncUnderWay),
     ),
     Mutation(
         "added-under-a-sync-is-settled", "a sync covers what was written before it began",
@@ -352,7 +368,7 @@ MUTATIONS = [
     # The order of pieces is made between two threads, before any port.
     Mutation(
         "overtaken-in-its-stream", "a stream's pieces are stored in the order of their admission",
-        CRASHES, 20,
+        CRASHES, 50,
         replaced(StreamWriter, "_take_at_once", _what_was_handed_in_before_is_overtaken),
     ),
     Mutation(
@@ -412,6 +428,14 @@ MUTATIONS = [
     Mutation(
         "boundary-without-its-part", "a range's boundary is committed with the part below it",
         CRASHES, 20, lambda: patch.object(Staging, "boundary", property(lambda self: self.low)),
+    ),
+    Mutation(
+        "wild-number-closes", "no single event number closes a range for those that follow", CALM,
+        20, replaced(Numbering, "follows", _highest_number_is_followed),
+    ),
+    Mutation(
+        "anew-is-late", "a source whose numbers begin anew is not late", CALM, 20,
+        replaced(Latecomers, "came", _nobody_counts_anew),
     ),
     Mutation(
         "late-is-garbage", "what is late goes to the END part of its range", CALM, 20,

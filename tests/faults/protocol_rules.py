@@ -213,5 +213,10 @@ PROTOCOL_RULES: Final = (
     ),
     ProtocolRule("Contract 3: journal first", ("journal-after-file",)),
     ProtocolRule("Contract 4: a refusal is told", ("refusals-not-told",)),
-    ProtocolRule("Late events go to the END part of their range", ("late-is-garbage",)),
+    ProtocolRule(
+        "Late events go to the END part of their range; no single number closes a range for those "
+        "that follow, and a counter that begins anew is not late",
+        ("late-is-garbage", "wild-number-closes", "anew-is-late"),
+        ("wild_number_closes_nothing", "anew_is_not_late"),
+    ),
 )  # fmt: skip

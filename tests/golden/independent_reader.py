@@ -285,7 +285,7 @@ class EventFile:
             try:
                 block = check_block(self.path, content, at, self.header.salt)
             except Damage:
-                if stop is not None or not is_open or self._whole_block_behind(content, at):
+                if stop is not None or not is_open or self._was_committed(content, at):
                     raise
                 self.tail = at if any(content[at:]) else None
                 return
@@ -308,13 +308,15 @@ class EventFile:
             chain, number, boot = block.crc, block.number, block.boot
             at = self.end = at + block.length
 
-    def _whole_block_behind(self, content: bytes, begin: int) -> bool:
+    def _was_committed(self, content: bytes, begin: int) -> bool:
+        """Whether a whole block behind this place knows that it was below the durable offset."""
         for at in range(begin + PAGE, len(content), PAGE):
             try:
                 check_block(self.path, content, at, self.header.salt)
             except Damage:
                 continue
-            return True
+            if struct.unpack_from("<Q", content, at + 112)[0] > begin:
+                return True
         return False
 
     def _footer(self, content: bytes, at: int, index: Checked, rows: list[bytes]) -> None:

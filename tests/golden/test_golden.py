@@ -177,7 +177,9 @@ def encode_again(block: block_codec.BlockHeader, data: memoryview, path: str) ->
         fragments.append(Fragment(entry, table, payload, *number_range(table)))
         row, at = row + entry.events, at + entry.payload_bytes
     out = bytearray(block_bytes_max(len(fragments), row, at))
-    place = Place(block.offset, block.number, block.boot, block.salt, block.previous_crc)
+    place = Place(
+        block.offset, block.number, block.boot, block.salt, block.previous_crc, block.durable
+    )
     packing = Packing(block.filter, block.element_bytes, None)
     again = encode_block(
         fragments, memoryview(out), place, packing, group_end=bool(block.flags & 1),
@@ -245,6 +247,7 @@ CONTROL = {
     "resend": (MessageKind.RESEND, messages.Resend),
     "refused": (MessageKind.REFUSED, messages.Refused),
     "bye-done": (MessageKind.BYE_DONE, messages.ByeDone),
+    "run-streams": (MessageKind.RUN_STREAMS, messages.RunStreams),
 }
 JSON = {
     "command": messages.Command,

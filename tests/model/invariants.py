@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from tests.model.states import Block, File, Journal, Part, Scenario, State
 
+WILD = 50  # from here on, the numbers of the scenarios are wild
 Event = tuple[int, int, int, int]  # source, batch, stream as sent, event number
 
 
@@ -34,10 +35,28 @@ def broken(scenario: Scenario, state: State) -> tuple[str, str] | None:
         garbage = any(part.kind == "garbage" and part.durable for part in stream.parts)
         if garbage and all(part.state in ("open", "end") for part in stream.parts):
             return "misfiled", "an event is in the garbage file, and no range was closed"
+    for event in _in_garbage(journal, state.files):
+        if not _may_be_late(scenario, event):
+            return "misfiled", f"{_words(event)} is in the garbage file, and was not late"
     for event, times in Counter(_in_files_alone(state)).items():
         if times > 1:
             return "duplicate", f"{_words(event)} stands {times} times in the files, read alone"
     return None
+
+
+def _in_garbage(journal: Journal, files: tuple[tuple[File, ...], ...]) -> Iterator[Event]:
+    for stream, of_stream in zip(journal.streams, files, strict=True):
+        for part, file in zip(stream.parts, of_stream, strict=False):
+            if part.kind == "garbage":
+                yield from _events(file.blocks[: part.durable], on_disk=False)
+
+
+def _may_be_late(scenario: Scenario, event: Event) -> bool:
+    """Whether its source had sent a higher number before, that is not a wild one; numbers from
+    which a counter begins anew are never late."""
+    source, batch, stream, number = event
+    before = [b.get(stream, ()) for b in scenario.batches[source][:batch]]
+    return number > 1 and any(number < other < WILD for events in before for other in events)
 
 
 def quiet(scenario: Scenario, state: State) -> bool:

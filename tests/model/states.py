@@ -203,6 +203,10 @@ class Rules:
     whole_groups: bool = True
     # A boundary between parts is committed with the END part below it, never before.
     boundary_with_its_part: bool = True
+    # A range closes at the number up to which the stream is followed, and no single number is.
+    wild_number_closes_nothing: bool = True
+    # A counter that begins anew is not late for ranges that are closed.
+    anew_is_not_late: bool = True
     # Only last admitted + 1 is admitted; a higher one is dropped and asked for again.
     next_alone_is_admitted: bool = True
     # HELLO names the lowest unacknowledged batch, and the source resends from there.

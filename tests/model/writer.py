@@ -26,6 +26,7 @@ from tests.model.states import (
 )
 
 _Step = TypeVar("_Step")
+REACH = 10  # a number further above than that is wild
 
 
 def steps(
@@ -121,15 +122,26 @@ class _Staging:
             now = self._now()
             if self.fill[now] >= self.scenario.part_events and not self.orphans:
                 now = self._roll(now)
-            late = [e for e in left if e <= self.low]
+            late = [e for e in left if self._is_late(e)]
             for e in late:
                 self._put(self._part_of_late(e), piece, (e,))
-            left = [e for e in left if e > self.low]
+            left = [e for e in left if e not in late]
             fits = left[: max(0, self.scenario.part_events - self.fill[now])]
             if fits:
                 self._put(now, piece, tuple(fits))
-                self.highest = max(self.highest, *fits)
+                self._follow(fits)
             left = left[len(fits) :]
+
+    def _is_late(self, event: int) -> bool:
+        """Where its range is closed, a number that a counter begins with is not."""
+        anew = self.scenario.rules.anew_is_not_late and event <= 1
+        return event <= self.low and (not anew or self._end_of(event) is not None)
+
+    def _follow(self, events: tuple[int, ...] | list[int]) -> None:
+        for event in sorted(events):
+            near = event <= self.highest + REACH
+            if near or not self.scenario.rules.wild_number_closes_nothing:
+                self.highest = max(self.highest, event)
 
     def _now(self) -> int:
         kind = "orphan" if self.orphans else "events"
@@ -154,13 +166,24 @@ class _Staging:
         return self._plan(Part("events", low=self.low))
 
     def _part_of_late(self, event: int) -> int:
-        for p, part in enumerate(self.parts):
-            if part.state == "end" and part.low < event <= part.high:
-                return p
+        end = self._end_of(event)
+        if end is not None:
+            return end
         for p, part in enumerate(self.parts):
             if part.kind == "garbage" and part.state == "open":
                 return p
         return self._plan(Part("garbage"))
+
+    def _end_of(self, event: int) -> int | None:
+        """The part in END whose range holds it."""
+        return next(
+            (
+                p
+                for p, part in enumerate(self.parts)
+                if part.state == "end" and part.low < event <= part.high
+            ),
+            None,
+        )
 
     def _put(self, p: int, piece: Piece, events: tuple[int, ...]) -> None:
         self.fill[p] += len(events)

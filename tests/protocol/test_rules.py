@@ -22,8 +22,8 @@ from dlog.faults.simulation.sources import SimulatedSource
 from dlog.faults.simulation.steps import Operation, When
 from dlog.faults.simulation.witness import BytesOf
 from dlog.faults.simulation.world import Stuck, World
-from dlog.limits import MIB, PAGE_BYTES
-from dlog.model.ids import FileKind, StreamKey
+from dlog.limits import MIB, PAGE_BYTES, REFUSALS_TOLD_MAX
+from dlog.model.ids import FileKind, StreamKey, StreamName
 from dlog.model.messages import Acknowledgement, Hello, Refused, decode_body, encode_body
 from dlog.services.committer import Committer, Progress
 from tests.simulated_logger import (
@@ -337,28 +337,75 @@ def test_a_session_that_was_taken_over_is_told_so_while_the_new_one_lives() -> N
 # --- refusals -------------------------------------------------------------------------------------
 
 
-def test_refusals_beyond_what_is_kept_are_counted_though_one_is_confirmed_while_it_grows() -> None:
-    """The source hears of the first ones, and is deaf again while its heartbeat confirms them and
-    more are put into the last one."""
+@pytest.mark.parametrize(("streams", "batches"), [(2, 700), (100, 3000)])
+def test_each_refusal_is_told_with_its_stream_before_its_batch_is_acknowledged(
+    streams: int, batches: int
+) -> None:
+    """Far more than one message tells, of two runs and many streams, some stored in between. At no
+    moment does the source take a refused event for stored."""
+    names = [StreamName(f"s{i}") for i in range(streams)]
+    world = two_runs(streams={name: {} for name in names})
+    source = world.source("router-1", batch_events=1)
+    world.pump(20)
+    source.deaf = True
+    world.do("ABORT RUN", run=RUN)
+    sent = dict.fromkeys(names, 0)
+    kept = dict.fromkeys(names, 0)
+    for number in range(batches):
+        name = names[number * 7 % streams]
+        run = OTHER_RUN if number % 10 == 9 else RUN
+        assert source.send(run, (name,), number, b"an event")
+        (kept if run == OTHER_RUN else sent)[name] += 1
+    while source.machine.batches.last < batches:
+        source.step()  # all of them are on their way
+    work(world, rounds=5)
+    source.deaf = False
+
+    def booked_right() -> None:
+        for name, report in source.machine.counts.report({}).items():
+            refused = report.refused.get("run-aborted", 0)
+            assert refused <= sent[StreamName(name)]
+            assert 0 <= report.acknowledged <= kept[StreamName(name)]
+            assert report.sent == report.acknowledged + refused + report.pending
+
+    for round_ in range(400):
+        if source.idle:
+            break
+        if round_ == batches // 300:
+            world.kill()  # what was not heard outlasts it
+            world.pump()
+        work(world, rounds=1)
+        booked_right()
+    assert source.idle
+    reports = source.machine.counts.report({})
+    assert {n: r.refused.get("run-aborted", 0) for n, r in reports.items()} == sent
+    assert {n: r.acknowledged for n, r in reports.items()} == kept
+    holds(world)
+
+
+def test_refusals_that_are_put_together_are_of_one_stream_run_and_reason() -> None:
+    """So many batches of two streams are refused before the source hears of any."""
     world = two_runs()
     source = world.source("router-1", batch_events=1)
     world.pump(20)
     source.deaf = True
     world.do("ABORT RUN", run=RUN)
-    for number in range(600):
-        assert source.send(RUN, (PHOTONS,), number, b"refused")
-    for _ in range(20):
-        source.step()  # all of them are on their way
-    work(world, rounds=5)
-    source.deaf = False
-    source.step()
-    assert 0 < sum(source.machine.counts.reasons().values()) < 600
-    source.deaf = True
+    for number in range(2000):
+        assert source.send(RUN, ((PHOTONS, RAW)[number % 2],), number, b"refused")
+    while source.machine.batches.last < 2000:
+        source.step()
     work(world, rounds=40)
-    source.deaf = False
-    world.settle()
-    work(world, rounds=100)
-    assert source.machine.counts.reasons() == {"run-aborted": 600}
+    session = next(
+        records.decode_record(key, value, SessionRecord)
+        for key, value in world.store.pairs.items()
+        if key.startswith(records.SESSIONS)
+    )
+    assert len(session.refused) <= REFUSALS_TOLD_MAX + 2
+    for name, odd in ((PHOTONS, 1), (RAW, 0)):
+        mine = [r for r in session.refused if r.stream == name]
+        assert sum(r.events for r in mine) == 1000
+        assert {r.first % 2 for r in mine} == {odd}
+        assert max(r.last for r in mine) >= 1999
 
 
 # --- a session that expired -----------------------------------------------------------------------

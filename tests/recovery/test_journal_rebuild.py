@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from dlog.adapters.directory_lock import DirectoryLock
+from dlog.adapters.journal import LmdbJournal
+from dlog.core.journal_records import encode_record, file_key
 from dlog.core.states import FileState, LoggerState, RunState
 from dlog.errors import Error, JournalUnreadable
 from dlog.limits import PAGE_BYTES
@@ -23,6 +26,7 @@ from tests.event_files import (
     SESSION_B,
     BuiltFile,
     FileBuilder,
+    SentEvent,
     build_orphans,
     build_run,
     make_entry,
@@ -121,8 +125,39 @@ def test_trust_ends_in_front_of_a_piece_that_is_not_complete(tmp_path: Path) -> 
     assert mark(snapshot) == 2
 
 
-def test_trust_ends_where_a_block_number_is_missing(tmp_path: Path) -> None:
+def test_a_damaged_block_that_a_later_one_knows_as_committed_ends_no_trust(tmp_path: Path) -> None:
     file = open_file(tmp_path)
+    file.pieces(make_pieces(make_events(50), 10), 10)
+    built = write_open(file, tmp_path)
+    overwrite(built.path, built.blocks[2].offset, b"\xa5" * PAGE_BYTES)
+    told = rebuild(tmp_path)
+    snapshot = look_at(tmp_path).snapshot
+    assert snapshot is not None
+    assert snapshot.files[built.key].durable == built.data_end
+    assert any("[12288..16384)" in text for text in told.problems)
+
+
+def test_a_damaged_last_block_below_a_told_durable_offset_is_not_passed_over(
+    tmp_path: Path,
+) -> None:
+    """Block 4 was committed when block 5 was made, and block 5 is of another group that was not."""
+    file = open_file(tmp_path)
+    file.pieces(make_pieces(make_events(40), 10), 10)
+    (piece,) = make_pieces(make_events(10, first=41), 10, first_sequence=5)
+    entry = make_entry(file.key, piece, piece.events[:5], 10, first=True, last=False)
+    file.block([entry], piece.events[:5], group_end=False)
+    built = write_open(file, tmp_path)
+    overwrite(built.path, built.blocks[3].offset, b"\xa5" * PAGE_BYTES)
+    rebuild(tmp_path)
+    snapshot = look_at(tmp_path).snapshot
+    assert snapshot is not None
+    assert snapshot.files[built.key].durable == built.blocks[4].offset
+    assert snapshot.streams[A7].next_block == 5
+
+
+def test_trust_ends_where_a_block_number_is_missing(tmp_path: Path) -> None:
+    """As a power cut in a write of several blocks leaves it."""
+    file = open_file(tmp_path, durable=PAGE_BYTES)
     file.pieces(make_pieces(make_events(50), 10), 10)
     built = write_open(file, tmp_path)
     overwrite(built.path, built.blocks[2].offset, bytes(PAGE_BYTES))
@@ -137,7 +172,8 @@ def test_trust_ends_where_a_block_number_is_missing(tmp_path: Path) -> None:
 
 def test_numbers_count_across_the_parts_of_a_stream(tmp_path: Path) -> None:
     """Late events: block 4 lies in part 1, between 3 and 5 of part 2."""
-    first, second = open_file(tmp_path), FileBuilder(make_key(stream="a", part=2), first_block=3)
+    first = open_file(tmp_path)
+    second = FileBuilder(make_key(stream="a", part=2), first_block=3, low=20)
     first.pieces(make_pieces(make_events(20), 10), 10)
     second.pieces(make_pieces(make_events(10, first=21), 10, first_sequence=3), 10)
     first.next_number = 4
@@ -154,6 +190,22 @@ def test_numbers_count_across_the_parts_of_a_stream(tmp_path: Path) -> None:
     assert (snapshot.files[two.key].low, snapshot.files[two.key].high) == (20, -1)
     assert snapshot.streams[A7].low == 20
     assert mark(snapshot) == 5
+
+
+def test_a_wild_event_number_closes_no_range_of_a_rebuilt_journal(tmp_path: Path) -> None:
+    first = open_file(tmp_path)
+    second = FileBuilder(make_key(stream="a", part=2), first_block=3, low=20)
+    events = make_events(31)
+    events[18] = events[18]._replace(number=2**40)
+    events[30] = events[30]._replace(number=2**64 - 1)
+    first.pieces(make_pieces(events[:20], 10), 10)
+    second.pieces(make_pieces(events[20:], 10, first_sequence=3), 10)
+    one, two = write_open(first, tmp_path), write_open(second, tmp_path)
+    snapshot = rebuilt(tmp_path)
+    assert (snapshot.files[one.key].low, snapshot.files[one.key].high) == (-1, 20)
+    assert (snapshot.files[two.key].low, snapshot.files[two.key].high) == (20, -1)
+    stream = snapshot.streams[A7]
+    assert (stream.low, stream.highest_event) == (20, 30)
 
 
 def test_a_lost_part_in_the_middle_ends_the_trust_in_open_parts(tmp_path: Path) -> None:
@@ -356,8 +408,60 @@ def test_a_saved_tail_is_known_again_with_what_it_waits_for(tmp_path: Path) -> N
     tail.write_bytes(built.path.read_bytes())
     snapshot = rebuilt(tmp_path)
     (record,) = snapshot.quarantine
-    assert record.readable
+    assert (record.sessions, record.saving) == ([], False)
     assert record.needed == [(SESSION_A, 7, "a", 7), (SESSION_A, 7, "a", 8)]
     assert (record.begin, record.end) == (PAGE_BYTES, built.size)
     assert snapshot.boot is not None
     assert snapshot.boot.boot == 13
+
+
+def test_a_part_begun_before_the_blocks_of_the_one_before_it_were_committed(tmp_path: Path) -> None:
+    """Parts are made ahead of the commits: the header of part 2 still says block 1. Where its range
+    begins stands there too."""
+    first = open_file(tmp_path)
+    second = FileBuilder(make_key(stream="a", part=2), first_block=1, low=20)
+    first.pieces(make_pieces(make_events(20), 10), 10)
+    second.next_number = 3
+    second.pieces(make_pieces(make_events(10, first=21), 10, first_sequence=3), 10)
+    one, two = write_open(first, tmp_path), write_open(second, tmp_path)
+    snapshot = rebuilt(tmp_path)
+    record = snapshot.files[one.key]
+    assert (record.state, record.low, record.high) == (FileState.END, -1, 20)
+    assert (snapshot.files[two.key].low, snapshot.files[two.key].high) == (20, -1)
+    assert snapshot.streams[A7].low == 20
+
+
+def test_a_part_whose_blocks_were_not_committed_takes_nothing_late(tmp_path: Path) -> None:
+    """What comes again is above the empty range, and goes to the next part."""
+    first, second = open_file(tmp_path), FileBuilder(make_key(stream="a", part=2), first_block=1)
+    first.pieces(make_pieces(make_events(20), 10), 10)
+    one, two = write_open(first, tmp_path), write_open(second, tmp_path)
+    overwrite(one.path, one.blocks[0].offset, bytes(one.size - PAGE_BYTES))
+    snapshot = rebuilt(tmp_path)
+    assert snapshot.files[one.key].state is FileState.CLOSING
+    assert (snapshot.files[two.key].low, snapshot.files[two.key].high) == (-1, -1)
+    assert snapshot.streams[A7].low == -1
+
+
+def test_one_wild_number_does_not_close_the_ranges_of_later_parts(tmp_path: Path) -> None:
+    first = open_file(tmp_path)
+    second = FileBuilder(make_key(stream="a", part=2), first_block=3, low=9)
+    wild = [*make_events(9), SentEvent(2**40, b"wild")]
+    first.pieces(make_pieces(wild, 10), 10)
+    second.next_number = 2
+    second.pieces(make_pieces(make_events(10, first=10), 10, first_sequence=2), 10)
+    one, two = write_open(first, tmp_path), write_open(second, tmp_path)
+    snapshot = rebuilt(tmp_path)
+    assert (snapshot.files[one.key].low, snapshot.files[one.key].high) == (-1, 9)
+    assert snapshot.files[two.key].low == 9
+
+
+def test_a_record_that_cannot_be_is_named_by_the_check(tmp_path: Path) -> None:
+    built = build_run(tmp_path, {"a": make_pieces(make_events(80), 10)}, last_open=True)[-1]
+    record = rebuilt(tmp_path).files[built.key]
+    wrong = msgspec.structs.replace(record, state=FileState.END, low=5, high=-1)
+    with LmdbJournal.open(tmp_path / "journal") as journal:
+        journal.commit([(file_key(built.key), encode_record(file_key(built.key), wrong))])
+    report = check(tmp_path)
+    assert report.verdict is Verdict.DISAGREE
+    assert any("END, and its range has no end" in f.reason for f in report.findings)

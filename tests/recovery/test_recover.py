@@ -332,7 +332,8 @@ def test_recover_after_a_rebuild_keeps_what_the_journal_calls_a_tail(
     data = tmp_path / "data"
     built = build_run(data, {"a": make_pieces(make_events(80), 10)}, last_open=True)[-1]
     rebuild(data)
-    more = FileBuilder(built.key, first_block=built.header.first_block)
+    header = built.header
+    more = FileBuilder(built.key, first_block=header.first_block, low=header.text.low)
     for block in built.blocks:
         more.block(block.entries, block.events)
     more.pieces(make_pieces(make_events(10, first=81), 10, first_sequence=9), 10)
@@ -373,7 +374,8 @@ def test_a_file_that_is_being_written_is_recovered_up_to_its_durable_offset(
     data = tmp_path / "data"
     built = build_run(data, {"a": make_pieces(make_events(80), 10)}, last_open=True)[-1]
     rebuild(data)
-    more = FileBuilder(built.key, first_block=built.header.first_block)
+    header = built.header
+    more = FileBuilder(built.key, first_block=header.first_block, low=header.text.low)
     for block in built.blocks:
         more.block(block.entries, block.events)
     more.pieces(make_pieces(make_events(10, first=81), 10, first_sequence=9), 10)

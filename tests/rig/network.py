@@ -23,6 +23,7 @@ class Relay:
         self._lock = threading.Lock()
         self._pairs: dict[socket.socket, socket.socket] = {}
         self._held = threading.Event()
+        self._stands = threading.Event()  # the thread has seen that it is held
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
 
@@ -48,7 +49,10 @@ class Relay:
             self._pairs.clear()
 
     def hold(self) -> None:
+        """Returns when nothing gets through any more."""
+        self._stands.clear()
         self._held.set()
+        assert self._stands.wait(LONG)
 
     def let_go(self) -> None:
         self._held.clear()
@@ -56,7 +60,10 @@ class Relay:
     def _run(self) -> None:
         while not self._over.is_set():
             with self._lock:
-                watched = [self._server, *([] if self._held.is_set() else self._pairs)]
+                held = self._held.is_set()
+                watched = [self._server, *([] if held else self._pairs)]
+            if held:
+                self._stands.set()
             with contextlib.suppress(OSError, ValueError):
                 for ready in select.select(watched, [], [], 0.02)[0]:
                     self._serve(ready)

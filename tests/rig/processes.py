@@ -80,6 +80,7 @@ class LoggerProcess:
         self,
         *,
         auto: bool = True,
+        create: bool = True,
         resume: bool = False,
         arguments: Sequence[str] = (),
         prefix: Sequence[str] = (),
@@ -91,7 +92,8 @@ class LoggerProcess:
         if resume:
             command = dlog_command("resume", "-d", self.data)
         else:
-            command = dlog_command("start", "-c", self.config_file, *(["--auto"] if auto else []))
+            options = ["--create"] * create + ["--auto"] * auto
+            command = dlog_command("start", "-c", self.config_file, *options)
         with self.log_file.open("ab") as log:
             log.write(f"--- {' '.join(command[3:])}\n".encode())
             log.flush()

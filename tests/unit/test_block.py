@@ -62,7 +62,7 @@ from dlog.model.ids import (
 from tests.event_files import SentEvent, make_table
 
 SALT = b"0123456789abcdef"
-PLACE = Place(Offset(4096), BlockNumber(5), BootNumber(2), SALT, 77)
+PLACE = Place(Offset(4096), BlockNumber(5), BootNumber(2), SALT, 77, Offset(4096))
 PLAIN = Packing(Filter.NONE, 2, None)
 
 EVENTS = st.lists(
@@ -321,7 +321,7 @@ def test_the_numpy_row_of_a_fragment_is_its_struct() -> None:
 
 def test_a_moved_block_keeps_its_number_and_its_bytes() -> None:
     block, header = encoded(SMALL)
-    place = Place(Offset(81920), BlockNumber(99), BootNumber(3), b"x" * 16, 5)
+    place = Place(Offset(81920), BlockNumber(99), BootNumber(3), b"x" * 16, 5, Offset(8192))
     moved = moved_block(memoryview(block), header, place)
     again = decode_header(memoryview(block), salt=b"x" * 16, offset=81920, path="f")
     assert again == moved

@@ -101,6 +101,30 @@ def test_a_logger_without_a_run_is_never_found_running(when: When) -> None:
             return
 
 
+def test_stop_is_answered_as_done_only_by_a_logger_that_ends() -> None:
+    """A crash at every step of it, also between the commit of the answer and its own end; whatever
+    supervises the logger starts it again at once."""
+    codes = set()
+    begin = running().steps.count
+    for step in range(begin + 1, begin + 200):
+        world = running()
+        world.steps.crash_at(step, When.AFTER)
+        number = world.give("STOP")
+        world.run_until(lambda w=world, n=number: n in w.coor.answers, "no answer")  # type: ignore[misc]
+        answer = world.coor.answers[number]
+        world.pump(20)
+        codes.add(answer.code)
+        if answer.ok:
+            assert world.stopped
+        else:
+            assert (answer.code, answer.repeated) == ("started-again", False)
+            assert str(life_of(world).commander.record.state) in answer.error
+            assert world.do("STOP").ok
+        if world.reboots == 0:
+            break
+    assert codes == {"", "started-again"}
+
+
 def test_a_stopped_logger_begins_anew() -> None:
     world = running()
     assert world.do("STOP").ok

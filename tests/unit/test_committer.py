@@ -13,6 +13,7 @@ from dlog.errors import JournalFailed, JournalFull
 from dlog.faults.simulation.clock import SimulatedClock
 from dlog.faults.simulation.journal import JournalStore, SimulatedJournal
 from dlog.faults.simulation.steps import Fault, FaultKind, Operation, StorageSteps
+from dlog.limits import DIVERSIONS_KEPT_MAX
 from dlog.model.ids import MarkKey, RunNumber, SessionId, StreamName
 from dlog.services.committer import Committer, Settled, Settlement
 
@@ -100,6 +101,43 @@ def test_nothing_is_told_while_the_journal_is_full_and_the_same_group_is_retried
     counted = dict(bench.journal.scan(records.COUNTS))
     (value,) = counted.items()
     assert records.decode_record(*value, records.CountRecord).stored == 2
+
+
+def diverted(sequence: int, stream: str, *, garbage: int = 0, orphan: int = 0) -> Settlement:
+    mark = MarkKey(SESSION, RUN, StreamName(stream))
+    why = "run-unknown" if orphan else ""
+    return Settlement(
+        SESSION, sequence, 1, 100, "router-1", mark, RUN, PHOTONS, stored=1, garbage=garbage,
+        orphan=orphan, reason=why,
+    )  # fmt: skip
+
+
+def test_diverted_events_are_counted_in_the_commit_that_settles_them() -> None:
+    bench = Bench()
+    bench.committer.settle(diverted(1, "a", garbage=2))
+    bench.committer.settle(diverted(2, "a", garbage=3))
+    bench.committer.settle(diverted(3, "b", orphan=4))
+    bench.committer.step()
+    again = Committer(bench.journal, SimulatedClock(), single_thread=True)
+    again.load()
+    for settled in (bench.news[-1], again.settled_of(SESSION)):
+        assert [(d.run, d.stream, d.why, d.events) for d in settled.diverted] == [
+            (RUN, "a", "late", 5), (RUN, "b", "run-unknown", 4),
+        ]  # fmt: skip
+
+
+def test_what_is_told_of_diverted_events_is_bounded_and_adds_up() -> None:
+    bench = Bench()
+    streams = DIVERSIONS_KEPT_MAX + 10
+    for n in range(streams):
+        bench.committer.settle(diverted(2 * n + 1, f"s{n}", garbage=1))
+        bench.committer.settle(diverted(2 * n + 2, f"s{n}", orphan=1))
+    bench.committer.step()
+    kept = bench.news[-1].diverted
+    assert len(kept) <= DIVERSIONS_KEPT_MAX + 2
+    for why in ("late", "run-unknown"):
+        assert sum(d.events for d in kept if d.why == why) == streams
+        assert [(d.run, d.stream) for d in kept if d.why == why][-1] == (0, "")
 
 
 def test_who_waits_alone_on_a_full_journal_is_told_so() -> None:

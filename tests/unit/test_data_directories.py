@@ -22,8 +22,8 @@ FILE = FileRecord(
     sealed=True,
 )  # fmt: skip
 TAIL = QuarantineRecord(
-    path="quarantine/a.tail", directory=1, run=7, stream="photons", kind=1, part=1, begin=0, end=1,
-    saved_ns=0,
+    path="quarantine/a.tail", directory=1, run=7, stream="photons", kind=1, part=1, begin=4096,
+    end=8192, saved_ns=0,
 )  # fmt: skip
 
 
@@ -41,7 +41,7 @@ def with_config(tmp_path: Path, key: bytes, value: bytes, *data: str) -> Journal
         return logger._with_config(journal, meta)
 
 
-@pytest.mark.parametrize("data", [("one",), ("one", "three"), ("one", "three", "two")])
+@pytest.mark.parametrize("data", [("one", "three"), ("one", "three", "two")])
 @pytest.mark.parametrize("record", [FILE, TAIL])
 def test_a_directory_with_unsettled_files_stays_where_it_is(
     tmp_path: Path, record: FileRecord | QuarantineRecord, data: tuple[str, ...]
@@ -50,6 +50,15 @@ def test_a_directory_with_unsettled_files_stays_where_it_is(
     key = records.file_key(KEY) if record is FILE else records.quarantine_key(TAIL.path)
     with pytest.raises(ConfigurationError, match="it must stay at position 1"):
         with_config(tmp_path, key, records.encode_record(key, record), *data)
+
+
+@pytest.mark.parametrize("record", [FILE, TAIL])
+def test_one_that_is_left_out_is_kept_until_its_files_are_settled(
+    tmp_path: Path, record: FileRecord | QuarantineRecord
+) -> None:
+    key = records.file_key(KEY) if record is FILE else records.quarantine_key(TAIL.path)
+    meta = with_config(tmp_path, key, records.encode_record(key, record), "one")
+    assert [Path(path).name for path in meta.data] == ["one", "two"]
 
 
 def test_the_others_may_change(tmp_path: Path) -> None:

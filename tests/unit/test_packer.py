@@ -3,7 +3,10 @@ linger make the same batches again."""
 
 from __future__ import annotations
 
+import array
+import ctypes
 import itertools
+from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
@@ -321,6 +324,85 @@ def test_a_payload_that_does_not_lie_in_one_piece_is_flattened() -> None:
     assert bytes(flat(array[:, ::2])) == array[:, ::2].tobytes()
     assert bytes(flat(memoryview(b"abc"))) == b"abc"
     assert bytes(flat(np.empty(0))) == b""
+
+
+class _Hit(ctypes.Structure):
+    _fields_ = (("Pixel", ctypes.c_uint16), ("Zdata", ctypes.c_double))
+
+
+class _Node(ctypes.Structure):
+    _fields_ = (("value", ctypes.c_int), ("next", ctypes.POINTER(ctypes.c_int)))
+
+
+_WORDS = (ctypes.c_uint16 * 2)(1, 256)
+_DATES = np.array(["2026-01-01", "NaT"], "M8[s]")
+_TABLE = np.array([(1, 2.5), (3, 4.5)], "<u2, >f8")
+
+
+@pytest.mark.parametrize(
+    ("payload", "content"),
+    [
+        (array.array("H", [1, 256]), b"\1\0\0\1"),
+        (_WORDS, b"\1\0\0\1"),
+        (memoryview(_WORDS), b"\1\0\0\1"),
+        (_Hit(7, 0.0), bytes(_Hit(7, 0.0))),
+        (bytearray(b"abc"), b"abc"),
+        (memoryview(b"abcdef")[::2], b"ace"),
+        (np.array([1, 2], ">u2"), b"\0\1\0\2"),
+        (np.float64(1.5), np.float64(1.5).tobytes()),
+        (np.array(7, "<u4"), b"\7\0\0\0"),
+        (np.array([1 + 2j]), np.array([1 + 2j]).tobytes()),
+        (np.arange(6, dtype=np.uint8).reshape(2, 3).T, b"\0\3\1\4\2\5"),
+        (np.asfortranarray([[1, 2], [3, 4]], np.uint8), b"\1\2\3\4"),
+        (np.array(["a", "bc"], "S2"), b"a\0bc"),
+        (_DATES, _DATES.tobytes()),
+        (_TABLE, _TABLE.tobytes()),
+        (np.zeros((0, 4)), b""),
+        (np.zeros((3, 0)), b""),
+        (array.array("d"), b""),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_buffer_is_stored_as_its_bytes(payload: Any, content: bytes) -> None:
+    assert bytes(flat(payload)) == content
+
+
+@pytest.mark.parametrize(
+    ("payload", "words"),
+    [
+        ("abc", "str is not bytes: encode it"),
+        (np.str_("abc"), "str_ is not bytes: encode it"),
+        (5, "type int"),
+        ([1, 2], "type list"),
+        (None, "type NoneType"),
+        (np.array([None, 1]), "ndarray with dtype object"),
+        (np.array(["a"], np.dtypes.StringDType()), "ndarray with dtype StringDType"),
+        (np.array([(1, None)], [("n", "u4"), ("o", "O")]), "ndarray with dtype"),
+        (memoryview(np.array([None, 1])), "type memoryview"),
+        ((ctypes.c_void_p * 2)(), "type c_void_p_Array_2"),
+        ((ctypes.c_char_p * 2)(), "type c_char_p_Array_2"),
+        ((ctypes.py_object * 2)(), "type py_object_Array_2"),
+        (_Node(), "type _Node"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_no_buffer_of_values_is_refused_with_its_type(payload: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        flat(payload)
+    with pytest.raises(TypeError, match=words):
+        payload_and_sizes(payload, None)
+    with pytest.raises(TypeError, match=words):
+        payload_and_sizes(payload, [1])
+
+
+def test_any_buffer_whose_first_axis_counts_the_events_may_be_given() -> None:
+    rows = ((ctypes.c_uint16 * 3) * 2)((1, 2, 3), (4, 5, 6))
+    data, sizes = payload_and_sizes(rows, None)
+    assert (data.tobytes(), sizes.tolist()) == (bytes(rows), [6, 6])
+    data, sizes = payload_and_sizes(np.array([["2026", "2027"]], "M8[Y]").T, None)
+    assert sizes.tolist() == [8, 8]
+    data, sizes = payload_and_sizes(_WORDS, [1, 3])
+    assert data.tobytes() == bytes(_WORDS)
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ from dlog.model.ids import (
     StreamName,
 )
 from dlog.ports import Buffer, Severity
+from dlog.services.lost_files import LostFiles
 from dlog.services.operations import Operations
 from dlog.services.parts import Part, Storage, allot
 from dlog.services.restart import DirectCommits
@@ -58,7 +59,7 @@ class _World:
         self.storage = Storage(
             "test", bytes(16), boot, [disk.directory("data")], BufferPool(),
             DirectCommits(self.journal), Operations.load(self.journal, boot, clock), clock,
-            _NoAlarms(),
+            _NoAlarms(), LostFiles(_NoAlarms()),
         )  # fmt: skip
         self.stream = StreamRecord(run=7, stream="photons")
         key, self.stream = allot(self.stream, FileKind.EVENTS)

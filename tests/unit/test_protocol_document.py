@@ -51,7 +51,7 @@ def test_the_bytes_are_what_the_code_makes() -> None:
     [
         messages.Hello, messages.Heartbeat, messages.EndOfRun, messages.Bye, messages.Welcome,
         messages.Acknowledgement, messages.RefusedRange, messages.Resend, messages.Refused,
-        messages.ByeDone,
+        messages.ByeDone, messages.RunStreams, messages.DivertedEvents,
     ],
 )  # fmt: skip
 def test_every_field_is_named(kind: type[msgspec.Struct]) -> None:

@@ -319,6 +319,23 @@ def test_a_zeroed_block_before_whole_ones_is_damage(tmp_path: Path) -> None:
     assert error.offset_bytes == built.blocks[1].offset
 
 
+def test_a_torn_write_of_several_blocks_ends_its_file_and_not_the_run(tmp_path: Path) -> None:
+    """A power cut left the third block out and the fourth whole; no block knows of a commit there.
+    What stands in other files is given all the same."""
+    folder = tmp_path / "runs/7"
+    torn = FileBuilder(make_key(stream="a"), durable=PAGE_BYTES)
+    torn.pieces(make_pieces(make_events(40), 10), 10)
+    built = torn.write(folder / "a_0001.dlog.part", closed=False)
+    overwrite(built.path, built.blocks[2].offset, bytes(built.blocks[2].length))
+    build_file(folder / "b_0001.dlog", key=make_key(stream="b"), events=15)
+    with dlog.read(folder) as reader:
+        found = [(event.stream, event.number) for event in reader]
+        assert found == [("a", n) for n in range(1, 21)] + [("b", n) for n in range(1, 16)]
+        (tail,) = reader.tails
+        assert (tail.begin, tail.end) == (built.blocks[2].offset, built.size)
+        assert len(list(reader.in_sent_order())) == 20  # fifteen of them in both
+
+
 def test_a_file_that_grows_is_read_to_its_new_end(tmp_path: Path) -> None:
     builder = FileBuilder(make_key())
     builder.pieces(make_pieces(make_events(20), 10), 10)

@@ -331,7 +331,7 @@ def journal_of(data: Path, *further: Path) -> None:
         record = FileRecord(
             run=7, stream=key.stream, kind=1, part=part, state=state, path=file_path(key),
             salt=bytes(16), boot=1, durable=8192, reserved=65536, sealed=sealed,
-            reason="EIO" if sealed else "", **common,
+            reason="EIO" if sealed else "", high=9 if state is FileState.END else -1, **common,
         )  # fmt: skip
         changes.append((file_key(key), record))
     data.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,12 @@ from functools import partial
 import pytest
 
 from dlog.core import journal_records as records
-from dlog.core.journal_records import ClosedFileRecord, FileRecord, OperationRecord
+from dlog.core.journal_records import (
+    ClosedFileRecord,
+    FileRecord,
+    OperationRecord,
+    QuarantineRecord,
+)
 from dlog.core.states import FileState
 from dlog.faults.simulation.steps import Operation, When
 from dlog.faults.simulation.world import World
@@ -35,12 +40,15 @@ def with_an_event() -> World:
     return world
 
 
-def write_a_tail(world: World) -> None:
-    """What a killed program may leave: a block behind the durable offset, in the page cache."""
+def write_a_tail(world: World, *, synced: bool = False) -> None:
+    """What a killed program may leave: a block behind the durable offset, perhaps in the page cache
+    alone."""
     (directory,) = life_of(world).directories
     file = directory.open(FILE + ".part", writable=True)
     end = record_of(world).durable
     file.write(end, memoryview(b"\x55" * PAGE_BYTES))  # type: ignore[arg-type]
+    if synced:
+        file.sync()
 
 
 def record_of(world: World) -> FileRecord:
@@ -68,7 +76,8 @@ def test_what_cannot_be_read_now_is_sealed_and_not_lost() -> None:
     world = with_an_event()
     write_a_tail(world)
     world.kill()
-    fail(world, Operation.READ, path="data/runs")
+    # The first of them strikes the look for an older journal.
+    fail(world, Operation.READ, path="data/runs", times=2)
     world.pump(1)
     assert world.lost == []
     assert record_of(world).state is FileState.ERROR
@@ -101,8 +110,109 @@ def test_a_tail_that_could_not_be_saved_is_saved_by_the_next_try_of_the_same_boo
     world.pump(600)
     assert closed_of(world).sealed
     tails = [name for name in world.disks[0].contents() if name.endswith(".tail")]
-    assert len(tails) == 2  # the first try left what it had
+    assert len(tails) == 1  # what the first try had is gone again
     finished(world)
+
+
+def test_a_crash_in_the_sealing_of_a_part_without_range_leaves_it_closing() -> None:
+    """It has no range to be END with: at each step of the restart that seals it."""
+
+    def closing() -> World:
+        world = World(1)
+        world.power_cut = False
+        world.do("INIT", drain_seconds=0.0)
+        world.do("CONFIGURE", streams={"photons": {"ranges": False}})
+        world.do("START RUN", run=RUN)
+        source = world.source("router-1")
+        source.send(RUN, (PHOTONS,), 1, b"x" * 100)
+        world.settle()
+        world.give("STOP RUN", run=RUN)
+        while record_of(world).state is not FileState.CLOSING:
+            world.steps.crash_at(world.steps.count + 1, When.AFTER)
+            world.pump()
+            if world.life is None and record_of(world).state is not FileState.CLOSING:
+                world.pump()
+        world.steps.no_crash()
+        if world.life is not None:
+            world.kill()
+        return world
+
+    for step in range(1, 40):
+        world = closing()
+        world.steps.crash_at(world.steps.count + step, When.AFTER)
+        world.pump(1)
+        world.steps.no_crash()
+        world.pump(300)
+        assert world.failures == []
+        assert closed_of(world).totals.events == 1
+        assert world.problems() == []
+
+
+def tails_of(world: World) -> dict[str, bytes]:
+    return {n: c for n, c in world.disks[0].contents().items() if n.endswith(".tail")}
+
+
+def test_a_power_cut_while_a_tail_is_saved_leaves_no_half_of_it() -> None:
+    """At each step of the saving; what is cut off is saved again, whole."""
+    rehearsal = with_an_event()
+    write_a_tail(rehearsal, synced=True)
+    rehearsal.kill()
+    begin = rehearsal.steps.count
+    rehearsal.pump(1)
+    (whole,) = tails_of(rehearsal).values()
+    steps = rehearsal.steps.count - begin
+    empty = 0
+    for step in range(1, steps + 1):
+        world = with_an_event()
+        write_a_tail(world, synced=True)
+        world.kill()
+        world.power_cut = True
+        world.steps.crash_at(world.steps.count + step, When.AFTER)
+        world.after_crash = partial(note_sizes, world, sizes := [])
+        world.pump(1)
+        empty += 0 in sizes
+        assert set(tails_of(world).values()) == {whole}
+        kept = [
+            tail
+            for tail in recorded(world, records.QUARANTINE, QuarantineRecord)
+            if not tail.saving
+        ]
+        assert {f"data/{tail.path}" for tail in kept} == set(tails_of(world))
+        assert world.problems() == []
+    assert empty  # what the crash bench saw came up
+
+
+def note_sizes(world: World, sizes: list[int]) -> None:
+    sizes += [len(content) for content in tails_of(world).values()]
+
+
+@pytest.mark.parametrize("how", ["the run ends", "the source says BYE"])
+def test_a_tail_that_cannot_be_read_goes_when_its_sources_have_nothing_more(how: str) -> None:
+    world = with_an_event()
+    write_a_tail(world)
+    world.kill()
+    world.pump(600)
+    assert len(tails_of(world)) == 1
+    (tail,) = recorded(world, records.QUARANTINE, QuarantineRecord)
+    assert tail.sessions == [world.sources[0].session]
+    if how == "the run ends":
+        assert world.do("STOP RUN", run=RUN).ok
+    else:
+        world.sources[0].close()
+    world.pump(1200)
+    assert tails_of(world) == {}
+    assert recorded(world, records.QUARANTINE, QuarantineRecord) == []
+    assert world.problems() == []
+
+
+def test_a_tail_that_cannot_be_read_stays_where_a_source_never_comes_back() -> None:
+    world = with_an_event()
+    world.sources[0].silent = True
+    write_a_tail(world)
+    world.kill()
+    assert world.do("STOP RUN", run=RUN).ok
+    world.pump(1200)
+    assert len(tails_of(world)) == 1
 
 
 def test_an_operation_that_failed_is_told_so_in_the_log() -> None:
@@ -205,7 +315,7 @@ def test_an_orphan_file_that_the_housekeeper_settles_is_told_with_its_own_config
     world.kill()
     orphans = "data/orphans/orphan_0001.dlog"
     # Sealed at the restart; its sidecar cannot be made either.
-    fail(world, Operation.READ, path=orphans)
+    fail(world, Operation.READ, path=orphans, times=2)
     fail(world, Operation.CREATE, Operation.WRITE, path=orphans + ".json")
     world.pump(1)
     world.pump(600)

@@ -143,7 +143,7 @@ def test_ranges_never_overlap_and_hold_what_is_in_their_parts(
     config = StreamConfig(part_events=part_events, ranges=with_ranges, part_bytes=64 * MIB)
     staging = Staging(
         config, SimulatedClock(), FileKind.EVENTS, low=-1, highest=-1, parts=(),
-        ended=lambda *_: None,
+        ended=lambda *_: None, told=lambda _: None,
     )  # fmt: skip
     placed: Counter[int] = Counter()
     slots: dict[int, Slot] = {}
@@ -155,6 +155,7 @@ def test_ranges_never_overlap_and_hold_what_is_in_their_parts(
                 staging.ends.pop(0)
             continue
         before = len(staging.pieces)
+        ended = {id(slot): slot.ended for slot in staging.ends}
         staging.take(piece(numbers, sequence))
         taken += len(numbers)
         (staged,) = staging.pieces[before:]
@@ -163,6 +164,8 @@ def test_ranges_never_overlap_and_hold_what_is_in_their_parts(
             slots[id(slot)] = slot
             content.setdefault(id(slot), []).extend(int(n) for n in table["number"])
             placed[slot.kind] += len(table)
+            if (late := ended.get(id(slot))) is not None:
+                assert all(late.low < int(n) <= late.high for n in table["number"])
         assert sorted(int(n) for f in staged.fragments for n in f.table["number"]) == sorted(
             numbers
         )
@@ -176,7 +179,3 @@ def test_ranges_never_overlap_and_hold_what_is_in_their_parts(
     )
     for (_, high), (low, _) in pairwise(held):
         assert high <= low
-    for key, slot in slots.items():
-        if slot.kind is FileKind.EVENTS:
-            high = slot.ended.high if slot.ended is not None else 2**64
-            assert all(slot.low < number <= high for number in content[key])

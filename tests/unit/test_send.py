@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 import dlog.replay.replay
 from dlog.cli.main import app
 from dlog.errors import SourceRefused
+from dlog.model.messages import DivertedEvents
 from dlog.replay.saved_state import SendState, StateFile, identity
 from tests.rig.commands import dlog_command, environment
 from tests.scripted_logger import ScriptedLogger
@@ -64,6 +65,30 @@ def state_of(tmp_path: Path) -> tuple[Path, SendState]:
     return path, state
 
 
+def test_what_is_diverted_is_told_and_is_exit_code_1(
+    send: Callable[..., Result], logger: ScriptedLogger
+) -> None:
+    logger.model.streams = {7: ["photons", "raw"]}
+    logger.model.diverted = [
+        DivertedEvents(run=7, stream="events", why="late", events=3),
+        DivertedEvents(run=7, stream="events", why="stream-unknown", events=1),
+    ]
+    result = send("--json")
+    assert result.exit_code == 1
+    assert "run 7: 296 of 300 events stored" in result.stderr
+    assert "3 events for stream events came late" in result.stderr
+    assert "1 event for stream events went to the orphan file: run 7 has no such stream; its " in (
+        result.stderr
+    )
+    found = outcome(result)
+    assert (found["acknowledged"], found["stored"]) == (300, 296)
+    assert (found["garbage"], found["orphan"]) == (3, 1)
+    assert found["run_streams"] == ["photons", "raw"]
+    assert {d["why"]: d["events"] for d in found["diverted"]} == {"late": 3, "stream-unknown": 1}
+    again = send("--json")  # of what was sent before, the same is told
+    assert (again.exit_code, outcome(again)["sent_before"]) == (1, True)
+
+
 def stored(logger: ScriptedLogger) -> list[bytes]:
     return logger.stored.get((7, "events"), [])
 
@@ -83,7 +108,9 @@ def test_all_events_are_stored_in_order_and_the_session_is_closed(
     assert [number for number, _, _ in logger.model.kept.stored[7, "events"]] == list(range(300))
     found = outcome(result)
     assert (found["events"], found["acknowledged"], found["not_sent"]) == (300, 300, 0)
-    assert found["streams"] == {"events": {"sent": 300, "acknowledged": 300, "refused": {}}}
+    assert found["streams"] == {
+        "events": {"sent": 300, "acknowledged": 300, "refused": {}, "garbage": 0, "orphan": 0}
+    }
     assert "300 of 300 events stored" in result.stderr
     assert logger.model.kept.closed
 
@@ -134,6 +161,33 @@ def test_a_replay_that_gave_up_goes_on_with_the_same_session(
     assert result.exit_code == 0, result.stderr
     assert outcome(result)["session"] == session
     assert stored(logger) == LINES
+
+
+def test_an_event_larger_than_the_logger_takes_is_refused_alone(
+    send: Callable[..., Result], logger: ScriptedLogger, tmp_path: Path
+) -> None:
+    logger.model.message_bytes_max = 4 << 20
+    lines = [b"before\n", b"x" * (5 << 20) + b"\n", *LINES]
+    (tmp_path / "large.txt").write_bytes(b"".join(lines))
+    result = send("--json", files=[tmp_path / "large.txt"])
+    assert result.exit_code == 1
+    assert "refused: event-too-large 1" in result.stderr
+    assert stored(logger) == [lines[0], *LINES]
+    found = outcome(result)
+    assert (found["events"], found["acknowledged"], found["not_sent"]) == (302, 301, 0)
+    assert found["refused"] == {"event-too-large": 1}
+
+
+def test_waiting_for_a_run_that_is_over_ends(
+    send: Callable[..., Result], logger: ScriptedLogger
+) -> None:
+    """It was over before the replay came: it is not among the runs that are listed."""
+    logger.model.active = {8}
+    logger.model.ended_before = {7}
+    result = send("--wait", "--json")
+    assert result.exit_code == 1
+    assert outcome(result)["not_sent"] == 300
+    assert "run 7 was ended: 300 events were not sent" in result.stderr
 
 
 @pytest.mark.long

@@ -17,14 +17,17 @@ import pytest
 import dlog
 from dlog.core.source_session import SourceSession
 from dlog.errors import (
+    EventsDiverted,
     EventsRefused,
     NotAcknowledged,
     RunEnded,
     SourceError,
     SourceRefused,
+    StreamUnknown,
     WindowFull,
 )
 from dlog.limits import EVENT_BYTES_MAX
+from dlog.model.messages import DivertedEvents
 from dlog.source import Source
 from tests.scripted_logger import ScriptedLogger
 from tests.waiting import LONG, until
@@ -87,6 +90,43 @@ def test_event_numbers_count_on_by_themselves_for_each_run(logger: ScriptedLogge
         key: [number for number, _, _ in events] for key, events in logger.model.kept.stored.items()
     }
     assert numbers == {(7, "a"): [0, 100, 101], (8, "a"): [0, 1]}
+
+
+def test_an_event_that_was_not_taken_takes_no_number(logger: ScriptedLogger) -> None:
+    logger.model.waiting = "no credit"
+    rows = np.zeros((3, 300 * KIB), np.uint8)
+    calls: tuple[Callable[[Source], None], ...] = (
+        lambda source: source.send_many("a", rows, timeout=0.05),
+        lambda source: source.send("a", rows[0], timeout=0.05),
+        lambda source: source.send("a", b"", time_ns=-1),
+        lambda source: source.send("a", 5),  # type: ignore[arg-type]
+        lambda source: source.send("no good", b""),
+        lambda source: source.send_many("a", rows[:, :9], times_ns=[1], timeout=0.05),
+        lambda source: source.send_many("a", rows[:, :9], numbers=[1], timeout=0.05),
+    )
+    with sourced(logger, queue_bytes=1 << 20, batch_bytes=64 * KIB) as source:
+        source.send_many("a", rows, timeout=LONG)
+        for call in calls:
+            with pytest.raises((WindowFull, ValueError, TypeError)):
+                call(source)
+        source.send("a", b"fits")
+        source.send_many("a", rows[:, :9], timeout=LONG)
+        logger.do(lambda: setattr(logger.model, "waiting", ""))
+        source.flush(LONG)
+    assert [number for number, _, _ in logger.model.kept.stored[7, "a"]] == list(range(7))
+
+
+def test_numbers_of_arrays_count_on_where_the_last_one_was_taken(logger: ScriptedLogger) -> None:
+    with sourced(logger, queue_bytes=1 << 20, batch_bytes=64 * KIB) as source:
+        source.send_many("a", np.zeros((40, 100 * KIB), np.uint8))  # in parts, as room comes
+        source.send("a", b"")
+        source.send_many("a", np.zeros((2, 1), np.uint8), numbers=[2**64 - 9, 2**64 - 8])
+        source.send_many("a", np.zeros((7, 1), np.uint8))
+        with pytest.raises(ValueError, match="event number"):
+            source.send_many("a", np.zeros((1, 1), np.uint8))
+        source.flush(LONG)
+    numbers = [number for number, _, _ in logger.model.kept.stored[7, "a"]]
+    assert numbers == [*range(41), *range(2**64 - 9, 2**64)]
 
 
 def test_arrays_go_without_an_event_at_a_time(logger: ScriptedLogger) -> None:
@@ -154,9 +194,22 @@ def test_a_logger_is_found_by_its_data_directory_also_when_it_moves(tmp_path: Pa
     assert second.stored[7, "a"] == [b"1", b"2"]
 
 
-def test_a_wrong_address_is_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="neither"):
-        dlog.Source(tmp_path / "nowhere")
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("nowhere", "neither an address .* nor a data directory: no such directory"),
+        ("", "'' is neither"),
+        (__file__, "not a directory"),
+        ("127.0.0.1:5555", "did you mean tcp://127.0.0.1:5555?"),
+        ("http://127.0.0.1:5555", "http:// is not a transport"),
+        ("tcp://127.0.0.1", "the port is missing"),
+        ("tcp://127.0.0.1:0", "port 0"),
+        ("tcp://[::1]:5555", "IPv6"),
+    ],
+)
+def test_a_wrong_address_is_refused_at_once(place: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        dlog.Source(place)
 
 
 # --- what goes wrong --------------------------------------------------------------------------
@@ -303,6 +356,82 @@ def test_refused_events_are_told_at_flush_and_close(logger: ScriptedLogger) -> N
         report = source.report()
     assert (report.acknowledged, report.refused) == (1, {"run-aborted": 2})
     assert logger.model.kept.closed
+
+
+def diverted(run: int, stream: str, why: str, events: int) -> DivertedEvents:
+    return DivertedEvents(run=run, stream=stream, why=why, events=events)
+
+
+def test_a_stream_that_the_run_has_not_is_an_error_as_soon_as_it_is_known(
+    logger: ScriptedLogger,
+) -> None:
+    logger.model.streams = {7: ["a", "b"]}
+    with sourced(logger) as source:
+        assert source.wait_for_run(timeout=LONG)
+        for streams in ("c", ["a", "c"]):
+            with pytest.raises(StreamUnknown, match="run 7 has no stream c; its streams: a, b"):
+                source.send(streams, b"x")
+            with pytest.raises(StreamUnknown):
+                source.send_many(streams, np.zeros((2, 4), np.uint8))
+        source.send("c", b"of another run, which is not known", run=8)
+        source.send(["a", "b"], b"x")
+        assert source.flush(LONG).sent == 3  # nothing else was taken
+        assert source.streams_of(7) == ["a", "b"]
+    assert logger.stored[7, "a"] == [b"x"]
+
+
+def test_what_went_to_a_stream_that_is_not_there_is_told_at_flush_once(
+    logger: ScriptedLogger,
+) -> None:
+    with sourced(logger) as source:
+        source.send("c", b"x")
+        source.send("a", b"x")
+        logger.model.streams = {7: ["a", "b"]}
+        logger.model.diverted = [diverted(7, "c", "stream-unknown", 1)]
+        with pytest.raises(EventsDiverted, match="1 event for run 7 stream c went to the orphan"):
+            source.flush(LONG)
+        report = source.flush(LONG)  # told once
+        assert (report.acknowledged, report.stored, report.orphan) == (2, 1, 1)
+        assert (report.streams["c"].stored, report.streams["c"].orphan) == (0, 1)
+        assert (report.streams["a"].stored, report.streams["a"].orphan) == (1, 0)
+
+
+def test_late_events_are_told_at_close_when_all_is_durable(logger: ScriptedLogger) -> None:
+    with sourced(logger) as source:
+        for _ in range(5):
+            source.send("a", b"x")
+        logger.model.diverted = [diverted(7, "a", "late", 2)]
+        assert source.flush(LONG).garbage == 2
+        with pytest.raises(EventsDiverted, match="2 events for run 7 stream a came late") as caught:
+            source.close(LONG)
+        assert caught.value.pieces == {(7, "a", "late"): 2}
+    report = source.report()
+    assert (report.state, report.acknowledged, report.stored) == ("closed", 5, 3)
+
+
+def test_events_for_a_run_that_is_not_there_are_told_in_the_log(
+    logger: ScriptedLogger, caplog: pytest.LogCaptureFixture
+) -> None:
+    with sourced(logger) as source:
+        source.send("a", b"x", run=9)
+        logger.model.diverted = [diverted(9, "a", "run-unknown", 1)]
+        assert source.close(LONG).orphan == 1
+    assert "1 event for run 9 stream a went to the orphan file (run-unknown, active runs: 7)" in (
+        caplog.text
+    )
+
+
+def test_events_that_were_refused_and_others_that_were_diverted_are_told_together(
+    logger: ScriptedLogger,
+) -> None:
+    logger.model.refuse_runs = {8}
+    logger.model.active = {7, 8}
+    with sourced(logger) as source:
+        source.send("a", b"bad", run=8)
+        logger.model.diverted = [diverted(7, "a", "late", 2)]
+        with pytest.raises(EventsRefused) as caught:
+            source.close(LONG)
+    assert "came late" in caught.value.__notes__[0]
 
 
 def test_a_name_in_use_is_tried_again_and_reported(logger: ScriptedLogger) -> None:

@@ -31,6 +31,7 @@ from dlog.model.messages import (
     decode_body,
     encode_body,
 )
+from tests.logger_model import pieces_of
 
 SESSION = SessionId(b"0123456789abcdef")
 MS = 1_000_000
@@ -103,11 +104,12 @@ class Rig:
         }  # fmt: skip
         self.hears(MessageKind.ACKNOWLEDGEMENT, Acknowledgement(**body))
 
-    def refuse(self, code: str, *, retry: bool) -> None:
-        self.hears(
-            MessageKind.REFUSED,
-            Refused(session=SESSION, boot=self.boot, code=code, detail="why", retry=retry),
-        )
+    def refuse(self, code: str, *, retry: bool, uuid: bytes = b"u" * 16) -> None:
+        refused = Refused(
+            session=SESSION, boot=self.boot, logger="l", logger_uuid=uuid, code=code, detail="why",
+            retry=retry,
+        )  # fmt: skip
+        self.hears(MessageKind.REFUSED, refused)
 
     def resend(self, next: int, boot: int | None = None) -> None:
         boot = self.boot if boot is None else boot
@@ -503,12 +505,23 @@ def test_refusals_are_counted_once_and_confirmed() -> None:
     assert rig.session.counts.reasons() == {"run-aborted": 4, "no-space": 2}
 
 
-def test_a_refusal_that_grows_is_counted_for_what_is_new() -> None:
+def test_refusals_are_confirmed_at_once_so_that_the_next_ones_come() -> None:
     rig = Rig().open()
+    rig.says()
     rig.ack(0, refusals=[refusal(1), refusal(2)])
-    rig.ack(0, refusals=[refusal(2, events=5)], refusals_from=1)
-    rig.ack(0, refusals=[refusal(2, events=5), refusal(3)], refusals_from=1)
-    assert rig.session.counts.reasons() == {"run-aborted": 2 + 5 + 2}
+    assert rig.said(Heartbeat)[0].refusals_seen == 2
+    rig.ack(0, refusals=[refusal(1), refusal(2)])
+    assert rig.said(Heartbeat) == []
+
+
+def test_a_refusal_told_before_its_batch_is_settled_makes_no_account_negative() -> None:
+    rig = Rig().open()
+    rig.send(6)
+    rig.says()
+    rig.ack(0, next=4, refusals=[refusal(1)])
+    (report,) = rig.session.counts.report({}).values()
+    assert (report.sent, report.acknowledged, report.pending) == (6, 0, 4)
+    assert report.refused == {"run-aborted": 2}
 
 
 def test_made_up_reasons_do_not_grow_the_table() -> None:
@@ -547,6 +560,80 @@ def test_a_logger_that_does_not_know_us_gets_hello() -> None:
     rig = Rig().open()
     rig.refuse("unknown-session", retry=True)
     assert len(rig.said(Hello)) == 1
+
+
+OTHER = b"v" * 16
+
+
+def acknowledged_once() -> Rig:
+    """A batch is acknowledged, another one is on its way, and the connection is gone."""
+    rig = Rig().open()
+    rig.send()
+    assert rig.batches() == [1]
+    rig.ack(1)
+    rig.send()
+    assert rig.batches() == [2]
+    rig.session.lost(rig.now_ns)
+    return rig
+
+
+@pytest.mark.parametrize("code", ["expired", "closed", "gap", "bad-name"])
+def test_nothing_is_given_up_on_the_word_of_another_logger(code: str) -> None:
+    rig = acknowledged_once()
+    rig.boot = 1
+    for _ in range(20):
+        rig.says()
+        rig.refuse(code, retry=False, uuid=OTHER)
+        assert rig.session.failure is None
+        assert f"another logger (l, {OTHER.hex()})" in rig.session.detail
+        assert code in rig.session.detail
+        rig.wait(500)
+    assert rig.session.events_pending == 2
+    rig.boot = 6  # the one that it waits for, started again
+    rig.welcome()
+    rig.ack(1)
+    assert rig.batches() == [2]
+    rig.ack(2)
+    assert rig.session.idle
+
+
+def test_another_logger_is_not_told_of_a_session_that_the_first_has_acknowledged() -> None:
+    rig = acknowledged_once()
+    rig.says()
+    rig.welcome(logger_uuid=OTHER)
+    assert rig.session.phase is Phase.GREETING
+    rig.wait(500)
+    assert rig.batches() == []
+
+
+def test_a_session_of_which_nothing_was_acknowledged_goes_to_whichever_logger_there_is() -> None:
+    rig = Rig().open()
+    rig.send()
+    assert rig.batches() == [1]
+    rig.send()
+    rig.session.lost(rig.now_ns)
+    rig.says()
+    rig.boot = 1
+    rig.welcome(logger_uuid=OTHER)
+    rig.ack(active=[])  # the run was active in the other one: here it is still to begin
+    for _ in range(10):
+        rig.wait(500)
+        rig.ack(active=[])
+        rig.says()
+    assert rig.session.events_pending == 4
+    rig.ack(active=[7])
+    rig.says()
+    rig.ack(2)
+    assert rig.session.idle
+
+
+def test_an_earlier_process_knew_which_logger_acknowledged() -> None:
+    progress = Progress(acknowledged=3, position_bytes=100, logger_uuid=OTHER)
+    rig = Rig(replayed=RunNumber(7), progress=progress)
+    rig.says()
+    rig.refuse("expired", retry=False)
+    assert rig.session.failure is None
+    assert rig.session.progress.logger_uuid == OTHER
 
 
 def test_a_refusal_for_good_ends_it() -> None:
@@ -639,16 +726,6 @@ def test_what_cannot_be_understood_is_counted_and_skipped(message: bytes) -> Non
     assert rig.session.phase is Phase.OPEN
 
 
-def test_a_batch_larger_than_the_logger_takes_ends_it() -> None:
-    rig = Rig()
-    rig.says()
-    rig.send(1, size=3000)
-    rig.welcome(message_bytes_max=2000)
-    rig.ack(0)
-    rig.says()
-    assert isinstance(rig.session.failure, SourceRefused)
-
-
 def test_a_transition_that_is_not_in_the_table_changes_nothing() -> None:
     for phase in Phase:
         for happening in Happening:
@@ -656,6 +733,247 @@ def test_a_transition_that_is_not_in_the_table_changes_nothing() -> None:
                 with pytest.raises(TransitionRefused):
                     PHASES.next(phase, happening)
     assert {phase for phase, _ in PHASES.table} == {Phase.GREETING, Phase.OPEN, Phase.LEAVING}
+
+
+# --- what this logger cannot take -------------------------------------------------------------
+
+SMALL = {"message_bytes_max": 4096 + 300, "event_bytes_max": 4096}
+
+
+def test_an_event_larger_than_the_logger_takes_is_refused_alone() -> None:
+    """It was taken before the limit was known. An empty batch goes in its place, which needs no
+    window."""
+    rig = Rig()
+    rig.says()
+    rig.send(2)
+    rig.send(1, size=9000)
+    rig.send(2)
+    rig.welcome(**SMALL)
+    rig.ack(0, limit_bytes=2000)
+    first, second = (said for said in rig.says() if isinstance(said, Batch))
+    assert (len(first.table), first.settled) == (2, False)
+    assert (len(second.table), second.settled) == (0, True)
+    rig.ack(2)
+    (third,) = (said for said in rig.says() if isinstance(said, Batch))
+    assert (len(third.table), third.settled) == (2, False)
+    assert third.position_bytes == second.position_bytes + second.message_bytes
+    rig.ack(3)
+    assert rig.session.failure is None
+    assert rig.session.idle
+    assert rig.session.batches.queued_bytes == 0
+    (report,) = rig.session.counts.report({}).values()
+    assert (report.sent, report.acknowledged, report.pending) == (5, 4, 0)
+    assert report.refused == {"event-too-large": 1}
+
+
+def test_it_is_refused_while_no_run_is_active_too() -> None:
+    rig = Rig()
+    rig.says()
+    rig.send(1, size=9000)
+    rig.welcome(**SMALL)
+    rig.ack(0, active=[], limit_bytes=0)
+    assert rig.batches() == [1]
+    rig.ack(1, active=[])
+    assert rig.session.counts.reasons() == {"event-too-large": 1}
+
+
+def test_a_batch_larger_than_the_logger_takes_is_cut_into_smaller_ones() -> None:
+    """Only the event in it that is too large is refused; order, numbers and masks stay."""
+    rig = Rig(packing=Packing(batch_bytes=64 * 1024, linger_ns=0))
+    rig.says()
+    payloads = [bytes([n]) * size for n, size in enumerate((10, 2000, 2000, 5000, 0, 4096, 7))]
+    for n, payload in enumerate(payloads):
+        streams = ((A,), (B,), (A, B))[n % 3]
+        rig.session.add(RunNumber(7), streams, EventNumber(n), n, payload, rig.now_ns)
+    place = rig.session.flush()
+    rig.welcome(**SMALL)
+    rig.ack(0)
+    sent = [said for said in rig.says() if isinstance(said, Batch)]
+    assert all(batch.message_bytes <= 4396 for batch in sent if not batch.settled)
+    assert sum(batch.settled for batch in sent) == 1
+    events = [event for b in sent for _, found in pieces_of(b) for event in found]
+    assert sorted(set(events)) == [
+        (n, n, payload) for n, payload in enumerate(payloads) if len(payload) != 5000
+    ]
+    rig.ack(sent[-1].sequence - 1)
+    assert not rig.session.settled_before(place)
+    rig.ack(sent[-1].sequence)
+    assert rig.session.settled_before(place)
+    assert rig.session.idle
+    assert rig.session.batches.queued_bytes == 0
+    assert rig.session.batches.events_settled == 7
+    reports = rig.session.counts.report({})
+    assert {name: (r.sent, r.acknowledged, r.refused) for name, r in reports.items()} == {
+        "a": (5, 4, {"event-too-large": 1}), "b": (4, 4, {}),
+    }  # fmt: skip
+
+
+def test_batches_are_made_as_small_as_the_logger_takes_them() -> None:
+    rig = Rig(packing=Packing(batch_bytes=64 * 1024, linger_ns=0))
+    rig.says()
+    rig.welcome(message_bytes_max=20_000, event_bytes_max=10_000)
+    rig.ack(0)
+    rig.send(100, size=3000)
+    rig.session.flush()
+    sent = [said for said in rig.says() if isinstance(said, Batch)]
+    assert sum(len(batch.table) for batch in sent) == 100
+    assert max(batch.message_bytes for batch in sent) <= 20_000
+    assert len(sent) < 30
+
+
+def test_a_batch_that_a_smaller_logger_does_not_take_again_is_refused() -> None:
+    """It was sent to a boot with more memory, and not acknowledged."""
+    rig = Rig().open()
+    rig.send(1, size=9000)
+    rig.send(2)
+    assert rig.batches() == [1, 2]
+    rig.boot += 1
+    rig.session.lost(rig.now_ns)
+    rig.says()
+    rig.welcome(**SMALL)
+    rig.ack(0, limit_bytes=0)
+    assert rig.batches() == [1]
+    rig.ack(1)
+    assert rig.batches() == [2]
+    rig.ack(2)
+    assert rig.session.idle
+    assert rig.session.counts.reasons() == {"event-too-large": 1}
+
+
+def test_a_batch_that_the_earlier_boot_had_stored_is_not_refused() -> None:
+    rig = Rig().open()
+    rig.send(1, size=9000)
+    rig.send(2)
+    assert rig.batches() == [1, 2]
+    rig.boot += 1
+    rig.session.lost(rig.now_ns)
+    rig.says()
+    rig.welcome(**SMALL)
+    rig.ack(1, next=1)
+    rig.says()
+    rig.welcome(**SMALL)
+    rig.ack(1)
+    rig.says()
+    rig.ack(2)
+    assert rig.session.idle
+    assert rig.session.counts.reasons() == {}
+
+
+def test_a_replay_refuses_the_same_event_under_the_same_number_each_time() -> None:
+    def begun(progress: Progress | None, acknowledged: int) -> Rig:
+        rig = replay(progress)
+        rig.says()
+        rig.welcome(**SMALL)
+        rig.ack(acknowledged)
+        rig.send(2)
+        rig.send(1, size=9000)
+        rig.send(4)
+        return rig
+
+    first = begun(None, 0)
+    sent = [said for said in first.says() if isinstance(said, Batch)]
+    assert [(b.sequence, b.settled) for b in sent] == [
+        (1, False), (2, True), (3, False), (4, False),
+    ]  # fmt: skip
+    first.ack(3)
+    assert first.session.counts.reasons() == {"event-too-large": 1}
+    second = begun(first.session.progress, 3)
+    assert second.batches() == [4]
+    second.ack(4)
+    assert second.session.idle
+    assert second.session.counts.reasons() == {}  # counted by the first, with its progress
+
+
+# --- a run that ended while the connection was away -------------------------------------------
+
+
+def test_what_was_sent_for_a_run_that_is_over_asks_for_window_to_be_settled() -> None:
+    """While no run is active no credit is granted: without asking it would wait for ever."""
+    rig = Rig().open()
+    rig.send(4)
+    assert rig.batches() == [1, 2]
+    rig.send(2, run=8)
+    rig.session.lost(rig.now_ns)
+    rig.says()
+    rig.welcome()
+    rig.ack(0, active=[], ended=[7], limit_bytes=0)
+    said = rig.says()
+    assert not any(isinstance(s, Batch) for s in said)
+    asked = [s for s in said if isinstance(s, Heartbeat)][-1]
+    first, second = (rig.session.batches._numbered[n] for n in (1, 2))
+    assert asked.wanted_bytes == first.message_bytes
+    assert asked.settle_bytes == second.end_bytes  # both, and not what waits for run 8
+    rig.ack(0, active=[], ended=[7], limit_bytes=first.end_bytes)
+    assert rig.batches() == [1]
+    rig.wait(HEARTBEAT_MS)
+    (asked,) = rig.said(Heartbeat)
+    assert asked.settle_bytes == second.message_bytes
+    rig.ack(0, active=[], ended=[7], next=2)
+    assert rig.batches() == [2]
+    rig.ack(2, active=[], refusals=[refusal(1), refusal(2)])
+    rig.wait(HEARTBEAT_MS)
+    (asked,) = rig.said(Heartbeat)
+    assert asked.settle_bytes == 0
+
+
+def test_what_was_sent_for_a_run_that_is_not_over_waits_for_it() -> None:
+    rig = Rig().open(active=[9])
+    rig.send(2, run=8)
+    assert rig.batches() == [1]
+    rig.session.lost(rig.now_ns)
+    rig.says()
+    rig.welcome()
+    rig.ack(0, active=[], limit_bytes=0)
+    asked = rig.said(Heartbeat)[-1]
+    assert asked.settle_bytes == 0
+    rig.ack(0, active=[8])
+    assert rig.batches() == [1]
+
+
+def test_nothing_is_numbered_while_no_run_is_listed() -> None:
+    """Although there is window left from the run before: sent now, it would be refused."""
+    rig = Rig().open()
+    rig.ack(0, active=[], ended=[7])
+    rig.send(2, run=8)
+    assert rig.batches() == []
+    rig.ack(0, active=[8])
+    assert rig.batches() == [1]
+
+
+def test_it_asks_what_became_of_the_runs_that_its_events_wait_for() -> None:
+    """Run 7 may have ended before the source was there."""
+    rig = Rig().open(active=[])
+    rig.send(2)
+    rig.send(2, run=8)
+    rig.wait(HEARTBEAT_MS)
+    (asked,) = rig.said(Heartbeat)
+    assert asked.unlisted == [7, 8]
+    rig.ack(0, active=[], ended=[7])
+    assert rig.batches() == []
+    rig.wait(HEARTBEAT_MS)
+    (asked,) = rig.said(Heartbeat)
+    assert asked.unlisted == [8]
+    assert rig.session.counts.reasons() == {"run-ended": 2}
+    with pytest.raises(RunEnded):
+        rig.send(1)
+    rig.ack(0, active=[8], ended=[7])
+    assert rig.batches() == [1]
+    rig.wait(HEARTBEAT_MS)
+    (asked,) = rig.said(Heartbeat)
+    assert asked.unlisted == []
+
+
+def test_a_replay_asks_what_became_of_its_run_while_others_are_active() -> None:
+    rig = replay().open(active=[8])
+    rig.send(3)
+    rig.wait(HEARTBEAT_MS)
+    (asked,) = rig.said(Heartbeat)
+    assert asked.unlisted == [7]
+    rig.ack(0, active=[8], ended=[7])
+    with pytest.raises(RunEnded):
+        rig.send(1)
+    rig.session.flush()
+    assert rig.session.idle
 
 
 # --- a replay ---------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from dlog.core.window import Account, grant, share_bytes
+from dlog.core.window import Account, grant, grant_to_settle, share_bytes
 from dlog.limits import MIB
 from dlog.model.ids import SessionId
 
@@ -190,3 +190,27 @@ def test_only_one_session_at_a_time_gets_more_than_its_share(others: int) -> Non
     share = share_bytes(len(before), BUDGET, MESSAGE_MAX)
     after = granted(before)
     assert sum(a.outstanding > share for a in after.values()) == 1
+
+
+@given(accounts(), st.data())
+def test_while_no_run_is_active_only_what_is_to_be_settled_is_granted(
+    before: dict[SessionId, Account], data: st.DataObject
+) -> None:
+    """One message at least, where there is room for it beside what is in memory."""
+    for key, account in before.items():
+        used = account.settled + data.draw(st.integers(0, account.outstanding))
+        wanted = min(account.wanted, MESSAGE_MAX)
+        settle = wanted and data.draw(st.integers(wanted, 4 * BUDGET))
+        before[key] = replace(account, used=used, wanted=wanted, settle=settle)
+    limits = grant_to_settle(before, BUDGET)
+    after = {s: replace(a, limit=limits.get(s, a.limit)) for s, a in before.items()}
+    assert sum(a.outstanding for a in after.values()) <= BUDGET
+    room = BUDGET - sum(a.used - a.settled for a in before.values())
+    asking = [a for a in before.values() if a.settle]
+    for key, account in after.items():
+        if not account.settle:
+            assert account.limit <= before[key].limit
+    if asking and min(a.wanted for a in asking) <= room:
+        assert any(a.settle and a.limit >= a.used + a.wanted for a in after.values())
+    if not asking:
+        assert limits == {}

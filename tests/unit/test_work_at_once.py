@@ -37,14 +37,18 @@ def test_what_comes_during_a_small_sync_is_synced_beside_it_and_the_rest_togethe
 
 def test_what_comes_during_a_large_sync_goes_with_the_next_one() -> None:
     rig = StreamByHand(reserve_bytes=64 * MIB)
-    rig.send(1, SMALL_SYNC_BYTES)
-    for number in range(2, 4):
+    rig.send(1, 2 * SMALL_SYNC_BYTES)  # from here on it reserves as much at once
+    rig.own_thread()
+    rig.sync()
+    rig.own_thread()
+    rig.send(2, SMALL_SYNC_BYTES)
+    for number in range(3, 5):
         rig.send(number)
     assert rig.syncs == 1
     rig.sync()
-    assert (rig.acknowledged, rig.syncs) == (2, 1)
+    assert (rig.acknowledged, rig.syncs) == (3, 1)
     rig.sync()
-    assert rig.acknowledged == 4
+    assert rig.acknowledged == 5
     assert rig.world.problems(complete=True) == []
 
 

@@ -16,7 +16,14 @@ from random import Random
 from typing import Final, NamedTuple
 
 from dlog.adapters.data_files import path_parts
-from dlog.errors import DataDirectoryGone, DiskFull, InvariantBroken, NameTaken, StorageError
+from dlog.errors import (
+    DataDirectoryGone,
+    DiskFull,
+    FileTooLarge,
+    InvariantBroken,
+    NameTaken,
+    StorageError,
+)
 from dlog.faults.simulation.steps import FaultKind, OpenStep, Operation, StorageSteps
 from dlog.limits import PAGE_BYTES
 from dlog.model.ids import Offset
@@ -24,6 +31,10 @@ from dlog.ports import Space
 
 SECTOR_BYTES: Final = 512
 OVER: Final = 0.2  # how probably a sync is over when somebody looks
+
+
+class SimulatedHang(BaseException):
+    """The call does not return: its thread gets no further, and is asked for no more."""
 
 
 # --- what a disk holds ------------------------------------------------------------------------
@@ -155,8 +166,9 @@ class _NameChange:
 
 
 class SimulatedDisk:
-    """One disk, with the directories on it. `capacity_bytes` and `others_bytes` (what other
-    programs have written) may be set at any time; `gone` makes everything on it unreachable."""
+    """One disk, with the directories on it. `capacity_bytes`, `others_bytes` (what other programs
+    have written) and `file_bytes_max` (of its longest file) may be set at any time; `gone` makes
+    everything on it unreachable, `hangs` keeps whoever asks for its space waiting."""
 
     def __init__(
         self, steps: StorageSteps, *, name: str = "disk", capacity_bytes: int = 1 << 40
@@ -165,7 +177,9 @@ class SimulatedDisk:
         self.name = name
         self.capacity_bytes = capacity_bytes
         self.others_bytes = 0
+        self.file_bytes_max = capacity_bytes
         self.gone = False
+        self.hangs = False
         self._seen: dict[str, _Named] = {}
         self._stored: dict[str, _Named] = {}
         self._unsynced: list[_NameChange] = []
@@ -174,12 +188,14 @@ class SimulatedDisk:
         self.no_threads = False  # the program cannot start a thread that would sync
         self.while_syncing: Callable[[], None] = lambda: None  # what happens elsewhere meanwhile
 
-    def directory(self, name: str) -> SimulatedDirectory:
+    def directory(
+        self, name: str, *, holds_journal: bool = True, away: str = ""
+    ) -> SimulatedDirectory:
         """A data directory on this disk, for the present life of the program."""
         self.syncs.clear()
         self._seen.setdefault(name, _FOLDER)
         self._stored.setdefault(name, _FOLDER)
-        return SimulatedDirectory(self, name)
+        return SimulatedDirectory(self, name, holds_journal=holds_journal, away=away)
 
     def work(self) -> None:
         """The thread that syncs has its turn."""
@@ -225,6 +241,32 @@ class SimulatedDisk:
         """Other programs take all the space that is left."""
         self.others_bytes += self.free_bytes()
 
+    # --- what somebody does on it who is not the logger, and has synced it
+
+    def delete(self, path: str) -> None:
+        self._change_for_good(path, None)
+
+    def put(self, path: str, content: bytes) -> None:
+        """A file of that content."""
+        file = _File()
+        file.change(_Written(0, content))
+        file.sync(file.changes)
+        self._change_for_good(path, file)
+
+    def move(self, old: str, new: str) -> None:
+        """A file, or a folder with all that is in it."""
+        for path in [p for p in self._seen if p == old or p.startswith(old + "/")]:
+            for folder in _folders_above(new):
+                self._change_for_good(folder, _FOLDER)
+            self._change_for_good(new + path.removeprefix(old), self._seen[path])
+            self._change_for_good(path, None)
+
+    def _change_for_good(self, path: str, named: _Named | None) -> None:
+        change = _NameChange(_folder_of(path), path, named)
+        self.rename_name(change)
+        self._unsynced.remove(change)
+        self._store(change)
+
     def contents(self) -> dict[str, bytes]:
         """What would be read now, by path on the disk; for tests."""
         return {p: bytes(n.seen.data) for p, n in self._seen.items() if isinstance(n, _File)}
@@ -242,6 +284,9 @@ class SimulatedDisk:
 
     def named(self, path: str) -> _Named | None:
         return self._seen.get(path)
+
+    def names_of(self, file: _File) -> list[str]:
+        return [path for path, named in self._seen.items() if named is file]
 
     def names_below(self, folder: str) -> list[str]:
         begin = folder + "/"
@@ -372,6 +417,7 @@ class SimulatedFile:
             return
         with self._steps.step(Operation.RESERVE, self._disk_path) as step:
             self._raise_fault(step.fault, end)
+            self._refuse_too_large(end)
             allocated = end + -end % PAGE_BYTES
             if allocated - self._file.allocated_bytes > self._disk.free_bytes():
                 raise DiskFull("No space left on device", path=self._path, offset_bytes=end)
@@ -385,6 +431,7 @@ class SimulatedFile:
         self._refuse_unless_usable(offset)
         content = bytes(data)
         self._watch_write(offset, offset + len(content))
+        self._refuse_too_large(offset + len(content))
         with self._steps.step(Operation.WRITE, self._disk_path) as step:
             room = self._file.allocated_bytes + self._disk.free_bytes() - offset
             fault = step.fault
@@ -463,6 +510,10 @@ class SimulatedFile:
         self._refuse_if_dead()
         return Offset(len(self._file.seen.data))
 
+    def free_bytes(self) -> int:
+        self._refuse_if_dead()
+        return self._disk.free_bytes()
+
     def cut(self, size: Offset) -> None:
         self._refuse_unless_usable(size)
         self._watch_cut(size)
@@ -471,6 +522,30 @@ class SimulatedFile:
             if not step.dies_inside or self._steps.random.random() < 0.5:
                 self._file.change(_Sized(size))
         self.sync()
+
+    def lost(self, path: str) -> str:
+        self._refuse_if_dead()
+        found = self._disk.named(f"{self._root}/{path}")
+        if found is self._file:
+            return ""
+        names = self._disk.names_of(self._file)
+        went = f"was moved to {names[0]}" if names else "was deleted"
+        return went if found is None else f"{went}, and another file stands in its place"
+
+    def save(self, size: Offset) -> str:
+        self._refuse_if_dead()
+        directory = SimulatedDirectory(self._disk, self._root)
+        if self._disk.names_of(self._file):
+            directory.name_file(self._path, self._file)
+            return "by a link"
+        copy = _File()
+        directory.fill_unnamed(copy, self._path, bytes(self._file.seen.data[:size]))
+        directory.name_file(self._path, copy)
+        return "as a copy"
+
+    @property
+    def _root(self) -> str:
+        return self._disk_path.removesuffix("/" + self._path)
 
     def data_extents(self, begin: Offset, end: Offset) -> list[tuple[Offset, Offset]]:
         self._refuse_if_dead()
@@ -523,6 +598,10 @@ class SimulatedFile:
         if sectors:
             self._file.change(_Written(offset, content[: sectors * SECTOR_BYTES]))
 
+    def _refuse_too_large(self, end: int) -> None:
+        if end > self._disk.file_bytes_max:
+            raise FileTooLarge("File too large", path=self._path, offset_bytes=end)
+
     def _refuse_if_dead(self) -> None:
         self._steps.refuse_if_dead(self._life)
         if self._closed:
@@ -544,7 +623,11 @@ class SimulatedFile:
 class SimulatedDirectory:
     """`ports.Directory` on a simulated disk."""
 
-    def __init__(self, disk: SimulatedDisk, root: str) -> None:
+    def __init__(
+        self, disk: SimulatedDisk, root: str, *, holds_journal: bool = True, away: str = ""
+    ) -> None:
+        self._holds_journal = holds_journal
+        self._away = away
         self._disk = disk
         self._steps = disk.steps
         self._life = disk.steps.life
@@ -579,6 +662,16 @@ class SimulatedDirectory:
         opened = SimulatedFile(self._disk, file, path, disk_path)
         return opened if writable else opened.opened_read_only()
 
+    def try_out(self, path: str, size: int) -> None:
+        disk_path = self._on_disk(path)
+        with self._steps.step(Operation.CREATE, disk_path) as step:
+            self._raise_fault(step, path)
+            self._refuse_without_a_page(path)
+        file = SimulatedFile(self._disk, _File(), path, disk_path)
+        file.reserve(Offset(size + -size % PAGE_BYTES))
+        file.write(Offset(0), memoryview(bytes(size + -size % PAGE_BYTES)))
+        file.sync()
+
     def exists(self, path: str) -> bool:
         return self._disk.named(self._on_disk(path)) is not None
 
@@ -607,9 +700,13 @@ class SimulatedDirectory:
             self._sync_folder(disk_path, folder)
 
     def write_new(self, path: str, content: bytes) -> None:
-        disk_path = self._with_folder(path)
         file = _File()
-        self._fill_unnamed(file, path, disk_path, content)
+        self._with_folder(path)
+        self.fill_unnamed(file, path, content, read_only=True)
+        self.name_file(path, file)
+
+    def name_file(self, path: str, file: _File) -> None:
+        disk_path = self._with_folder(path)
         with self._steps.step(Operation.NAME, disk_path) as step:
             self._raise_fault(step, path)
             self._refuse_taken(disk_path, path)
@@ -643,24 +740,31 @@ class SimulatedDirectory:
 
     def space(self) -> Space:
         self._checked_root()
+        if self._disk.hangs:
+            raise SimulatedHang
         return Space(self._disk.free_bytes(), self._disk.capacity_bytes)
 
-    def _fill_unnamed(self, file: _File, path: str, disk_path: str, content: bytes) -> None:
+    def fill_unnamed(
+        self, file: _File, path: str, content: bytes, *, read_only: bool = False
+    ) -> None:
         """What is not named is lost in any crash; so its own steps need no care."""
+        disk_path = self._on_disk(path)
         with self._steps.step(Operation.WRITE, disk_path) as step:
             self._raise_fault(step, path)
             if len(content) + -len(content) % PAGE_BYTES > self._disk.free_bytes():
                 raise DiskFull("No space left on device", path=path)
             file.change(_Written(0, content))
-            file.change(_Mode(True))
+            file.change(_Mode(read_only))
         with self._steps.step(Operation.SYNC_FILE, disk_path) as step:
             self._raise_fault(step, path)
             file.sync(file.changes)
 
     def _checked_root(self) -> str:
         self._steps.refuse_if_dead(self._life)
-        if self._disk.gone:
+        if self._disk.gone and self._holds_journal:
             raise DataDirectoryGone(f"{self.name}: Input/output error")
+        if self._disk.gone or self._away:
+            raise StorageError(self._away or "Input/output error", path=self.name)
         return self._root
 
     def _on_disk(self, path: str) -> str:

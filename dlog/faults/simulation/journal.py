@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from dlog.adapters.journal_files import BALLAST_BYTES_DEFAULT
-from dlog.errors import InvariantBroken, JournalFailed, JournalFull
+from dlog.errors import InvariantBroken, JournalFailed, JournalFull, JournalGone, JournalUnreadable
 from dlog.faults.simulation.steps import FaultKind, Operation, StorageSteps
 from dlog.limits import JOURNAL_VALUE_BYTES_MAX
 from dlog.ports import Change
@@ -22,13 +22,15 @@ _PAIR_BYTES: Final = 16  # about what LMDB spends on a pair beside its bytes
 
 
 class JournalStore:
-    """What survives the program: the pairs, and how much space they may take."""
+    """What survives the program: the pairs, and how much space they may take. gone: somebody moved
+    it away."""
 
     def __init__(
         self, *, capacity_bytes: int = 1 << 40, ballast_bytes: int = BALLAST_BYTES_DEFAULT
     ) -> None:
         self.capacity_bytes = capacity_bytes
         self.ballast_bytes = ballast_bytes
+        self.gone = False
         self.used_bytes = 0
         self.pairs: dict[bytes, bytes] = {}
         self.keys: list[bytes] = []
@@ -85,6 +87,8 @@ class SimulatedJournal:
         self._life = steps.life
         self._failed = False
         self._closed = False
+        if self.store.gone:
+            raise JournalUnreadable("journal: there is none")
         self._copy_after_failure()
 
     def _copy_after_failure(self) -> None:
@@ -94,6 +98,7 @@ class SimulatedJournal:
     def commit(self, changes: Sequence[Change], *, use_ballast: bool = False) -> None:
         self._refuse_if_unusable()
         _check(changes)
+        self._refuse_if_gone()
         with self._steps.step(Operation.COMMIT, "journal") as step:
             if step.fault in (FaultKind.NO_SPACE, FaultKind.SHORT_WRITE) and not use_ballast:
                 raise JournalFull("journal: No space left on device")
@@ -126,6 +131,16 @@ class SimulatedJournal:
     def size_bytes(self) -> int:
         self._refuse_if_unusable()
         return self.store.used_bytes
+
+    def check_place(self) -> str:
+        self._refuse_if_unusable()
+        self._refuse_if_gone()
+        return ""
+
+    def _refuse_if_gone(self) -> None:
+        if self.store.gone:
+            self._failed = True
+            raise JournalGone("journal: was moved")
 
     def close(self) -> None:
         self._closed = True

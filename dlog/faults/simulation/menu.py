@@ -17,9 +17,10 @@ class Menu:
     disk: bool = True
     space: bool = True
     journal: bool = True
+    outsiders: bool = False
 
 
-EVERYTHING: Final = Menu()
+EVERYTHING: Final = Menu(outsiders=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,10 @@ SCENARIOS: Final = {
         "a journal that is full, and commits of unknown outcome",
         Menu(crashes=False, network=False, disk=False, space=False),
     ),
+    "outsiders": Scenario(
+        "somebody deletes, moves or replaces open files, their folders or the journal",
+        Menu(crashes=False, network=False, disk=False, space=False, journal=False, outsiders=True),
+    ),
     "everything": Scenario("all of it at once", EVERYTHING),
 }
 
@@ -61,8 +66,9 @@ SCENARIOS: Final = {
 # (or of several that must all be on the menu).
 CALM_ACTIONS: Final[Mapping[str, int]] = MappingProxyType(
     {
-        "send": 6, "send_late": 2, "send_stray": 1, "new_source": 1, "goodbye": 1,
-        "start_run": 1, "pause": 1, "resume": 1, "stop_run": 2, "abort_run": 1, "configure": 1,
+        "send": 6, "send_late": 2, "send_stray": 1, "send_wild": 1, "count_anew": 1,
+        "new_source": 1, "goodbye": 1, "start_run": 1, "pause": 1, "resume": 1, "stop_run": 2,
+        "abort_run": 1, "configure": 1,
         "wait": 1,
     }
 )  # fmt: skip
@@ -81,8 +87,9 @@ TROUBLES: Final[Mapping[str, Mapping[str, int]]] = MappingProxyType(
             "lie": 1,
         },
         "disk": {"disk_fault": 2, "lasting_disk_fault": 1, "mend": 1, "stalled_stream": 1},
-        "space": {"fill_disk": 1, "free_disk": 1, "full_at_the_end": 1},
+        "space": {"fill_disk": 1, "free_disk": 1, "full_at_the_end": 1, "short_files": 1},
         "journal": {"journal_fault": 1, "fill_journal": 1, "full_journal_at_the_end": 1},
+        "outsiders": {"lost_file": 2, "lost_folder": 1, "lost_journal": 1},
         "crashes disk": {"failed_sync": 1},
         "crashes journal": {"failed_commit": 1},
     }

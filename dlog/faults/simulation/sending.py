@@ -7,7 +7,7 @@ from typing import Final
 from dlog.faults.simulation.commands import STREAMS
 from dlog.faults.simulation.course import Course
 from dlog.faults.simulation.scenario import payload
-from dlog.faults.simulation.sources import SimulatedSource
+from dlog.faults.simulation.sources import WILD, SimulatedSource
 from dlog.model.ids import StreamName
 
 SOURCES_MAX: Final = 5
@@ -100,6 +100,27 @@ class Sending:
         run = course.random.choice((STRANGE_RUN, max(1, course.next_run - 1), course.next_run))
         streams = course.random.choice((self._streams(), (StreamName("nowhere"),)))
         self._send(source, run, streams, course.random.randint(1, 50))
+
+    def send_wild(self) -> None:
+        """Some events, one of them with a number that is wrong."""
+        course = self._course
+        run = course.some_run("active", "paused")
+        if run is None:
+            return
+        source, streams = course.random.choice(course.sources), self._streams()
+        for wild in (False, True, False):
+            course.number[run] += 1
+            number = course.random.choice((WILD, 2**64 - 1)) if wild else course.number[run]
+            source.send(run, streams, number, payload(course.number[run]))
+
+    def count_anew(self) -> None:
+        """The counter of the run's events is set back to 0."""
+        course = self._course
+        run = course.some_run("active", "paused")
+        if run is not None:
+            course.number[run] = -1
+            source = course.random.choice(course.sources)
+            self.send_numbers(source, run, tuple(map(StreamName, STREAMS)), 3)
 
     def _streams(self) -> tuple[StreamName, ...]:
         number = self._course.random.choice((1, 1, 1, 2, 3))

@@ -11,13 +11,15 @@ from collections import Counter
 from typing import Final
 
 from dlog.core.source_session import Phase
+from dlog.errors import JournalGone
 from dlog.faults.simulation.commands import Commands
 from dlog.faults.simulation.course import Course
+from dlog.faults.simulation.disk import SimulatedDisk
 from dlog.faults.simulation.sending import Sending
 from dlog.faults.simulation.sources import SimulatedLiar, SimulatedSource
 from dlog.faults.simulation.steps import Fault, FaultKind, Operation
 from dlog.faults.simulation.troubles import Troubles
-from dlog.faults.simulation.world import Stuck
+from dlog.faults.simulation.world import ROOT, Stuck
 from dlog.model.ids import SessionId, StreamName
 
 PATIENCE_ROUNDS: Final = 1000
@@ -27,6 +29,7 @@ LIE: Final = 5  # the batch that a liar says is its lowest unacknowledged
 STALLED_EVENTS: Final = 30
 STALLED_EVENT_BYTES: Final = 100_000
 FLOOD_EVENTS: Final = 30
+FOREIGN: Final = b"another file"
 SLOW: Final = StreamName("slow")
 PHOTONS: Final = StreamName("photons")
 
@@ -200,6 +203,99 @@ class SetPieces:
             self._troubles.leave_pages(8)
             self._commands.end_run(run)
         self._troubles.free_disk()
+
+    # --- somebody who is not the logger ---------------------------------------------------------
+
+    def lost_file(self) -> None:
+        """An open event file is deleted, moved or replaced."""
+        open_files = self._open_files()
+        if not open_files:
+            return
+        self._nothing_else_goes_wrong()
+        random = self._course.random
+        disk, path = random.choice(open_files)
+        how = random.choice(("deletes", "moves", "replaces"))
+        self._course.tell(f"somebody {how} {path}")
+        if how == "moves":
+            disk.move(path, f"data/kept/{self._world.steps.count}")
+        else:
+            disk.delete(path)
+        if how == "replaces":
+            disk.put(path, FOREIGN)
+        self._events_go_on_until_saved(disk, {path})
+
+    def lost_folder(self) -> None:
+        """The folder of a run is moved, with all that is open in it."""
+        open_files = [found for found in self._open_files() if "/runs/" in found[1]]
+        if not open_files:
+            return
+        self._nothing_else_goes_wrong()
+        disk, path = self._course.random.choice(open_files)
+        folder = path.rpartition("/")[0]
+        kept = f"data/kept/{self._world.steps.count}"
+        mine = {p for d, p in self._open_files() if d is disk and p.startswith(folder + "/")}
+        others = [p for p in disk.contents() if p.startswith(folder + "/") and p not in mine]
+        self._course.tell(f"somebody moves {folder}, but for what nobody has open")
+        disk.move(folder, kept)
+        for other in others:  # a logger does not watch those
+            disk.move(kept + other.removeprefix(folder), other)
+        self._events_go_on_until_saved(disk, mine)
+
+    def lost_journal(self) -> None:
+        """The journal is moved; the logger ends, and is started when it is back."""
+        course, world = self._course, self._world
+        if world.life is None:
+            return
+        self._nothing_else_goes_wrong()
+        course.tell("somebody moves the journal")
+        failures = len(world.failures)
+        world.store.gone = True
+        self._sending.send()
+        try:
+            world.run_until(
+                lambda: len(world.failures) > failures, "does not notice", rounds_max=300
+            )
+        except Stuck:
+            course.problems.append("the journal was moved, and the logger went on")
+        world.store.gone = False
+        gone = world.failures[failures:]
+        del world.failures[failures:]
+        if not all(isinstance(failure, JournalGone) for failure in gone):
+            course.problems.append(f"the journal was moved, and the logger ended on {gone}")
+
+    def _open_files(self) -> list[tuple[SimulatedDisk, str]]:
+        life = self._world.life
+        if life is None:
+            return []
+        writers = [w.writer for w in life.writers if not w.writer.over]
+        records = [record for writer in writers for record in writer.file_records()]
+        found = [(self._world.disks[r.directory], f"{ROOT}/{r.path}.part") for r in records]
+        return [(disk, path) for disk, path in found if path in disk.contents()]
+
+    def _nothing_else_goes_wrong(self) -> None:
+        """What was lost in a crash meanwhile nobody could save."""
+        self._troubles.all_over()
+        self._troubles.no_crash()
+        self._course.faults["outsiders"] += 1
+        self._world.disk_failed = True  # names are left over
+
+    def _events_go_on_until_saved(self, disk: SimulatedDisk, paths: set[str]) -> None:
+        """All of these have their names again, or their final ones, and the operator is told."""
+        life = self._world.life
+        assert life is not None
+        for _ in range(3):
+            self._sending.send()
+            self._world.pump(self._course.random.choice((1, 5, 50)))
+
+        def saved() -> bool:
+            told = any(alarm.name.startswith("file-lost") for alarm in life.alarms.raised())
+            there = {p: c for p, c in disk.contents().items() if c != FOREIGN}
+            return told and all(p in there or p.removesuffix(".part") in there for p in paths)
+
+        try:
+            self._world.run_until(saved, "is not saved", rounds_max=PATIENCE_ROUNDS)
+        except Stuck:
+            self._course.problems.append("a file that lost its name is not saved, or not told of")
 
     # --- the journal -------------------------------------------------------------------------
 

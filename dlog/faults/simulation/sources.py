@@ -34,6 +34,7 @@ from dlog.model.messages import (
 )
 
 SENT_AT_ONCE_MAX: Final = 32
+WILD: Final = 2**40  # no event of a random history has such a number, but for a wild one
 COMMAND_PATIENCE_NS: Final = 1_000_000_000
 
 
@@ -61,15 +62,25 @@ class Told:
     acknowledged: int = 0
     selective: set[int] = field(default_factory=set)
     refused: dict[tuple[int, int, str], str] = field(default_factory=dict)  # sequence, run, stream
-    blurred: bool = False  # refusals were merged: which pieces they mean is not known
+    # Of several batches together, by run and stream: some of theirs were refused.
+    together: dict[tuple[int, str], list[tuple[int, int]]] = field(default_factory=dict)
 
     def learn(self, ack: Acknowledgement) -> None:
         self.acknowledged = max(self.acknowledged, ack.acknowledged)
         for first, last in ack.selective:
             self.selective.update(range(first, last + 1))
         for refusal in ack.refusals:
-            self.blurred = self.blurred or refusal.first != refusal.last
-            self.refused[refusal.first, refusal.run, refusal.stream] = refusal.reason
+            if refusal.first == refusal.last:
+                self.refused[refusal.first, refusal.run, refusal.stream] = refusal.reason
+            else:
+                ranges = self.together.setdefault((refusal.run, refusal.stream), [])
+                if (refusal.first, refusal.last) not in ranges:
+                    ranges.append((refusal.first, refusal.last))
+
+    def perhaps_refused(self, sequence: int, run: int, stream: str) -> bool:
+        return (sequence, run, stream) in self.refused or any(
+            first <= sequence <= last for first, last in self.together.get((run, stream), [])
+        )
 
     def settled(self, sequence: int) -> bool:
         return sequence <= self.acknowledged or sequence in self.selective

@@ -154,9 +154,17 @@ class Troubles:
             disk.capacity_bytes = FREE
             disk.capacity_bytes -= disk.free_bytes() - pages * PAGE_BYTES
 
+    def short_files(self) -> None:
+        """No file of a disk may be longer than that."""
+        random = self._course.random
+        self._course.faults["space"] += 1
+        disk, size = random.choice(self._world.disks), random.choice((4096, MIB, 3 * MIB))
+        self._course.tell(f"no file of {disk.name} may be longer than {size} B")
+        disk.file_bytes_max = size
+
     def free_disk(self) -> None:
         for disk in self._world.disks:
-            disk.capacity_bytes = FREE
+            disk.capacity_bytes = disk.file_bytes_max = FREE
 
     # --- the journal -------------------------------------------------------------------------
 

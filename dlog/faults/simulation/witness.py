@@ -33,7 +33,7 @@ from dlog.errors import FormatError
 from dlog.faults.simulation.disk import SimulatedDisk
 from dlog.faults.simulation.files_alone import BytesOf, doubled_blocks
 from dlog.faults.simulation.journal import JournalStore
-from dlog.faults.simulation.sources import History, PieceKey, SentEvent
+from dlog.faults.simulation.sources import WILD, History, PieceKey, SentEvent
 from dlog.limits import END_PARTS_MAX, PAGE_BYTES
 from dlog.model.events import EVENT_BYTES
 from dlog.model.ids import (
@@ -85,6 +85,7 @@ class Findings:
         self.files: list[_File] = []
         self.boots: list[tuple[tuple[int, str], int, int]] = []  # stream, block, boot
         self._headers: dict[str, FileHeader] = {}
+        self._zeros_in_garbage: list[str] = []
         self._blocks: dict[tuple[int, str], list[int]] = {}
         self._look()
 
@@ -127,6 +128,14 @@ class Findings:
             self.problems.append(f"{found} has {len(content)} B of {record.durable}")
         file = _File(record, found, content[: record.durable], len(content))
         self._read(file, record.salt)
+        for span in scan(
+            BytesOf(content), salt=record.salt, path=found, begin=record.durable, depth=Depth.STORED
+        ):
+            if span.header is not None and span.header.durable > record.durable:
+                self.problems.append(
+                    f"{found} [{span.begin}..{span.end}): it says that {span.header.durable} B "
+                    f"were committed, and {record.durable} are"
+                )
 
     def _closed_file(self, closed: ClosedFileRecord) -> None:
         content = self._contents[closed.directory].get(closed.path)
@@ -219,6 +228,8 @@ class Findings:
                 byte += size
                 event = SentEvent(entry.order_base + int(row["order"]), int(row["number"]), payload)
                 self.stored.setdefault(key, []).append(event)
+                if event.number == 0 and file.kind is FileKind.GARBAGE:
+                    self._zeros_in_garbage.append(file.path)
             at += entry.events
             orphan = file.kind is FileKind.ORPHAN
             counted = (
@@ -253,9 +264,10 @@ class Findings:
             if told is None or not told.settled(key.sequence):
                 continue
             refused = (key.sequence, key.run, key.stream) in told.refused
-            if refused and key in self.stored and not told.blurred:
+            if refused and key in self.stored:
                 self.problems.append(f"{_words(key)}: refused, and stored")
-            if not refused and key not in self.stored and not told.blurred:
+            perhaps = told.perhaps_refused(key.sequence, key.run, key.stream)
+            if not perhaps and key not in self.stored:
                 self.problems.append(f"{_words(key)}: ACKNOWLEDGED AND LOST")
 
     def _check_blocks(self) -> None:
@@ -333,7 +345,12 @@ class Findings:
         self.problems += [f"{n} open sessions of {name}" for name, n in names.items() if n > 1]
 
     def _check_ranges(self) -> None:
-        """Nothing is late for a range that was never closed."""
+        """Nothing is late for a range that was never closed, or that a wild number closed, or for
+        a counter that was set back to 0."""
+        wild = [f.path for f in self._records(records.FILES, FileRecord) if f.high >= WILD]
+        wild += [path for path, header in self._headers.items() if header.text.low >= WILD]
+        self.problems += [f"{path}: a wild number closed a range" for path in wild]
+        self.problems += [f"{path}: event 0 is said to be late" for path in self._zeros_in_garbage]
         runs: list[RunRecord | EndedRunRecord] = [*self._records(records.RUNS, RunRecord)]
         runs += self._records(records.ENDED_RUNS, EndedRunRecord)
         configs = {(r.run, name): config for r in runs for name, config in r.streams.items()}
@@ -403,10 +420,9 @@ class Findings:
         missing = []
         for key in self._history.sent:
             told = self._history.told.get(key.session)
-            blurred = told is not None and told.blurred
-            refused = told is not None and (key.sequence, key.run, key.stream) in told.refused
+            refused = told is not None and told.perhaps_refused(key.sequence, key.run, key.stream)
             gone = key.session in self._history.given_up
-            if key not in self.stored and not refused and not blurred and not gone:
+            if key not in self.stored and not refused and not gone:
                 missing.append(_words(key))
         return missing
 

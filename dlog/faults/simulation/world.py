@@ -14,6 +14,7 @@ The services are those of the real logger, unchanged; what the composition root 
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,8 @@ from functools import partial
 from random import Random
 from typing import Any, Final
 
+import msgspec
+
 from dlog.core import journal_records as records
 from dlog.core.journal_records import (
     BootRecord,
@@ -29,9 +32,10 @@ from dlog.core.journal_records import (
     JournalMeta,
     StreamRecord,
 )
-from dlog.errors import Failure, JournalFull
+from dlog.core.states import RunState
+from dlog.errors import Error, Failure, JournalFull, NoThread
 from dlog.faults.simulation.clock import SimulatedClock
-from dlog.faults.simulation.disk import SimulatedDisk
+from dlog.faults.simulation.disk import SimulatedDisk, SimulatedHang
 from dlog.faults.simulation.journal import JournalStore, SimulatedJournal
 from dlog.faults.simulation.network import SimulatedCoorLink, SimulatedEventLink, SimulatedNetwork
 from dlog.faults.simulation.port_wrappers import UNWRAPPED, PortWrappers
@@ -45,9 +49,11 @@ from dlog.model.ids import (
     SessionId,
 )
 from dlog.model.messages import Answer
+from dlog.ports import Directory
 from dlog.services.alarms import AlarmBoard
 from dlog.services.commander import Commander
 from dlog.services.committer import Committer
+from dlog.services.data_directories import create, open_further
 from dlog.services.event_server import EventServer, Identity
 from dlog.services.housekeeper import INTERVAL_SECONDS, Housekeeper
 from dlog.services.live_state import (
@@ -57,8 +63,9 @@ from dlog.services.live_state import (
     settle_live_state,
     watermarks,
 )
+from dlog.services.lost_files import LostFiles
 from dlog.services.operations import Operations
-from dlog.services.parts import Part, Storage
+from dlog.services.parts import Part, Storage, tell_away
 from dlog.services.stream_thread import StreamWriter
 
 ROOT: Final = "data"
@@ -69,6 +76,7 @@ TIDY_NS: Final = int(INTERVAL_SECONDS * 1e9)
 ROUNDS_MAX: Final = 20_000
 REBOOTS_MAX: Final = 50
 FREE: Final = 1 << 40
+DESCRIPTORS: Final = 1000
 JOURNAL_PATIENCE_NS: Final = 100_000_000
 # Small enough that a few hundred events show everything; no low-water mark unless it is asked for.
 INIT: Final[Mapping[str, Any]] = {
@@ -125,8 +133,21 @@ class Life:
         self.alarms = AlarmBoard(world.clock)
         wrappers = world.wrappers
         self.journal = wrappers.journal(SimulatedJournal(world.steps, world.store))
-        self.directories = [wrappers.directory(disk.directory(ROOT)) for disk in world.disks]
-        self._meta = self._open_journal()
+        names = [f"{disk.name}:{ROOT}" for disk in world.disks]
+        self._meta = self._open_journal(names)
+        first = wrappers.directory(world.disks[0].directory(ROOT))
+        further, away = open_further(
+            names[1:],
+            lambda position, why: wrappers.directory(
+                world.disks[1 + position].directory(ROOT, holds_journal=False, away=why)
+            ),
+            uuid=self._meta.logger_uuid.hex(),
+            known=self._meta.marked,
+        )
+        self.directories: list[Directory] = [first, *further]
+        if further:
+            self._meta = msgspec.structs.replace(self._meta, marked=tuple(names[1:]))
+            self.journal.commit([(records.META, records.encode_record(records.META, self._meta))])
         self.boot = self._next_boot()
         self.committer = wrappers.committer(
             Committer(
@@ -143,8 +164,11 @@ class Life:
             Operations.load(self.journal, self.boot, world.clock),
             world.clock,
             self.alarms,
+            LostFiles(self.alarms),
             world.random_bytes,
         )
+        for position, reason in away.items():
+            tell_away(self.storage, 1 + position, reason)
         self.link = SimulatedCoorLink()
         self._event_link = wrappers.event_link(
             SimulatedEventLink(world.wrapped_network, world.message_to_source)
@@ -168,7 +192,7 @@ class Life:
         )
         self._resume()
 
-    def _open_journal(self) -> JournalMeta:
+    def _open_journal(self, names: Sequence[str]) -> JournalMeta:
         value = self.journal.get(records.META)
         if value is not None:
             meta = records.decode_record(records.META, value, JournalMeta)
@@ -176,7 +200,7 @@ class Life:
             meta = JournalMeta(
                 logger_uuid=self._world.random_bytes(16),
                 name="simulated",
-                data=tuple(d.name for d in self.directories),
+                data=tuple(names),
                 created_ns=self._clock.wall_ns(),
             )
         self.journal.commit([(records.META, records.encode_record(records.META, meta))])
@@ -203,13 +227,16 @@ class Life:
             self.journal,
             self.storage,
             partial(config_of_ended, self.journal, orphans=ORPHAN_CONFIG),
+            self.commander.watches,
         )
         self._tidy_ns = self._clock.monotonic_ns() + TIDY_NS
 
     # --- services.commander.Machinery --------------------------------------------------------
 
     def open_events(self, init: InitConfig, address: str) -> str:
-        return "tcp://127.0.0.1:7000"
+        if address in self._world.taken_addresses:
+            raise Error(f"event_address {address}: Address already in use")
+        return f"tcp://127.0.0.1:{self.boot}" if address.endswith(":*") else address
 
     def start_events(self) -> EventServer:
         init = self.commander.record.init
@@ -237,6 +264,9 @@ class Life:
     def notices(self, init: InitConfig) -> None:
         """There is neither alarm server nor monitor."""
 
+    def keep_free(self, low_water_bytes: int) -> None:
+        self.storage.marks.low_water_bytes = low_water_bytes
+
     def make_writer(
         self, config: StreamConfig, stream: StreamRecord, parts: Sequence[Part], *,
         run_started_ns: int, streams: tuple[str, ...],
@@ -254,7 +284,12 @@ class Life:
         )
 
     def start_writer(self, writer: StreamWriter) -> None:
+        if str(writer.key.stream) in self._world.without_thread:
+            raise NoThread(f"no thread can be started for the stream {writer.key.stream}")
         self.writers.append(_Writer(writer))
+
+    def descriptors_left(self) -> int:
+        return self._world.descriptors_left
 
     def set_debug(self, level: str) -> None:
         """Nothing is logged here."""
@@ -300,10 +335,22 @@ class Life:
         self.committer.step()
 
     def _tidy(self) -> None:
+        for watch in self.commander.watches:
+            with contextlib.suppress(SimulatedHang):  # it still waits for its first answer
+                watch.step()
         # In a thread of its own it waits for the journal's space and holds up nobody.
         if self._clock.monotonic_ns() >= self._tidy_ns and not self._world.journal_is_full:
             self._tidy_ns = self._clock.monotonic_ns() + TIDY_NS
             self._housekeeper.step()
+
+    def settle(self) -> None:
+        """The orderly end under active runs."""
+        self.commander.settle()
+        while self.writers:
+            for act in self.threads():
+                act()
+        self._housekeeper.stop()
+        self._housekeeper.run()
 
     def end(self) -> None:
         """After STOP: the last housekeeping, the last commit."""
@@ -337,6 +384,8 @@ class World:
             SimulatedDisk(self.steps, name=f"disk{i}", capacity_bytes=capacity_bytes)
             for i in range(directories)
         ]
+        for disk in self.disks[1:]:
+            create(disk.directory(ROOT), "")
         self.store = JournalStore()
         self.network = SimulatedNetwork(seed, self.clock)
         self.wrapped_network = wrappers.network(self.network)  # of logger and sources
@@ -355,6 +404,9 @@ class World:
         self.rounds_max = ROUNDS_MAX
         self.asleep: frozenset[str] = frozenset()  # streams whose threads get no time
         self.busy = BUSY
+        self.descriptors_left = DESCRIPTORS
+        self.taken_addresses: frozenset[str] = frozenset()  # by other programs
+        self.without_thread: frozenset[str] = frozenset()  # streams for which there is none left
         self.unsettled: list[str] = []  # files that a restart could not settle
         self.after_crash: Callable[[], None] | None = None
         self.on_restart: Callable[[], None] | None = None  # once, before the next start
@@ -424,6 +476,12 @@ class World:
         """The program dies between two steps."""
         self.steps.crash_now()
         self._bury()
+
+    def terminate(self) -> None:
+        """SIGTERM: what was taken is stored, the runs stay active; the next start goes on."""
+        assert self.life is not None
+        self.life.settle()
+        self._failed(None)
 
     def _bury(self) -> None:
         self.life = None
@@ -544,7 +602,9 @@ class World:
         """Give a command and wait for its answer, over as many restarts as it takes."""
         number = self.give(command, **parameters)
         self.run_until(lambda: number in self.coor.answers, f"{command} is not answered")
-        return self.coor.answers[number]
+        answer = self.coor.answers[number]
+        # Who wants it stopped says so once more.
+        return self.do(command, **parameters) if answer.code == "started-again" else answer
 
     def give(self, command: str, **parameters: Any) -> int:
         """Give a command; its answer comes by itself."""
@@ -584,7 +644,9 @@ class World:
                 found[stream.run, stream.stream] = stream.next_block
             elif key.startswith(records.ENDED_RUNS):
                 ended = records.decode_record(key, value, EndedRunRecord)
-                found |= {(ended.run, name): sys.maxsize for name in ended.streams}
+                # The number of a run that could not be started may be another one's later.
+                if ended.state is not RunState.FAILED:
+                    found |= {(ended.run, name): sys.maxsize for name in ended.streams}
         return found
 
     def _wrong_boots(self, findings: Findings) -> list[str]:

@@ -1,0 +1,44 @@
+"""`dlog create`: makes data directories."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dlog.cli.output import words
+
+
+def command(
+    data: Annotated[
+        list[Path] | None, typer.Argument(metavar="[DATA]...", help="The new data directories.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", "-c", metavar="FILE",
+            help="Make the data directories that this configuration names.",
+        ),
+    ] = None,
+) -> None:  # fmt: skip
+    """Make new data directories, for a new logger or for one that gets a further disk.
+
+    Each one is a path that does not exist yet, or an empty directory, for example the root of a new
+    disk. `dlog start` makes no data directory, because a disk that is not mounted looks like a new
+    one.
+
+    Exit codes: 0 made, or made before and not used yet; 1 something stands there already, or the
+    filesystem refused.
+    """
+    if (config is None) != bool(data):
+        raise typer.BadParameter("give data directories, or a configuration with -c")
+    if config is not None:
+        from dlog.adapters.configuration_file import read_configuration
+
+        data = [Path(path) for path in read_configuration(config).logger.data]
+    from dlog.creation import create_data_directory
+
+    for path in data or []:
+        create_data_directory(path)
+        words(f"created {path}")

@@ -1,0 +1,25 @@
+"""A logger that its system gives too little to: words and the exit code of the documents."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.rig.processes import QUICK_INIT, NewLogger
+
+CASES = [
+    (["prlimit", "--nofile=18:18"], "too few file descriptors"),
+    (["prlimit", "--nofile=26:26"], "too few file descriptors"),
+    (["prlimit", f"--as={300 << 20}"], "MiB of memory"),
+    (["prlimit", f"--as={400 << 20}"], "MiB of memory"),
+]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("limited", "words"), CASES)
+def test_too_little_for_the_sockets_ends_a_start_with_words(
+    new_logger: NewLogger, limited: list[str], words: str
+) -> None:
+    logger = new_logger(QUICK_INIT)
+    process = logger.spawn(prefix=limited)
+    assert process.wait(60) == 1  # and no signal: libzmq would abort
+    assert words in logger.log_file.read_text()
