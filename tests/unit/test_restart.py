@@ -19,6 +19,7 @@ from dlog.faults.simulation.world import World
 from dlog.limits import PAGE_BYTES
 from tests.simulated_logger import (
     OTHER_RUN,
+    PHOTONS,
     RUN,
     closed_files,
     fail,
