@@ -138,7 +138,9 @@ def test_diverted_events_are_counted_exactly_once_whenever_the_logger_dies(when:
 def test_parts_whose_range_is_empty_close_whenever_the_logger_dies() -> None:
     """Numbers far apart, one to a part: none is followed before 32 of them came."""
     for step in range(1, 60, 11):
-        world = two_runs(step, streams={"photons": {"part_events": 1, "late_seconds": 1}, "raw": {}})
+        world = two_runs(
+            step, streams={"photons": {"part_events": 1, "late_seconds": 1}, "raw": {}}
+        )
         source = world.source("router-1", batch_events=1)
         for n in range(1, 60):
             if n % 8 == 0:
