@@ -135,6 +135,7 @@ def test_diverted_events_are_counted_exactly_once_whenever_the_logger_dies(when:
         assert (late, told(source)[RUN, "photon", "stream-unknown"]) == (garbage, 1), step
 
 
+@pytest.mark.long
 def test_parts_whose_range_is_empty_close_whenever_the_logger_dies() -> None:
     """Numbers far apart, one to a part: none is followed before 32 of them came."""
     for step in range(1, 60, 11):
@@ -152,6 +153,7 @@ def test_parts_whose_range_is_empty_close_whenever_the_logger_dies() -> None:
         assert told(source) == {}, step
 
 
+@pytest.mark.long
 def test_a_wild_number_closes_no_range_whenever_the_logger_dies() -> None:
     for step in range(1, 80, 13):
         world = two_runs(step, streams=ROLLING)
