@@ -8,7 +8,9 @@ import pytest
 from dlog.core import journal_records as records
 from dlog.core.journal_records import FileRecord
 from dlog.core.states import FileState
+from dlog.faults.simulation.campaign import play
 from dlog.faults.simulation.disk import SimulatedDisk
+from dlog.faults.simulation.menu import SCENARIOS
 from dlog.faults.simulation.sources import SimulatedSource
 from dlog.faults.simulation.steps import When
 from dlog.faults.simulation.world import World
@@ -187,3 +189,9 @@ def test_a_run_whose_only_directory_is_away_is_refused_before_anything_is_done()
     source.send(2, (BOTH,), 1, b"x")
     world.settle()
     assert world.failures == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_histories_in_which_it_goes_away_and_comes_back_hold(seed: int) -> None:
+    outcome = play(seed, SCENARIOS["away"].menu)
+    assert outcome.problems == [], outcome.story

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from dlog.faults.simulation.course import Course
 from dlog.faults.simulation.witness import FOR_EVER_SECONDS
@@ -30,7 +30,7 @@ class Commands:
 
     def configure(self) -> None:
         choose = self._course.random.choice
-        streams = {
+        streams: dict[str, dict[str, Any]] = {
             name: {
                 "part_events": choose((0, 3, 10)),
                 "part_seconds": choose((0.0, 0.0, 0.5)),
@@ -41,6 +41,9 @@ class Commands:
             }
             for name in STREAMS
         }
+        if self._course.menu.away:
+            for stream in streams.values():
+                stream["directories"] = choose(((0, 1), (1, 0)))
         self._course.command("CONFIGURE", streams=streams)
 
     def configure_short_parts(self) -> None:

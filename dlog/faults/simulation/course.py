@@ -24,7 +24,7 @@ class Course:
         self.seed = seed
         self.menu = menu
         self.random = Random(f"{seed}/begin")
-        directories = self.random.choice((1, 1, 2))
+        directories = 2 if menu.away else self.random.choice((1, 1, 2))
         self.world = World(seed, directories=directories, wrappers=wrappers)
         self.at = ""
         self.story: list[str] = []

@@ -10,7 +10,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Menu:
-    """Which kinds of trouble a history may hold."""
+    """Which kinds of trouble a history may hold. away: a second data directory that goes away."""
 
     crashes: bool = True
     network: bool = True
@@ -18,6 +18,7 @@ class Menu:
     space: bool = True
     journal: bool = True
     outsiders: bool = False
+    away: bool = False
 
 
 EVERYTHING: Final = Menu(outsiders=True)
@@ -59,6 +60,10 @@ SCENARIOS: Final = {
         "somebody deletes, moves or replaces open files, their folders or the journal",
         Menu(crashes=False, network=False, disk=False, space=False, journal=False, outsiders=True),
     ),
+    "away": Scenario(
+        "a second data directory that goes away and comes back, and crashes meanwhile",
+        Menu(network=False, disk=False, space=False, journal=False, away=True),
+    ),
     "everything": Scenario("all of it at once", EVERYTHING),
 }
 
@@ -90,6 +95,7 @@ TROUBLES: Final[Mapping[str, Mapping[str, int]]] = MappingProxyType(
         "space": {"fill_disk": 1, "free_disk": 1, "full_at_the_end": 1, "short_files": 1},
         "journal": {"journal_fault": 1, "fill_journal": 1, "full_journal_at_the_end": 1},
         "outsiders": {"lost_file": 2, "lost_folder": 1, "lost_journal": 1},
+        "away": {"directory_away": 3, "directory_back": 2},
         "crashes disk": {"failed_sync": 1},
         "crashes journal": {"failed_commit": 1},
     }

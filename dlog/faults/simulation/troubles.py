@@ -41,6 +41,7 @@ class Troubles:
         self.mend()
         self.calm()
         self.free_disk()
+        self.directory_back()
         for source in self._course.sources:
             source.hear_again()
         self._world.free_journal()
@@ -139,6 +140,18 @@ class Troubles:
 
     def mend(self) -> None:
         self._world.steps.clear_faults()
+
+    def directory_away(self) -> None:
+        """All but the journal's, as if their disks were not mounted."""
+        self._course.faults["disk"] += 1
+        self._world.disk_failed = True
+        self._course.tell("the second data directory goes away")
+        for disk in self._world.disks[1:]:
+            disk.gone = True
+
+    def directory_back(self) -> None:
+        for disk in self._world.disks[1:]:
+            disk.gone = False
 
     def fill_disk(self) -> None:
         random = self._course.random
