@@ -10,10 +10,12 @@ from dlog.core.data_directory import (
     First,
     Found,
     Further,
+    directories_in_use,
     first_directory,
     further_directory,
     why_not_created,
 )
+from dlog.errors import ConfigurationError
 
 MINE, OTHER = "aa" * 16, "bb" * 16
 
@@ -56,6 +58,43 @@ def test_a_further_directory(
 )
 def test_the_directory_of_the_journal(names: tuple[str, ...], mark: str, expected: First) -> None:
     assert first_directory(Found(names, mark)) is expected
+
+
+KNOWN = ("/a", "/b", "/c")
+
+
+@pytest.mark.parametrize(
+    ("configured", "held", "live", "used"),
+    [
+        (("/a", "/b", "/c"), {1}, {7}, ("/a", "/b", "/c")),
+        (("/a", "/b", "/c", "/d"), {1}, set(), ("/a", "/b", "/c", "/d")),
+        (("/a",), set(), set(), ("/a",)),
+        (("/a",), {1}, set(), ("/a", "/b")),
+        (("/a",), set(), {7}, ("/a", "/b", "/c")),
+        (("/moved", "/b"), {0, 2}, {7}, ("/moved", "/b", "/c")),
+        (("/a", "/b", "/d"), {1}, set(), ("/a", "/b", "/d")),
+    ],
+)
+def test_what_the_journal_needs_stays(
+    configured: tuple[str, ...], held: set[int], live: set[int], used: tuple[str, ...]
+) -> None:
+    assert directories_in_use(configured, KNOWN, held=held, live=live) == used
+
+
+@pytest.mark.parametrize(
+    ("configured", "held", "live", "words"),
+    [
+        (("/a", "/c"), {1}, set(), "/b still holds files"),
+        (("/a", "/b", "/d"), {2}, set(), "/c still holds files"),
+        (("/a", "/b", "/d"), set(), {7}, "run 7 is active"),
+        (("/a", "/b", "/c", "/d"), set(), {7, 9}, "run 7, 9 is active"),
+    ],
+)
+def test_no_other_directory_takes_its_place(
+    configured: tuple[str, ...], held: set[int], live: set[int], words: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        directories_in_use(configured, KNOWN, held=held, live=live)
 
 
 @pytest.mark.parametrize("names", [(), ("lost+found",), (CREATED,)])
