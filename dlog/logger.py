@@ -305,15 +305,16 @@ class Logger:
         """All of them, and why those are away that are, by their position behind the first."""
         uuid, paths = self._meta.logger_uuid.hex(), self._meta.data[1:]
         first = DataDirectory(self._data)
+        first.prepare()
         claim(first, uuid)
-        further, away = open_further(
-            paths,
-            lambda position, why: DataDirectory(
-                Path(paths[position]), holds_journal=False, away=why
-            ),
-            uuid=uuid,
-            known=self._meta.marked,
-        )
+
+        def open_one(position: int, away: str) -> DataDirectory:
+            directory = DataDirectory(Path(paths[position]), holds_journal=False, away=away)
+            if not away:
+                directory.prepare()
+            return directory
+
+        further, away = open_further(paths, open_one, uuid=uuid, known=self._meta.marked)
         self._meta = msgspec.structs.replace(self._meta, marked=paths)
         meta = records.encode_record(records.META, self._meta)
         self._journal.commit([(records.META, meta)])

@@ -412,6 +412,10 @@ class DataDirectory:
             with _errors_of(self.name), self.folder(()) as fd:
                 self._identity = _identity(fd)
 
+    def prepare(self) -> None:
+        """Start what writing needs, so that a shortage of threads shows now. Raises `NoThread`."""
+        self._workers.prepare()
+
     @property
     def name(self) -> str:
         return str(self._root)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from dlog.adapters.thread_names import show_thread_name
-from dlog.errors import StorageError
+from dlog.errors import NoThread, StorageError
 from dlog.limits import SYNC_BYTES_MAX
 
 # For one data directory: more at once do not make a disk faster, and what comes to it meanwhile, a
@@ -93,6 +93,16 @@ class WorkThreads:
         self._threads = 0
         self._under_way = 0
         self._bytes_at_once = 0
+
+    def prepare(self) -> None:
+        """Start the first thread, without which nothing can be begun. Raises `NoThread`."""
+        with self._lock:
+            if self._threads:
+                return
+            try:
+                self._start_thread()
+            except RuntimeError as error:
+                raise NoThread(f"no thread can be started that writes: {error}") from error
 
     def begin(
         self, do: Callable[[], None], over: Callable[[], None] | None = None, size_bytes: int = 0

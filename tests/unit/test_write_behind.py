@@ -16,7 +16,7 @@ import pytest
 from dlog.adapters.buffers import BufferPool
 from dlog.adapters.data_files import DataDirectory, EventDataFile
 from dlog.adapters.write_behind import BYTES_AT_ONCE_ENOUGH, THREADS_MAX, WorkThreads, WorkUnderWay
-from dlog.errors import InvariantBroken, StorageError
+from dlog.errors import InvariantBroken, NoThread, StorageError
 from dlog.limits import MIB
 from dlog.model.ids import Offset
 from tests.waiting import LONG
@@ -293,6 +293,19 @@ def test_what_is_queued_stays_so_where_no_thread_can_be_started(
     size = file.size()
     file.sync_behind(lambda: None).wait()
     assert file.size() == max(size, 2 * MIB)
+
+
+def test_a_shortage_of_threads_shows_before_anything_is_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    workers = WorkThreads()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(NoThread, match="can't start new thread"):
+            workers.prepare()
+    workers.prepare()
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    workers.begin(lambda: None).wait()
 
 
 def test_the_threads_that_there_are_do_the_work_where_no_other_can_be_started(
