@@ -414,7 +414,7 @@ class DataDirectory:
 
     def prepare(self) -> None:
         """Start what writing needs, so that a shortage of threads shows now. Raises `NoThread`."""
-        self._workers.prepare()
+        self.workers.prepare()
 
     @property
     def name(self) -> str:

@@ -6,9 +6,9 @@ import socket
 
 import pytest
 
-from tests.end_to_end.conftest import NewLogger
-from tests.end_to_end.events import Sender, assert_exactly_once, merged
-from tests.end_to_end.processes import QUICK_INIT
+from tests.rig.exactly_once import finish
+from tests.rig.processes import QUICK_INIT, NewLogger
+from tests.rig.sources import Sender
 
 pytestmark = pytest.mark.long
 
@@ -20,8 +20,7 @@ def test_what_they_do_not_suffice_for_is_refused_and_what_is_active_goes_on(
     logger.start(prefix=["prlimit", "--nofile=90"])
     logger.start_run(1)
     sender = Sender(logger.data, "source", (1,), ("photons",))
-    sender.send(1)
-    sender.source.flush(30)
+    sender.send_acknowledged(1)
     logger.do("CONFIGURE", {"streams": {f"s{n}": {} for n in range(80)}})
     answer = logger.ask("START RUN", {"run": 2})
     assert not answer.ok
@@ -31,13 +30,8 @@ def test_what_they_do_not_suffice_for_is_refused_and_what_is_active_goes_on(
     try:
         for _ in range(100):  # a port scan
             idle.append(socket.create_connection((host, int(port)), 5))
-        for _ in range(50):
-            sender.send(1)
-        sender.source.flush(30)
+        sender.send_acknowledged(50)
     finally:
         for connection in idle:
             connection.close()
-    sender.source.close()
-    logger.stop_run(1)
-    logger.stop()
-    assert_exactly_once(logger.data, merged(sender.expected()))
+    finish(logger, sender)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import dlog
-from tests.end_to_end.conftest import NewLogger
-from tests.end_to_end.processes import QUICK_INIT, run_dlog, until
+from tests.rig.commands import run_dlog
+from tests.rig.processes import QUICK_INIT, NewLogger
+from tests.waiting import until
 
 
 def test_a_start_makes_no_data_directory(tmp_path: Path) -> None:
