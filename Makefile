@@ -10,6 +10,8 @@ BIN     := $(VENV)/bin
 RUN     := $(VENV)/.installed-to-run
 DEVELOP := $(VENV)/.installed-to-develop
 PEERS   := $(VENV)/.installed-peers
+# Tests run in two processes.
+SIDE_BY_SIDE := --numprocesses 2 --dist worksteal
 PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 
 # Another checkout on the path would be tested instead of this one.
@@ -29,11 +31,11 @@ demo: $(RUN)  ## set up, then show the whole story: runs, a kill -9, the resume,
 
 .PHONY: test
 test: $(DEVELOP)  ## the tests that each change must pass, in minutes
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 .PHONY: test-all
 test-all: $(DEVELOP)  ## the rest of them: campaigns, mutations, the real program, networks
-	@$(BIN)/python -m pytest -m 'long and not (soak or fuzz or bench)'
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'long and not (soak or fuzz or bench)'
 
 .PHONY: check
 check: $(DEVELOP)  ## lint, format, types, layers, golden files, wheels: all, then the verdict

@@ -10,6 +10,8 @@ from tests.rig.exactly_once import assert_exactly_once
 from tests.rig.processes import QUICK_INIT, LoggerProcess, NewLogger
 from tests.rig.sources import Sender
 
+pytestmark = pytest.mark.long
+
 STREAM = "[streams.photons]\n"
 
 
@@ -43,7 +45,6 @@ def test_live_runs_go_on_and_the_new_configuration_is_refused(new_logger: NewLog
     assert b"Expected ']'" in refused.stderr
 
 
-@pytest.mark.long
 def test_when_no_source_is_left_the_start_ends_as_it_is_documented(new_logger: NewLogger) -> None:
     logger, sender = killed_in_a_run(new_logger)
     logger.configure_with(QUICK_INIT)  # no stream

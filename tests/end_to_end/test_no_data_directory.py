@@ -12,6 +12,8 @@ from tests.rig.commands import run_dlog
 from tests.rig.processes import QUICK_INIT, NewLogger
 from tests.waiting import until
 
+pytestmark = pytest.mark.long
+
 
 def test_a_start_makes_no_data_directory(tmp_path: Path) -> None:
     config = tmp_path / "dlog.toml"
@@ -32,7 +34,6 @@ def test_a_start_makes_no_data_directory(tmp_path: Path) -> None:
     assert b"a data directory begins empty" in again.stderr
 
 
-@pytest.mark.long
 def test_a_source_keeps_its_events_from_a_logger_that_was_begun_anew(
     new_logger: NewLogger, tmp_path: Path
 ) -> None:

@@ -12,6 +12,8 @@ from tests.rig.processes import LoggerProcess, NewLogger, strace_on
 from tests.rig.sources import Sender
 from tests.waiting import until
 
+pytestmark = pytest.mark.long
+
 QUICK = """
 [init]
 drain_seconds = 1
@@ -47,7 +49,6 @@ def test_an_open_file_that_is_deleted_is_saved_while_the_run_goes_on(new_logger:
     ends_well(logger, sender)
 
 
-@pytest.mark.long
 def test_a_run_whose_folder_is_moved_goes_on_in_a_new_one(
     new_logger: NewLogger, tmp_path: Path
 ) -> None:
@@ -60,7 +61,6 @@ def test_a_run_whose_folder_is_moved_goes_on_in_a_new_one(
     ends_well(logger, sender)
 
 
-@pytest.mark.long
 def test_a_journal_that_is_moved_ends_the_logger_which_goes_on_once_it_is_back(
     new_logger: NewLogger, tmp_path: Path
 ) -> None:
@@ -74,7 +74,6 @@ def test_a_journal_that_is_moved_ends_the_logger_which_goes_on_once_it_is_back(
     ends_well(logger, sender)
 
 
-@pytest.mark.long
 @pytest.mark.usefixtures("strace")
 def test_a_disk_that_hangs_is_named_and_commands_are_answered(new_logger: NewLogger) -> None:
     logger = new_logger(QUICK).start()

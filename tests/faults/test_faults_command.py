@@ -48,6 +48,7 @@ def test_a_seed_tells_its_story() -> None:
     assert "START RUN run=1" in result.stdout
 
 
+@pytest.mark.long
 def test_what_does_not_hold_exits_1_with_its_story(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a witness that is never content."""
     monkeypatch.setattr(Findings, "unsettled", lambda self: ["a piece"])

@@ -48,6 +48,7 @@ def test_a_history_without_some_actions_is_the_same_each_time() -> None:
     assert play(10, only=range(60)).fingerprint == whole
 
 
+@pytest.mark.long
 def test_a_mutant_s_history_is_shortened_and_fails_again() -> None:
     mutation = next(m for m in MUTATIONS if m.name == "acknowledge-before-fsync")
     failed = next(o for o in map(mutation.play, range(20)) if o.problems)

@@ -160,6 +160,7 @@ def test_a_range_whose_part_a_fault_ended_stays_open_over_restarts(how: str) -> 
     assert {file.kind for file in world.findings().files} == {FileKind.EVENTS}
 
 
+@pytest.mark.long
 def test_a_range_that_closed_stays_closed_though_a_fault_had_ended_its_first_part() -> None:
     """Wherever the logger is killed between the fault and the commit behind the new part."""
     for step in range(1, 24):
@@ -337,7 +338,9 @@ def test_a_session_that_was_taken_over_is_told_so_while_the_new_one_lives() -> N
 # --- refusals -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("streams", "batches"), [(2, 700), (100, 3000)])
+@pytest.mark.parametrize(
+    ("streams", "batches"), [(2, 700), pytest.param(100, 3000, marks=pytest.mark.long)]
+)
 def test_each_refusal_is_told_with_its_stream_before_its_batch_is_acknowledged(
     streams: int, batches: int
 ) -> None:

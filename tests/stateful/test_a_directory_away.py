@@ -191,6 +191,7 @@ def test_a_run_whose_only_directory_is_away_is_refused_before_anything_is_done()
     assert world.failures == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(3))
 def test_random_histories_in_which_it_goes_away_and_comes_back_hold(seed: int) -> None:
     outcome = play(seed, SCENARIOS["away"].menu)

@@ -284,16 +284,17 @@ def test_ls_without_a_journal_says_what_the_files_say(tmp_path: Path) -> None:
     assert said["journal"] is False
 
 
-def test_ls_of_a_run_folder(tmp_path: Path) -> None:
-    built = run_of_two_streams(tmp_path)
+def test_ls_of_a_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    built = run_of_two_streams(Path())
     overwrite(built[0].path, 100, b"\xff")
     assert built[0].sidecar is not None
     built[0].sidecar.unlink()
-    said = json.loads(dlog("ls", "--json", tmp_path / "runs/7").stdout)
+    said = json.loads(dlog("ls", "--json", "runs/7").stdout)
     assert len(said["files"]) == len(built)
     assert sum("cannot be read" in f["problem"] for f in said["files"]) == 1
-    assert str(built[1].path) in dlog("ls", tmp_path / "runs/7").stdout
-    assert "no event files" in dlog("ls", tmp_path / "runs").stderr
+    assert str(built[1].path) in dlog("ls", "runs/7").stdout
+    assert "no event files" in dlog("ls", "runs").stderr
 
 
 def test_ls_asks_which_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,6 +115,7 @@ def test_a_tail_that_could_not_be_saved_is_saved_by_the_next_try_of_the_same_boo
     finished(world)
 
 
+@pytest.mark.long
 def test_a_crash_in_the_sealing_of_a_part_without_range_leaves_it_closing() -> None:
     """It has no range to be END with: at each step of the restart that seals it."""
 
