@@ -89,13 +89,22 @@ class Lines:
 
     def __init__(self) -> None:
         self._lines: queue.Queue[bytes] = queue.Queue()
+        self._readers: dict[int, threading.Thread] = {}  # by process number
 
     def of(self, process: subprocess.Popen[bytes]) -> None:
         """Read this one too."""
         assert process.stdout is not None
-        threading.Thread(
+        reader = threading.Thread(
             target=self._read, args=(process.stdout,), name="lines", daemon=True
-        ).start()
+        )
+        self._readers[process.pid] = reader
+        reader.start()
+
+    def over(self, process: subprocess.Popen[bytes]) -> bool:
+        """Whether it has ended and all that it printed was taken: its last line may come after its
+        end is seen."""
+        ended = process.poll() is not None and not self._readers[process.pid].is_alive()
+        return ended and self._lines.empty()
 
     def next(self, timeout: float) -> bytes | None:
         try:

@@ -261,7 +261,7 @@ class Rig:
                     raise ChildEnded(f"a sender of the benchmark: {said.problem or said.phase}")
                 heard.append(said)
                 continue
-            gone = [s for s in senders if s.poll() is not None]
+            gone = [s for s in senders if lines.over(s)]
             if self.logger.poll() is not None or len(gone) > len(heard):
                 tail = last_lines(self._folder / "log")
                 raise ChildEnded(f"a process of the benchmark ended:\n{tail}")

@@ -402,9 +402,11 @@ class _Story:
 
     def _check_processes(self) -> None:
         """Raises `ChildEnded` for one that is gone without having been told to."""
-        for name, process in [(LOGGER, self._logger), *self._collectors.items()]:
-            code = process.poll()
+        gone = [(LOGGER, self._logger)] if self._logger.poll() is not None else []
+        for name, process in self._collectors.items():
             done = name in self._said and self._said[name].phase == "done"
-            if code is not None and not done:
-                log = self._data / "demo.log"
-                raise ChildEnded(f"{name} ended with exit code {code}:\n{last_lines(log)}")
+            if not done and self._lines.over(process):
+                gone.append((name, process))
+        for name, process in gone:
+            log = self._data / "demo.log"
+            raise ChildEnded(f"{name} ended with exit code {process.poll()}:\n{last_lines(log)}")
