@@ -1,7 +1,7 @@
 """Numbering: how far the event numbers of a stream have come, and which sources count anew. No I/O.
 
 No single number decides anything for the events after it. A wild number is not followed, and a
-source whose numbers begin anew below the closed ranges is not late. docs/decisions/0019 has the
+source whose numbers begin anew below the closed ranges is not late. docs/decisions/0020 has the
 cases.
 """
 

@@ -1,5 +1,5 @@
 """No event number decides anything for the events after it: wild numbers, counters that wrap or
-begin anew, sources that are started again. docs/decisions/0019 has the cases."""
+begin anew, sources that are started again. docs/decisions/0020 has the cases."""
 
 from __future__ import annotations
 
