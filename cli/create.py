@@ -40,5 +40,5 @@ def command(
     from dlog.creation import create_data_directory
 
     for path in data or []:
-        create_data_directory(path)
-        words(f"created {path}")
+        new = create_data_directory(path)
+        words(f"created {path}" if new else f"{path} was created before, and is not used yet")

@@ -18,9 +18,10 @@ from dlog.errors import Error
 from dlog.services.data_directories import create, look
 
 
-def create_data_directory(path: Path) -> None:
+def create_data_directory(path: Path) -> bool:
     """A new data directory, durable when this returns: each level of folders that it needs, from
-    the top. Raises `Error` where something stands there already."""
+    the top. False: it was created before, and no logger has used it yet. Raises `Error` where
+    something stands there already."""
     refuse_dangling_link(path)
     whole = Path(os.path.realpath(path))
     there = whole
@@ -33,7 +34,7 @@ def create_data_directory(path: Path) -> None:
     except OSError as error:
         raise Error(f"{path}: {error.strerror}") from error
     below = whole.relative_to(there)
-    create(DataDirectory(there, holds_journal=False), "" if there == whole else str(below))
+    return create(DataDirectory(there, holds_journal=False), "" if there == whole else str(below))
 
 
 def create_where_none_is(paths: Sequence[Path]) -> None:

@@ -32,9 +32,10 @@ def look(directory: Directory, folder: str = "") -> Found:
     return Found(names, mark)
 
 
-def create(above: Directory, folder: str) -> None:
+def create(above: Directory, folder: str) -> bool:
     """Make `folder` a new data directory. When this returns each new level of folders is durable,
-    from the top, and so is what says that it was created. Repeated after a crash, it goes on."""
+    from the top, and so is what says that it was created. Repeated after a crash, it goes on.
+    False: what says so was there already."""
     found = look(above, folder)
     path = f"{above.name}/{folder}" if folder else above.name
     problem = why_not_created(found)
@@ -45,6 +46,7 @@ def create(above: Directory, folder: str) -> None:
         # Who wrote it may have died before its name, or a folder above, was durable.
         above.remove(created)
     above.write_new(created, _CREATED_TEXT)
+    return not found.created
 
 
 def claim(directory: Directory, uuid: str) -> None:

@@ -28,7 +28,11 @@ def test_a_start_makes_no_data_directory(tmp_path: Path) -> None:
     config.write_text('[logger]\ndata = ["disk"]\n')
     assert run_dlog("start", "-c", config).returncode == 78
     assert list(disk.iterdir()) == []
-    assert run_dlog("create", "-c", config).returncode == 0
+    created = run_dlog("create", "-c", config)
+    assert (created.returncode, created.stderr.decode()) == (0, f"created {disk}\n")
+    repeated = run_dlog("create", disk)
+    assert repeated.returncode == 0
+    assert repeated.stderr.decode() == f"{disk} was created before, and is not used yet\n"
     again = run_dlog("create", tmp_path)
     assert again.returncode == 1
     assert b"a data directory begins empty" in again.stderr
