@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from dlog.cli.output import json_out, progress, words
+from dlog.cli.output import json_out, problem, progress, words
 from dlog.cli.target import DEFAULT_DATA, DataOption, ToOption, checked_address
 from dlog.quantities import by_reason, count, duration, events, rate, size
 
@@ -169,7 +169,11 @@ def command(
             )  # fmt: skip
             if state.phase == ACKNOWLEDGED:
                 replay.say_goodbye()
-            outcome = Outcome(**state.summary) if state.phase == DONE else replay.run(items())
+            try:
+                outcome = Outcome(**state.summary) if state.phase == DONE else replay.run(items())
+            except KeyboardInterrupt:
+                problem(f"{label}: interrupted; the same command sends the rest")
+                raise
     _say(state, outcome, as_json=as_json, before=before)
     if not outcome.complete:
         raise typer.Exit(1)

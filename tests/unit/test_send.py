@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from dlog.model.messages import DivertedEvents
 from dlog.replay.saved_state import SendState, StateFile, identity
 from tests.rig.commands import dlog_command, environment
 from tests.scripted_logger import ScriptedLogger
+from tests.waiting import LONG, until
 
 LINES = [b"line %d\n" % i for i in range(300)]
 SMALL = 1 << 20
@@ -216,6 +218,20 @@ def test_a_process_that_is_killed_is_gone_on_with(logger: ScriptedLogger, tmp_pa
     found = json.loads(out)
     assert found["resumed"]
     assert (found["events"], found["acknowledged"]) == (4000, 4000)
+
+
+def test_an_interrupted_replay_says_how_to_go_on(tmp_path: Path) -> None:
+    recording, state = tmp_path / "lines.txt", tmp_path / "state"
+    recording.write_text("one\ntwo\n")
+    process = subprocess.Popen(
+        dlog_command("send", recording, "--run", 1, "--to", "tcp://127.0.0.1:9", "--state", state),
+        env=environment(), stderr=subprocess.PIPE,
+    )  # fmt: skip
+    until(lambda: state.exists() and bool(state.read_bytes()), "the replay has begun")
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=LONG)
+    assert process.returncode == 130
+    assert said.decode() == "dlog: run 1: interrupted; the same command sends the rest\n"
 
 
 def test_only_the_goodbye_is_left_when_all_was_acknowledged(
