@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlog.cli.output import console, json_out, plain, table, words
+from dlog.cli.output import console, json_out, plain, print_in_full, table, words
 from dlog.cli.target import DEFAULT_DATA, DataOption
 from dlog.quantities import count, duration, size
 
@@ -93,7 +93,7 @@ def _show(found: Catalogue) -> None:
                 str(tail.run), tail.stream, count(tail.begin), count(tail.end),
                 _time(tail.saved_ns), plain(tail.path),
             )  # fmt: skip
-        out.print(shown)
+        print_in_full(shown)
 
 
 def _title(run: RunEntry) -> str:
@@ -125,7 +125,7 @@ def _show_files(files: list[FileEntry]) -> None:
             "?" if totals is None else count(totals.events), numbers, size(file.size_bytes),
             _time(file.created_ns), plain(file.path), plain(", ".join(r for r in remarks if r)),
         )  # fmt: skip
-    console().print(shown)
+    print_in_full(shown)
 
 
 def _time(time_ns: int) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _WIDTH_OF_A_PIPE: Final = 200
+_WIDTH_MAX: Final = 10_000
 _CONTROLS: Final = {n: f"\\x{n:02x}" for n in (*range(32), *range(127, 160))}
 
 
@@ -59,7 +60,8 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def table(*columns: str, title: str | None = None, numbers: tuple[str, ...] = ()) -> Table:
-    """An empty table in the one style. numbers: the columns that are right-aligned."""
+    """An empty table in the one style. numbers: the columns that are right-aligned, and keep their
+    width on a narrow terminal. The text of other columns goes on in the next line there."""
     from rich import box
     from rich.table import Table
 
@@ -68,8 +70,22 @@ def table(*columns: str, title: str | None = None, numbers: tuple[str, ...] = ()
         header_style="bold", pad_edge=False, show_edge=False,
     )  # fmt: skip
     for column in columns:
-        made.add_column(column, justify="right" if column in numbers else "left")
+        number = column in numbers
+        made.add_column(
+            column, justify="right" if number else "left", no_wrap=number, overflow="fold"
+        )
     return made
+
+
+def print_in_full(shown: Table) -> None:
+    """Print a table whose cells are copied. On a terminal that is too narrow the terminal wraps the
+    lines, so that no number and no path is cut."""
+    from rich.measure import Measurement
+
+    out = console()
+    natural = Measurement.get(out, out.options.update(max_width=_WIDTH_MAX), shown).maximum
+    out.width = max(out.width, natural)
+    out.print(shown)
 
 
 class Progress(Protocol):

@@ -247,18 +247,26 @@ def _files(files: list[FileStatus]) -> Text:
 
 
 def _connections(status: Status) -> RenderableType:
-    titles = ("link", "peer", "state", "for", "reconnects", "in", "", "out", " ", "last message")
-    shown = table(*titles, "skipped", numbers=("reconnects", "in", "", "out", " "))
+    # These two columns stand only where one has something to say: the table fits 80 columns then.
+    again = ("reconnects",) if any(link.reconnects for link in status.connections) else ()
+    skipped = ("skipped",) if any(map(_skipped, status.connections)) else ()
+    titles = ("link", "peer", "state", "for", *again, "in", "", "out", " ", "last", *skipped)
+    shown = table(*titles, numbers=("reconnects", "in", "", "out", " "))
     for link in status.connections:
         shown.add_row(
             plain(link.kind), plain(_peer(link)), styled(link.state),
-            since(link.since_ns, status.time_ns), _odd(link.reconnects, ""),
+            since(link.since_ns, status.time_ns),
+            *([_odd(link.reconnects, "")] if again else []),
             count(link.messages_in), size(link.bytes_in),
             count(link.messages_out), size(link.bytes_out),
             f"{since(link.last_message_ns, status.time_ns)} ago" if link.last_message_ns else "-",
-            plain("; ".join(part for part in (by_reason(link.skipped), link.detail) if part)),
+            *([_skipped(link)] if skipped else []),
         )  # fmt: skip
     return shown
+
+
+def _skipped(link: ConnectionStatus) -> str:
+    return plain("; ".join(part for part in (by_reason(link.skipped), link.detail) if part))
 
 
 def _peer(link: ConnectionStatus) -> str:
@@ -291,8 +299,8 @@ def _resources(status: Status) -> RenderableType:
     latency = status.latency
     if latency.samples:
         text.append("\nacks     ", "bold")
-        text.append(f"{latency.p50_ms:.1f} ms in the middle, {latency.p99_ms:.1f} ms for 99 %, ")
-        text.append(f"{latency.max_ms:.1f} ms at most, of the last {count(latency.samples)}")
+        text.append(f"median {latency.p50_ms:.1f} ms, p99 {latency.p99_ms:.1f} ms, ")
+        text.append(f"max {latency.max_ms:.1f} ms of the last {count(latency.samples)}")
     return text
 
 

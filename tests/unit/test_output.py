@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
+import struct
 import subprocess
 import sys
+import termios
+from typing import Final
 
 from tests.waiting import LONG
 
@@ -29,3 +33,27 @@ def test_lines_printed_beside_a_bar_reach_the_pipe() -> None:
         os.close(theirs)
         os.close(ours)
     assert run.stdout.decode().splitlines() == ["line 0", "line 1", "line 2"]
+
+
+_TABLE: Final = """
+from dlog.cli.output import print_in_full, table
+shown = table("events", *"abcd", numbers=("events",))
+shown.add_row("40,000", *["data/runs/7/photons_0001.dlog"] * 4)
+print_in_full(shown)
+"""
+
+
+def test_a_narrow_terminal_cuts_no_cell_that_is_printed_in_full() -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    try:
+        subprocess.run(
+            [sys.executable, "-c", _TABLE], stdout=theirs, timeout=LONG, check=True,
+            env={**os.environ, "TERM": "xterm"},
+        )  # fmt: skip
+        said = os.read(ours, 1 << 16).decode()
+    finally:
+        os.close(theirs)
+        os.close(ours)
+    assert said.count("data/runs/7/photons_0001.dlog") == 4
+    assert "40,000" in said
