@@ -22,7 +22,8 @@ from dlog.model.config import InitConfig, parse_init, parse_streams
 from dlog.model.ids import RunNumber, StreamKey, valid_run_number
 from dlog.model.messages import Command, Identification, Request, encode_json
 from dlog.model.status import CommandStatus, DiskStatus
-from dlog.ports import Alarms, Clock, CoorLink, Directory, Journal, Severity
+from dlog.ports import Clock, CoorLink, Directory, Journal, Severity
+from dlog.services.alarms import AlarmBoard
 from dlog.services.command_desk import ITSELF, Asked, Desk, Refusal
 from dlog.services.committer import Committer
 from dlog.services.event_server import EventServer
@@ -81,7 +82,7 @@ class Commander:
         committer: Committer,
         directories: Sequence[Directory],
         clock: Clock,
-        alarms: Alarms,
+        alarms: AlarmBoard,
         status: Callable[[Commander], dict[str, Any]],
     ) -> None:
         self.name = name
@@ -112,6 +113,7 @@ class Commander:
         self._short = False
         self._waiting = ""  # what the routes say
         self._hung: set[str] = set()  # directories with an alarm
+        self._failing: set[str] = set()  # directories with another alarm
         self.over = False
 
     # --- what the status tells ---------------------------------------------------------------
@@ -427,11 +429,26 @@ class Commander:
         for name in self._hung - set(hung):
             self._alarms.clear_alarm(f"hung {name}")
         self._hung = set(hung)
+        self._look_at_failing_directories()
         problem = self._space.journal_problem
         if problem:
             self._alarms.raise_alarm("journal-lock", Severity.WARNING, problem)
         else:
             self._alarms.clear_alarm("journal-lock")
+
+    def _look_at_failing_directories(self) -> None:
+        """Tell of those that went away since the start. What the start found keeps its alarm."""
+        failing = self._space.failing()
+        raised = {alarm.name for alarm in self._alarms.raised()} if failing else set()
+        for name, problem in failing.items():
+            alarm = f"directory {name}"
+            if name not in self._failing and alarm not in raised:
+                text = f"it cannot be reached: {problem}; streams go on in other directories"
+                self._alarms.raise_alarm(alarm, Severity.ERROR, text)
+                self._failing.add(name)
+        for name in self._failing - set(failing):
+            self._alarms.clear_alarm(f"directory {name}")
+            self._failing.discard(name)
 
     def _look_at_space(self) -> None:
         """Below the low-water mark: alarm, ask COOR to pause, no more credit. Then by itself on."""

@@ -112,6 +112,10 @@ class SpaceWatch:
         """The directories that do not answer, and for how many seconds."""
         return {w.name: hung_ns // 1_000_000_000 for w in self.watches if (hung_ns := w.hung_ns)}
 
+    def failing(self) -> dict[str, str]:
+        """The directories whose space could not be read when they were last asked, and why."""
+        return {w.name: w.problem for w in self.watches if w.problem and not w.hung_ns}
+
     @property
     def journal_bytes(self) -> int:
         return self.watches[0].journal_bytes

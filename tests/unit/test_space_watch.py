@@ -143,6 +143,24 @@ def test_a_logger_whose_disk_hangs_answers_and_starts_no_run_there() -> None:
     assert world.do("START RUN", run=8).ok
 
 
+def test_a_second_directory_that_goes_away_is_an_alarm_until_it_is_back() -> None:
+    # The line of the disk in the status had it, and an idle stream told of it at its end alone.
+    world = World(1, directories=2)
+    world.do("INIT")
+    world.do("CONFIGURE", streams={"photons": {}})
+    world.do("START RUN", run=7)
+    assert world.life is not None
+    world.disks[1].gone = True
+    world.pump(700)
+    [alarm] = world.life.alarms.raised()
+    assert alarm.name == "directory disk1:data"
+    assert "Input/output error" in alarm.text
+    assert alarm.count == 1
+    world.disks[1].gone = False
+    world.pump(300)
+    assert world.life.alarms.raised() == []
+
+
 @pytest.mark.parametrize("busy", [False, True])
 def test_a_journal_that_was_moved_ends_the_logger_before_anything_is_acknowledged(
     busy: bool,
