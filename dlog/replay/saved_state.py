@@ -195,7 +195,9 @@ def differences(state: SendState, asked: SendState) -> list[str]:
     found = []
     for name in sorted({*state.options, *asked.options}):
         before, now = state.options.get(name, ""), asked.options.get(name, "")
-        if before != now:
+        if before != now and name == "packing":
+            found.append("--rate (or the version of dlog) has changed, and makes other batches")
+        elif before != now:
             found.append(f"{name} was {before or 'not given'}, and is {now or 'not given'}")
     for before_file, now_file in zip(state.files, asked.files, strict=False):
         if before_file.path != now_file.path:

@@ -285,6 +285,7 @@ def test_other_options_are_refused(send: Callable[..., Result], logger: Scripted
     assert result.exit_code == 1
     assert "--first-number was 0, and is 5" in result.stderr
     assert "--stream was not given, and is photons" in result.stderr
+    assert "--rate (or the version of dlog) has changed" in send("--rate", "5").stderr
 
 
 def test_content_that_is_not_what_was_sent_is_refused(
