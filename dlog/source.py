@@ -728,7 +728,7 @@ class Source:
         return self._run
 
     def _stream_set(self, streams: Streams) -> StreamSet:
-        key = streams if type(streams) is str else tuple(streams)
+        key = streams if type(streams) is str else _checked_names(streams)
         return self._stream_sets.get(key) or self._new_stream_set(key)
 
     def _new_stream_set(self, streams: str | tuple[str, ...]) -> StreamSet:
@@ -831,8 +831,19 @@ def _checked(what: str, value: int) -> int:
     return value
 
 
+def _checked_names(streams: Streams) -> tuple[str, ...]:
+    try:
+        return tuple(streams)
+    except TypeError:
+        found = type(streams).__name__
+        raise TypeError(f"streams are a name or several names, not {found}") from None
+
+
 def _checked_run(run: int) -> RunNumber:
-    run = operator.index(run)
+    try:
+        run = operator.index(run)
+    except TypeError:
+        raise TypeError(f"a run is a number, not {type(run).__name__}") from None
     if not valid_run_number(run):
         raise ValueError(f"run {run}: from 1 to {2**32 - 1}")
     return RunNumber(run)

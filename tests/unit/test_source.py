@@ -570,7 +570,9 @@ def test_threads_may_share_a_source(logger: ScriptedLogger) -> None:
     ("call", "message"),
     [
         (lambda s: s.send("a", b"", run=0), "run 0"),
+        (lambda s: s.send("a", b"", run="1"), "a run is a number, not str"),
         (lambda s: s.send("no good", b""), "stream name"),
+        (lambda s: s.send(5, b""), "several names, not int"),
         (lambda s: s.send([], b""), "at least"),
         (lambda s: s.send(["a", "a"], b""), "once"),
         (lambda s: s.send("a", b"", number=-1), "event number"),
