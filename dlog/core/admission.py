@@ -98,8 +98,13 @@ class SessionState:
         self.settle = 0
 
     def adopt(self, hello: Hello) -> bool:
-        """Take a rebuilt session's acknowledgement from its source; whether it is above ours."""
+        """Take a rebuilt session's acknowledgement from its source; whether it is not below ours.
+        Refusals to come are numbered behind those that the source has counted, or it would pass
+        them over."""
         self.rebuilt = False
+        seen = max(self.refused_from, hello.refusals_seen)
+        self.refused = self.refused[seen - self.refused_from :]
+        self.refused_from, self.refused_whole = seen, seen + REFUSALS_TOLD_MAX
         if hello.lowest - 1 < self.acknowledged:
             return False
         self.acknowledged = self.high = hello.lowest - 1
@@ -207,4 +212,6 @@ def hello_problem(peer: bytes, hello: Hello) -> str:
         return f"a host name of {len(hello.host)} letters, process {hello.process}"
     if not 1 <= hello.lowest <= _NUMBER_MAX or not 0 <= hello.position_bytes <= _NUMBER_MAX:
         return f"lowest {hello.lowest}, position {hello.position_bytes}"
+    if not 0 <= hello.refusals_seen <= _NUMBER_MAX:
+        return f"{hello.refusals_seen} refusals"
     return ""

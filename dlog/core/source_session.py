@@ -392,6 +392,7 @@ class SourceSession:
             process=self.process,
             lowest=lowest,
             position_bytes=position_bytes,
+            refusals_seen=self.counts.refusals_seen,
         )
         return _control(MessageKind.HELLO, hello)
 

@@ -17,7 +17,8 @@ from dlog.errors import MessageError
 class Hello(msgspec.Struct, frozen=True, kw_only=True):
     """Opens or reopens a session. lowest: lowest unacknowledged batch, from which it resends.
 
-    position_bytes: bytes of the session's messages before that batch.
+    position_bytes: bytes of the session's messages before that batch. refusals_seen: how many
+    refusals it has counted: a logger whose journal was rebuilt numbers those to come behind them.
     """
 
     session: bytes
@@ -26,6 +27,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     process: int
     lowest: int
     position_bytes: int
+    refusals_seen: int = 0
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):

@@ -424,21 +424,33 @@ class EventServer:
         return bool(gone)
 
     def _reopen(self, session: Session, peer: bytes, hello: Hello, address: str) -> None:
-        if session.state.rebuilt and session.state.adopt(hello):
-            record = SessionRecord(
-                session=session.id,
-                name=hello.name,
-                host=hello.host,
-                process=hello.process,
-                acknowledged=session.state.acknowledged,
-                position_bytes=session.state.settled_bytes,
-                since_ns=session.since_ns,
-            )
-            self._committer.submit_made(lambda c: c.open_session(record))
+        if session.state.rebuilt:
+            self._adopt(session, hello)
         self._sessions.reconnect(session, peer, address, hello.name, hello.host, hello.process)
         session.state.reopen(hello)
         session.resend_asked = 0
         self._opened(session)
+
+    def _adopt(self, session: Session, hello: Hello) -> None:
+        """A session of a rebuilt journal: its source says where it stands."""
+        state = session.state
+        if not state.adopt(hello):
+            seen = state.refused_from
+            self._committer.submit_made(lambda c: c.refusals_seen(session.id, seen))
+            return
+        record = SessionRecord(
+            session=session.id,
+            name=hello.name,
+            host=hello.host,
+            process=hello.process,
+            acknowledged=state.acknowledged,
+            position_bytes=state.settled_bytes,
+            since_ns=session.since_ns,
+            refused=list(state.refused),
+            refused_from=state.refused_from,
+            diverted=list(state.diverted),
+        )
+        self._committer.submit_made(lambda c: c.open_session(record))
 
     def _opened(self, session: Session) -> None:
         """The session is in the journal: it may send."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import msgspec
 import pytest
 
 from dlog.core import journal_records as records
@@ -23,7 +24,7 @@ from dlog.faults.simulation.steps import Operation, When
 from dlog.faults.simulation.witness import BytesOf
 from dlog.faults.simulation.world import Stuck, World
 from dlog.limits import MIB, PAGE_BYTES, REFUSALS_TOLD_MAX
-from dlog.model.ids import FileKind, StreamKey, StreamName
+from dlog.model.ids import FileKind, RunNumber, StreamKey, StreamName
 from dlog.model.messages import Acknowledgement, Hello, Refused, decode_body, encode_body
 from dlog.services.committer import Committer, Progress
 from tests.simulated_logger import (
@@ -409,6 +410,44 @@ def test_refusals_that_are_put_together_are_of_one_stream_run_and_reason() -> No
         assert sum(r.events for r in mine) == 1000
         assert {r.first % 2 for r in mine} == {odd}
         assert max(r.last for r in mine) >= 1999
+
+
+def _abort_unheard(world: World, source: SimulatedSource, run: RunNumber, *numbers: int) -> None:
+    """A source that has not heard of the abort sends these events: they are refused."""
+    world.pump(20)
+    source.deaf = True
+    world.do("ABORT RUN", run=run)
+    send(source, *numbers, run=run)
+    source.step()
+    work(world, rounds=5)
+    source.deaf = False
+    world.settle()
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_refusals_behind_a_rebuilt_journal_are_counted_like_those_before_it(known: bool) -> None:
+    """known: the old journal could be read."""
+    world = two_runs()
+    source = world.source("router-1", batch_events=1)
+    send(source, 0, run=OTHER_RUN)
+    world.settle()
+    _abort_unheard(world, source, RUN, 1, 2, 3)
+    world.kill()
+    key = next(key for key in world.store.keys if key.startswith(records.SESSIONS))
+    before = records.decode_record(key, world.store.pairs[key], SessionRecord)
+    rebuilt = SessionRecord(session=before.session, name="", rebuilt=True)
+    if known:
+        rebuilt = msgspec.structs.replace(before, rebuilt=True)
+    world.store.pairs[key] = records.encode_record(key, rebuilt)
+    third = RunNumber(9)
+    assert world.do("START RUN", run=third).ok
+    _abort_unheard(world, source, third, 4, 5)
+    send(source, 6, run=OTHER_RUN)
+    world.settle()
+    report = source.machine.counts.report({})[PHOTONS]
+    assert report.refused == {"run-aborted": 5}
+    assert report.acknowledged == 2
+    holds(world)
 
 
 # --- a session that expired -----------------------------------------------------------------------
