@@ -98,17 +98,18 @@ class Commander:
         self._status = status
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._desk = Desk(link, journal, committer, clock, self.post)
+        self._space = SpaceWatch(directories, clock, journal)
         self._runs = Runs(
             self._desk,
             machinery,
             journal,
             directories,
+            self._space.watches,
             clock,
             self.post,
             idle=self._stop_when_idle,
             waiting=self._why_waiting,
         )
-        self._space = SpaceWatch(directories, clock, journal)
         self._stop: Asked | None = None
         self._short = False
         self._waiting = ""  # what the routes say

@@ -26,6 +26,7 @@ from dlog.services.command_desk import Asked, Desk, Refusal, put
 from dlog.services.event_server import EventServer
 from dlog.services.parts import Part
 from dlog.services.routes import Routes, RunRoute
+from dlog.services.space_watch import DirectoryWatch
 from dlog.services.stream_thread import Ending, StreamWriter
 
 log = logging.getLogger("dlog.runs")
@@ -91,16 +92,19 @@ class Runs:
         writers: Writers,
         journal: Journal,
         directories: Sequence[Directory],
+        watches: Sequence[DirectoryWatch],
         clock: Clock,
         post: Callable[[Callable[[], None]], None],
         *,
         idle: Callable[[], None],
         waiting: Callable[[], str],
     ) -> None:
+        """watches: of the data directories, in their order."""
         self._desk = desk
         self._writers = writers
         self._journal = journal
         self._directories = directories
+        self._watches = watches
         self._clock = clock
         self._post = post
         self._idle = idle
@@ -161,8 +165,9 @@ class Runs:
         """A run that could not be started, and of which nothing stands on the disk, never was."""
         if number in self.live or not self._never_was(number):
             raise Refusal(f"run {number} is in the journal already", "run")
-        for directory in self._directories:
+        for directory, watch in zip(self._directories, self._watches, strict=True):
             try:
+                watch.refuse_waiting()
                 on_disk = bool(directory.names(f"runs/{number}"))
             except NoDescriptor:
                 raise
@@ -188,6 +193,7 @@ class Runs:
         away: dict[int, str] = {}
         for position, directory in enumerate(self._directories):
             try:
+                self._watches[position].refuse_waiting()
                 directory.space()
             except StorageError as error:
                 away[position] = str(error)

@@ -56,6 +56,13 @@ class DirectoryWatch:
     def answers(self) -> bool:
         return not self.problem and not self.hung_ns
 
+    def refuse_waiting(self) -> None:
+        """Raise `StorageError` where the directory does not answer now: whoever asks it would wait
+        with this watch."""
+        waited_ns = self._clock.monotonic_ns() - asked if (asked := self.asked_ns) else 0
+        if waited_ns > INTERVAL_NS:
+            raise StorageError(f"no answer for {waited_ns // 1_000_000_000} s", path=self.name)
+
     def stop(self) -> None:
         """From any thread: make `run` return, once the directory has answered."""
         self._stopping.set()

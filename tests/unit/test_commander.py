@@ -11,6 +11,7 @@ from dlog.faults.simulation.steps import When
 from dlog.faults.simulation.world import World
 from dlog.model.ids import NO_RUN, ORPHAN_STREAM, StreamKey
 from dlog.model.messages import Command, encode_json
+from dlog.services.space_watch import INTERVAL_NS
 from tests.simulated_logger import (
     OTHER_RUN,
     RUN,
@@ -254,3 +255,20 @@ def test_a_journal_that_is_full_for_a_moment_stops_the_credit_for_no_longer() ->
     send(world.source("router-2"), 1)  # it has no credit yet
     holds(world)
     assert life_of(world) is life
+
+
+def test_a_run_starts_beside_a_directory_that_hangs_and_no_command_waits_for_it() -> None:
+    world = World(seed=1, directories=2)
+    assert world.do("INIT").ok
+    streams = {"near": {"directories": [0]}, "far": {"directories": [1]}}
+    assert world.do("CONFIGURE", streams=streams).ok
+    world.disks[1].hangs = True
+    world.run_until(lambda: life_of(world).commander.watches[1].asked_ns != 0, "it is not asked")
+    world.clock.advance(2 * INTERVAL_NS)
+    answer = world.do("START RUN", run=RUN)
+    assert (answer.ok, answer.code) == (False, "run")
+    assert "no answer for 2 s" in answer.error
+    assert world.do("CONFIGURE", streams={"near": {"directories": [0]}}).ok
+    assert world.do("START RUN", run=RUN).ok
+    world.disks[1].hangs = False
+    holds(world)
