@@ -292,22 +292,32 @@ def look_at(root: Path, *, read: bool = True) -> DataDirectory:
     if snapshot is not None and snapshot.meta is not None:
         for number, other in enumerate(snapshot.meta.data[1:], start=1):
             folders.append(Path(other))
-            reason = _why_away(folders[-1], snapshot.meta)
+            reason = why_away(folders[-1], snapshot.meta)
             if reason:
                 away[number] = reason
     return DataDirectory(root, folders, snapshot, problem, running, away)
 
 
-def _why_away(folder: Path, meta: JournalMeta) -> str:
-    """Why a data directory is not the one that the journal means; "" where it is."""
+def why_away(folder: Path, meta: JournalMeta | None) -> str:
+    """Why a data directory is not the one that the journal means, or none at all where there is no
+    journal; "" where it is."""
     try:
         names = tuple(os.listdir(folder))
-        mark = (folder / MARK).read_text(errors="replace").strip() if MARK in names else ""
+        mark = mark_of(folder)
     except OSError as error:
         return f"cannot be reached: {error.strerror}"
+    if meta is None:
+        return ""
     known = str(folder) in meta.marked
     step, reason = further_directory(Found(names, mark), meta.logger_uuid.hex(), known=known)
     return reason if known and step is Further.AWAY else ""
+
+
+def mark_of(folder: Path) -> str:
+    """The logger whose data directory it is, "" where it says none. Raises `OSError`."""
+    with contextlib.suppress(FileNotFoundError):
+        return (folder / MARK).read_text(errors="replace").strip()
+    return ""
 
 
 def logger_runs(root: Path) -> bool:

@@ -78,7 +78,7 @@ from dlog.recovery.evidence import (
     ranges,
     trust,
 )
-from dlog.recovery.facts import DataDirectory, FileSource, Place, look_at, place_of
+from dlog.recovery.facts import DataDirectory, FileSource, Place, look_at, mark_of, place_of, why_away
 from dlog.recovery.judge import Progress, no_progress, open_header
 from dlog.recovery.report import shown
 from dlog.recovery.snapshot import Snapshot, read_journal
@@ -180,8 +180,21 @@ class _Rebuild:
         given = [path.absolute() for path in others]
         known = self._old.folders[1:]
         self._folders = [self._root, *(given or known)]
-        self._old.folders = self._folders
+        self._refuse_away()
+        self._old.folders, self._old.away = self._folders, {}
         self._book = _Book(self._old.snapshot)
+
+    def _refuse_away(self) -> None:
+        """A journal without the files of a directory would give their numbers once more."""
+        meta = self._old.snapshot.meta if self._old.snapshot is not None else None
+        away = [(folder, reason) for folder in self._folders[1:]
+                if (reason := why_away(folder, meta))]  # fmt: skip
+        if away:
+            raise Error(
+                f"{'; '.join(f'{shown(folder)}: {reason}' for folder, reason in away)}; a journal "
+                "cannot be rebuilt without its files. If they are lost for good, name those data "
+                "directories with --also that are there"
+            )
 
     def run(self, dry_run: bool) -> RebuildReport:
         report, book = self._report, self._book
@@ -236,12 +249,20 @@ class _Rebuild:
                 continue
             streams.setdefault(key.stream_key, []).append(file)
         live = any(file.is_open for group in streams.values() for file in group)
+        if self._was_over(run):
+            live = False  # a part that a fault ended may wait for its directory
         for stream, group in streams.items():
             self._stream(stream, group, live)
         if run == 0 or not streams:
             return
         (self._report.live_runs if live else self._report.ended_runs).append(run)
         self._run_record(run, streams, live)
+
+    def _was_over(self, run: RunNumber) -> bool:
+        """Whether an old journal knows the run's end. One that failed at its start may have been
+        started again."""
+        ended = self._book.old.ended.get(run) if self._book.old is not None else None
+        return ended is not None and ended.state is not RunState.FAILED
 
     def _run_record(
         self, run: RunNumber, streams: dict[StreamKey, list[Testimony]], live: bool
@@ -576,9 +597,11 @@ class _Rebuild:
                 event_address=init.event_address,
             )
         report.boot, report.logger = boot + 1, name
+        uuid = meta.logger_uuid if meta else uuid
         book.put(META, JournalMeta(
-            logger_uuid=meta.logger_uuid if meta else uuid, name=meta.name if meta else name,
+            logger_uuid=uuid, name=meta.name if meta else name,
             data=tuple(str(folder) for folder in self._folders),
+            marked=tuple(str(f) for f in self._folders[1:] if mark_of(f) == uuid.hex()),
             created_ns=meta.created_ns if meta else now_ns, rebuilt_ns=now_ns,
             coor_listen=meta.coor_listen if meta else whereabouts.coor_listen,
             coor_connect=meta.coor_connect if meta else "",

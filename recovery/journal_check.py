@@ -148,8 +148,10 @@ def _file(snapshot: Snapshot, key: FileKey, record: FileRecord) -> Iterator[str]
     if key in snapshot.closed:
         yield f"{name} is both open and in the catalogue of closed files"
     if key.run in snapshot.ended:
-        yield f"{name}: its run is not live"
-    if key.stream_key not in snapshot.streams:
+        # Only what waits for its directory, or for the housekeeper, outlasts its run.
+        if record.state not in (FileState.CREATING, FileState.ERROR):
+            yield f"{name}: its run is not live"
+    elif key.stream_key not in snapshot.streams:
         yield f"{name}: its stream has no record"
     if record.state is FileState.CREATING:
         return
@@ -204,8 +206,8 @@ def _marks(snapshot: Snapshot) -> Iterator[str]:
 def _disk(data: DataDirectory, snapshot: Snapshot) -> Iterator[str]:
     """Names and sizes alone; `dlog verify` looks inside."""
     for key, record in snapshot.files.items():
-        if record.state is FileState.CREATING or key in snapshot.closed:
-            continue
+        if record.durable == 0 or key in snapshot.closed:
+            continue  # nothing was acknowledged in it
         if not 0 <= record.directory < len(data.folders) or record.directory in data.away:
             continue
         path = data.folders[record.directory] / record.path

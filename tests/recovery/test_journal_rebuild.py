@@ -9,7 +9,17 @@ import pytest
 
 from dlog.adapters.directory_lock import DirectoryLock
 from dlog.adapters.journal import LmdbJournal
-from dlog.core.journal_records import encode_record, file_key
+from dlog.core.data_directory import MARK
+from dlog.core.journal_records import (
+    LOGGER,
+    EndedRunRecord,
+    FileRecord,
+    encode_record,
+    ended_run_key,
+    file_key,
+    run_key,
+    stream_key,
+)
 from dlog.core.states import FileState, LoggerState, RunState
 from dlog.errors import Error, JournalUnreadable
 from dlog.limits import PAGE_BYTES
@@ -389,6 +399,69 @@ def test_files_of_a_second_data_directory_are_found_where_they_lie(tmp_path: Pat
     reports = list(verify(plan([first])))
     assert str(moved) in [r.path for r in reports]
     assert worst(r.verdict for r in reports) is Verdict.GOOD
+
+
+def test_nothing_is_rebuilt_without_a_data_directory_that_is_known(tmp_path: Path) -> None:
+    """Its files would be unknown, and the numbers of their blocks and parts given once more."""
+    first, second, third = tmp_path / "one", tmp_path / "two", tmp_path / "three"
+    built = build_run(first, {"a": make_pieces(make_events(80), 10)}, last_open=True)
+    for folder in (second, third):
+        (folder / "runs/7").mkdir(parents=True)
+        (folder / MARK).write_text(LOGGER_UUID.hex())
+    built[-1].path.rename(third / "runs/7" / built[-1].path.name)
+    rebuild(first, [second, third])
+    found = look_at(first)
+    assert found.snapshot is not None
+    assert found.snapshot.meta is not None
+    assert found.snapshot.meta.marked == (str(second), str(third))
+    (second / MARK).rename(tmp_path / "aside")
+    (second / "runs/7").rmdir()
+    (second / "runs").rmdir()
+    with pytest.raises(Error, match="is its disk mounted"):
+        rebuild(first)
+    with pytest.raises(Error, match="cannot be reached"):
+        rebuild(first, [tmp_path / "four"])
+    rebuild(first, [third])
+    found = look_at(first)
+    assert found.snapshot is not None
+    assert found.snapshot.files[built[-1].key].directory == 1
+
+
+def test_a_run_that_was_over_stays_over_although_a_part_of_it_waits(tmp_path: Path) -> None:
+    """Its directory went away, say: the part is sealed, and gets its name when that is back."""
+    built = build_run(tmp_path, {"a": make_pieces(make_events(80), 10)}, last_open=True)[-1]
+    before = rebuilt(tmp_path)
+    run = before.runs[RunNumber(7)]
+    over = EndedRunRecord(run=7, state=RunState.ENDED, started_ns=1, ended_ns=2,
+                          streams=run.streams)  # fmt: skip
+    sealed = msgspec.structs.replace(
+        before.files[built.key], state=FileState.ERROR, sealed=True, reason="Input/output error"
+    )
+    failed = FileRecord(
+        run=7, stream="a", kind=FileKind.EVENTS, part=9, state=FileState.ERROR, directory=0,
+        path="runs/7/a_0009.dlog", file_uuid=bytes(16), salt=bytes(16), boot=1, created_ns=1,
+        sealed=True,
+    )  # fmt: skip
+    assert before.logger is not None
+    idle = msgspec.structs.replace(before.logger, state=LoggerState.CONFIGURED)
+    with LmdbJournal.open(tmp_path / "journal") as journal:
+        journal.commit([
+            (run_key(RunNumber(7)), None), (stream_key(A7), None),
+            *((key, encode_record(key, record)) for key, record in (
+                (ended_run_key(RunNumber(7)), over),
+                (LOGGER, idle),
+                (file_key(built.key), sealed),
+                (file_key(make_key(stream="a", part=9)), failed),
+            )),
+        ])  # fmt: skip
+    assert check(tmp_path).findings == []
+    again = rebuilt(tmp_path)
+    assert again.runs == {}
+    assert again.ended[RunNumber(7)] == over
+    assert again.files[built.key].state is FileState.ERROR
+    assert again.files[built.key].durable == sealed.durable
+    assert again.logger is not None
+    assert again.logger.state is LoggerState.CONFIGURED
 
 
 def test_the_event_port_is_taken_from_where_the_logger_wrote_it(tmp_path: Path) -> None:
