@@ -353,16 +353,16 @@ def ranges(files: Sequence[Testimony]) -> dict[int, Range]:
     for part in sorted(headers):
         before = headers[part].predecessor_part
         roots[part] = roots.get(before, part) if before else part
-    firsts = sorted(set(roots.values()))
+    # Not in the order of their numbers: a part for late events may be made behind a newer range's.
+    firsts = sorted(set(roots.values()), key=lambda part: (headers[part].text.low, part))
     found: dict[int, Range] = {}
-    low = -1
     for position, root in enumerate(firsts):
+        low = headers[root].text.low
         newest = position == len(firsts) - 1
-        high = -1 if newest else max(low, headers[firsts[position + 1]].text.low)
+        high = -1 if newest else headers[firsts[position + 1]].text.low
         for part, its_root in roots.items():
             if its_root == root:
                 found[part] = Range(low, high, newest)
-        low = high
     return found
 
 

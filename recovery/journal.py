@@ -78,7 +78,15 @@ from dlog.recovery.evidence import (
     ranges,
     trust,
 )
-from dlog.recovery.facts import DataDirectory, FileSource, Place, look_at, mark_of, place_of, why_away
+from dlog.recovery.facts import (
+    DataDirectory,
+    FileSource,
+    Place,
+    look_at,
+    mark_of,
+    place_of,
+    why_away,
+)
 from dlog.recovery.judge import Progress, no_progress, open_header
 from dlog.recovery.report import shown
 from dlog.recovery.snapshot import Snapshot, read_journal

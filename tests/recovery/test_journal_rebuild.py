@@ -23,7 +23,7 @@ from dlog.core.journal_records import (
 from dlog.core.states import FileState, LoggerState, RunState
 from dlog.errors import Error, JournalUnreadable
 from dlog.limits import PAGE_BYTES
-from dlog.model.ids import FileKind, MarkKey, RunNumber, StreamKey, StreamName
+from dlog.model.ids import FileKind, MarkKey, RunNumber, StreamKey, StreamName, file_path
 from dlog.recovery.facts import look_at
 from dlog.recovery.journal import REBUILT_SOURCE, rebuild
 from dlog.recovery.journal_check import check
@@ -502,6 +502,23 @@ def test_a_part_begun_before_the_blocks_of_the_one_before_it_were_committed(tmp_
     assert (record.state, record.low, record.high) == (FileState.END, -1, 20)
     assert (snapshot.files[two.key].low, snapshot.files[two.key].high) == (20, -1)
     assert snapshot.streams[A7].low == 20
+
+
+def test_a_part_for_late_events_may_be_made_behind_that_of_a_newer_range(tmp_path: Path) -> None:
+    """Where the range's first part was closed early, since no file may be longer, say."""
+    first = open_file(tmp_path)
+    first.pieces(make_pieces(make_events(20), 10), 10)
+    first.write(tmp_path / file_path(first.key))
+    second = FileBuilder(make_key(stream="a", part=2), first_block=3, low=20)
+    second.pieces(make_pieces(make_events(10, first=21), 10, first_sequence=3), 10)
+    third = FileBuilder(make_key(stream="a", part=3), first_block=4, low=-1)
+    third.pieces(make_pieces(make_events(5, first=15), 10, first_sequence=4), 10)
+    two, three = write_open(second, tmp_path), write_open(third, tmp_path)
+    snapshot = rebuilt(tmp_path)
+    newest, late = snapshot.files[two.key], snapshot.files[three.key]
+    assert (newest.state, newest.low, newest.high) == (FileState.OPEN, 20, -1)
+    assert (late.state, late.low, late.high) == (FileState.END, -1, 20)
+    assert (snapshot.streams[A7].low, snapshot.streams[A7].highest_event) == (20, 30)
 
 
 def test_a_part_whose_blocks_were_not_committed_takes_nothing_late(tmp_path: Path) -> None:
