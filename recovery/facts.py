@@ -11,7 +11,7 @@ import fcntl
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -39,6 +39,7 @@ from dlog.model.ids import (
     PartNumber,
     RunNumber,
     StreamName,
+    file_path,
 )
 from dlog.recovery.snapshot import Snapshot, read_journal
 
@@ -366,9 +367,13 @@ class Seal:
     witness: str
 
 
-def successor_seal(place: Place, header: FileHeader) -> Seal | None:
-    """What a part that goes on for this one says of its end; it lies in the same folder."""
-    for path in _entries(place.path.absolute().parent):
+def successor_seal(place: Place, header: FileHeader, folders: Iterable[Path]) -> Seal | None:
+    """What a part that goes on for this one says of its end. It lies in the same folder, or in that
+    of another data directory (`folders`): a stream leaves one that fails."""
+    beside = place.path.absolute().parent
+    below = Path(file_path(header.key)).parent
+    others = [folder.absolute() / below for folder in folders]
+    for path in [p for f in dict.fromkeys((beside, *others)) for p in _entries(f)]:
         if not is_event_file_name(path.name) or path.name == place.path.name:
             continue
         other = place_of(path)
@@ -438,7 +443,10 @@ def known_of(place: Place, header: FileHeader | None, data: DataDirectory | None
         return _known_open(record)
     if closed is not None and closed.sealed:
         return Known(FileStage.SEALED, "the journal", closed.size_bytes, closed.chain, None, closed)
-    seal = _seal_without_journal(place, header) if closed is None and record is None else None
+    folders = [f for n, f in enumerate(data.folders) if n not in data.away] if data else []
+    seal = None
+    if closed is None and record is None:
+        seal = _seal_without_journal(place, header, folders)
     if seal is None and record is not None and record.sealed:
         seal = Seal(record.durable, record.chain, "the journal")
     if seal is not None:
@@ -462,7 +470,9 @@ def _known_open(record: FileRecord) -> Known:
     return Known(stage, "the journal", durable, record.chain, record)
 
 
-def _seal_without_journal(place: Place, header: FileHeader | None) -> Seal | None:
+def _seal_without_journal(
+    place: Place, header: FileHeader | None, folders: Iterable[Path]
+) -> Seal | None:
     sidecar = None
     try:
         sidecar = read_sidecar(place.final_path)
@@ -471,5 +481,5 @@ def _seal_without_journal(place: Place, header: FileHeader | None) -> Seal | Non
     if sidecar is not None and sidecar.sealed:
         return Seal(sidecar.size_bytes, None, "its sidecar")
     if header is not None and (place.is_part or sidecar is None):
-        return successor_seal(place, header)
+        return successor_seal(place, header, folders)
     return None

@@ -49,8 +49,8 @@ from tests.event_files import (
 A7 = StreamKey(RunNumber(7), StreamName("a"))
 
 
-def rebuilt(data: Path) -> Snapshot:
-    rebuild(data)
+def rebuilt(data: Path, *others: Path) -> Snapshot:
+    rebuild(data, others)
     found = look_at(data)
     snapshot = found.snapshot
     assert snapshot is not None
@@ -257,8 +257,10 @@ def test_blocks_before_those_of_a_later_boot_were_committed(tmp_path: Path) -> N
     assert snapshot.boot.boot == 3
 
 
-def test_a_sealed_part_counts_up_to_where_its_successor_says(tmp_path: Path) -> None:
-    """Block 3 was moved to part 2; its first copy behind the seal is void."""
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_sealed_part_counts_up_to_where_its_successor_says(tmp_path: Path, apart: bool) -> None:
+    """Block 3 was moved to part 2; its first copy behind the seal is void. apart: to another data
+    directory, since the first one failed."""
     first = open_file(tmp_path)
     first.pieces(make_pieces(make_events(20), 10), 10)
     sealed_content = bytes(first.content)
@@ -272,7 +274,11 @@ def test_a_sealed_part_counts_up_to_where_its_successor_says(tmp_path: Path) -> 
     second = FileBuilder(make_key(stream="a", part=2), first_block=3, predecessor=sealed)
     second.pieces(moved, 10)
     two = write_open(second, tmp_path)
-    snapshot = rebuilt(tmp_path)
+    others = [tmp_path / "second"] if apart else []
+    for other in others:
+        (other / "runs/7").mkdir(parents=True)
+        one.path.rename(other / "runs/7" / one.path.name)
+    snapshot = rebuilt(tmp_path, *others)
     record = snapshot.files[one.key]
     assert (record.state, record.sealed, record.durable) == (FileState.ERROR, True, sealed.data_end)
     assert record.totals.events == 20
