@@ -204,6 +204,23 @@ class Trust:
     problems: list[str] = field(default_factory=list)
 
 
+def leave_out_void(files: Sequence[Testimony]) -> None:
+    """Take out of the open files of one stream the blocks that a later boot wrote anew.
+
+    A boot goes on behind the last number that was committed: what an earlier one wrote from there
+    on is cut, or, in a directory that is away then, stays until it is back."""
+    firsts: dict[int, int] = {}  # by boot, the lowest number
+    for row in _all_rows(files):
+        firsts.setdefault(int(row["boot"]), int(row["number"]))
+    for file in files:
+        later = [
+            n for boot, n in firsts.items() if len(file.rows) and boot > file.rows["boot"].max()
+        ]
+        if file.is_open and later:
+            file.rows = file.rows[file.rows["number"] < min(later)]
+            file.pieces = [piece for piece in file.pieces if piece[0] < min(later)]
+
+
 def trust(files: Sequence[Testimony], old_durable: Iterable[tuple[Testimony, int]] = ()) -> Trust:
     """How far the blocks of one stream go. files: all of its files, of every kind.
 

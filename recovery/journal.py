@@ -75,6 +75,7 @@ from dlog.recovery.evidence import (
     durable_end,
     followed,
     hear,
+    leave_out_void,
     ranges,
     trust,
 )
@@ -314,6 +315,7 @@ class _Rebuild:
 
     def _stream(self, key: StreamKey, files: list[Testimony], live: bool) -> None:
         book, report = self._book, self._report
+        leave_out_void(files)
         found = trust(files, self._old_durable(files))
         for text in found.problems:
             report.problems.append(f"{key}: {text}")

@@ -288,6 +288,23 @@ def test_a_sealed_part_counts_up_to_where_its_successor_says(tmp_path: Path, apa
     assert mark(snapshot) == 3
 
 
+def test_blocks_that_a_later_boot_wrote_anew_are_void(tmp_path: Path) -> None:
+    """Their part was in a directory that was away at the restart, with another one that is named as
+    the predecessor: nothing but the boot tells."""
+    pieces = make_pieces(make_events(40), 10)
+    first = open_file(tmp_path, boot=9)
+    first.pieces(pieces[:2], 10)
+    one = write_open(first, tmp_path)
+    second = FileBuilder(make_key(stream="a", part=2), first_block=2, boot=10)
+    second.pieces(pieces[1:], 10)
+    two = write_open(second, tmp_path)
+    snapshot = rebuilt(tmp_path)
+    assert snapshot.files[one.key].durable == one.blocks[1].offset
+    assert snapshot.files[two.key].durable == two.data_end
+    assert snapshot.streams[A7].next_block == 5
+    assert mark(snapshot) == 4
+
+
 def test_watermarks_are_kept_by_session_and_stream_as_sent(tmp_path: Path) -> None:
     build_run(
         tmp_path,
