@@ -209,13 +209,14 @@ def leave_out_void(files: Sequence[Testimony]) -> None:
 
     A boot goes on behind the last number that was committed: what an earlier one wrote from there
     on is cut, or, in a directory that is away then, stays until it is back."""
-    firsts: dict[int, int] = {}  # by boot, the lowest number
-    for row in _all_rows(files):
-        firsts.setdefault(int(row["boot"]), int(row["number"]))
+    rows = _all_rows(files)
+    firsts = {  # by boot, the lowest number
+        int(boot): int(rows["number"][rows["boot"] == boot].min())
+        for boot in np.unique(rows["boot"])
+    }
     for file in files:
-        later = [
-            n for boot, n in firsts.items() if len(file.rows) and boot > file.rows["boot"].max()
-        ]
+        last = int(file.rows["boot"].max()) if len(file.rows) else 0
+        later = [number for boot, number in firsts.items() if boot > last]
         if file.is_open and later:
             file.rows = file.rows[file.rows["number"] < min(later)]
             file.pieces = [piece for piece in file.pieces if piece[0] < min(later)]
