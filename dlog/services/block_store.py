@@ -445,7 +445,8 @@ class BlockStore:
         if slot.part is not None and slot.part.unreported:
             self._seal(slot, why)
         elif slot.part is not None:
-            self.close(slot)
+            self._keep_range(slot)
+            self._close_part(slot)
         return True
 
     def _fault(self, slot: Slot, error: StorageError) -> None:
@@ -471,18 +472,22 @@ class BlockStore:
 
     def _seal(self, slot: Slot, reason: str) -> None:
         assert slot.part is not None
-        if slot.ended is not None:
-            # Before the seal: a sealed part may be settled at any time, and then nothing tells of
-            # its range but this.
-            unmade = [*self.stream.unmade, (slot.ended.low, slot.ended.high)]
-            self.stream = msgspec.structs.replace(self.stream, unmade=unmade)
-            self._storage.commits.submit([put_stream(self.stream)], use_ballast=self.ending)
+        # Before the seal: a sealed part may be settled at any time.
+        self._keep_range(slot)
         slot.predecessor = slot.part.seal_by_fault(reason, use_ballast=self.ending)
         slot.part = None
         self._forget_syncs()
         for block in self._blocks:
             if block.slot is slot:
                 block.written = False
+
+    def _keep_range(self, slot: Slot) -> None:
+        """Its part is over and another one takes what is late: until that is made, nothing tells of
+        the range but this."""
+        if slot.ended is not None:
+            unmade = [*self.stream.unmade, (slot.ended.low, slot.ended.high)]
+            self.stream = msgspec.structs.replace(self.stream, unmade=unmade)
+            self._storage.commits.submit([put_stream(self.stream)], use_ballast=self.ending)
 
     def _stall(self, why: str, error: StorageError) -> bool:
         self._tries += 1
@@ -633,15 +638,17 @@ class BlockStore:
     def close(self, slot: Slot) -> None:
         """A part that cannot be sealed stays in ERROR at its durable offset; the next start tries
         again. Ending a run always succeeds."""
-        part = slot.part
         told = self.stream
         self._forget_range(slot)  # where a crash came between the part's making and the next commit
         if self.stream is not told:
             # Before the part is closed, or the next start would open its range once more.
             self._storage.commits.submit([put_stream(self.stream)], use_ballast=self.ending)
+        self._close_part(slot)
+
+    def _close_part(self, slot: Slot) -> None:
+        part, slot.part = slot.part, None
         if part is None:
             return
-        slot.part = None
         ballast = self.ending
         try:
             if part.unreported:

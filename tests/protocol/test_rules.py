@@ -20,7 +20,7 @@ from dlog.core.states import FileState
 from dlog.errors import InvariantBroken, JournalFailed
 from dlog.faults.simulation.network import CALM, Weather
 from dlog.faults.simulation.sources import SimulatedSource
-from dlog.faults.simulation.steps import Operation, When
+from dlog.faults.simulation.steps import FaultKind, Operation, When
 from dlog.faults.simulation.witness import BytesOf
 from dlog.faults.simulation.world import Stuck, World
 from dlog.limits import MIB, PAGE_BYTES, REFUSALS_TOLD_MAX
@@ -156,6 +156,33 @@ def test_a_range_whose_part_a_fault_ended_stays_open_over_restarts(how: str) -> 
     for _ in range(3):
         world.kill()
         world.pump(10)
+    source.silent = False
+    holds(world)
+    assert {file.kind for file in world.findings().files} == {FileKind.EVENTS}
+
+
+def test_a_range_whose_part_found_no_space_stays_open_over_restarts() -> None:
+    """The part is closed to go on in another one, and that is not made yet."""
+    streams: Streams = {"photons": {"part_events": 4, "late_seconds": 1e6}}
+    world = running(streams=streams, directories=2, drain_seconds=0.0)
+    source = world.source("router-1")
+    send(source, *range(1, 7))
+    world.settle()
+    world.kill()  # what was reserved is given back
+    world.pump(10)
+    world.disks[1].gone = True
+    for operation in (Operation.RESERVE, Operation.CREATE):
+        fail(world, operation, path=PHOTONS_FILES, kind=FaultKind.NO_SPACE, times=None)
+    send(source, 2)
+    world.run_until(
+        lambda: any(file.part == 1 and file.stream == PHOTONS for file in closed_files(world)),
+        "part 1 is not closed",
+    )
+    source.silent = True
+    world.kill()
+    world.steps.clear_faults()
+    world.disks[1].gone = False
+    world.pump(10)
     source.silent = False
     holds(world)
     assert {file.kind for file in world.findings().files} == {FileKind.EVENTS}
