@@ -54,6 +54,9 @@ ALARM_INTERVAL_MS: Final = 1000
 REPORT_GAP_MS: Final = 50
 REPORTS_WAITING_MAX: Final = 2
 LINGER_MS: Final = 300  # for the last report
+FIRST_WORD_NS: Final = (
+    1_000_000_000  # a new link has so long to connect, although all is to be closed
+)
 REQUESTS_PER_TURN_MAX: Final = 16
 REPORTS_PER_RECEIVE_MAX: Final = 64
 AFTER_A_FAULT_SECONDS: Final = 1.0
@@ -104,6 +107,7 @@ class _Link:
     socket: Socket
     monitor: Socket
     facts: ConnectionFacts
+    opened_ns: int
     due_ns: int = 0
     earliest_ns: int = 0
     number: int = 0
@@ -225,12 +229,21 @@ class NoticeLinks:
                 wanted, closing = self._wanted, self._closing
             self._follow(wanted)
             self._listen()
-            self._report(last=closing)
-            if closing:
+            last = closing and not self._has_to_say_more()
+            self._report(last=last)
+            if last:
                 for kind in list(self._links):
                     self._close(kind, LINGER_MS)
                 return
             self._sleep()
+
+    def _has_to_say_more(self) -> bool:
+        """Whether a new link has not said anything yet, and may still connect."""
+        now_ns = time.monotonic_ns()
+        return any(
+            link.number == 0 and now_ns - link.opened_ns < FIRST_WORD_NS
+            for link in self._links.values()
+        )
 
     def _follow(self, wanted: _Wanted) -> None:
         """Open and close links until they are those that are wanted."""
@@ -251,7 +264,8 @@ class NoticeLinks:
             socket.setsockopt(zmq.SNDHWM, REPORTS_WAITING_MAX)
             monitor = socket.get_monitor_socket(WATCHED)
             facts = ConnectionFacts(kind, address)
-            self._links[kind] = _Link(kind, address, interval_ms, socket, monitor, facts)
+            now_ns = time.monotonic_ns()
+            self._links[kind] = _Link(kind, address, interval_ms, socket, monitor, facts, now_ns)
             socket.connect(address)
 
     def _close(self, kind: str, linger_ms: int = 0) -> None:

@@ -240,6 +240,7 @@ def test_every_error_of_a_configuration_is_told_at_once(one_logger: LoggerProces
 
 def test_a_known_run_number_is_refused(logger: LoggerProcess) -> None:
     (logger.data / "runs" / "9").mkdir(parents=True)
+    (logger.data / "runs" / "9" / "notes.txt").write_text("of an earlier logger")
     logger.start_run(7, 8)
     logger.stop_run(8)
     for run, where in ((7, "journal"), (8, "journal"), (9, "disk")):

@@ -42,7 +42,7 @@ needs_strace = pytest.mark.usefixtures("strace")
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    with small_disk(tmp_path / "small", 96 * MIB) as place:
+    with small_disk(tmp_path / "s", 96 * MIB) as place:
         yield place
 
 

@@ -69,7 +69,7 @@ def test_a_long_life_at_random_ends_with_accounts_that_agree(
 
 def live(new_logger: NewLogger, folder: Path, seed: int, steps: int) -> None:
     print(f"\nDLOG_LIFE_SEED={seed} DLOG_LIFE_STEPS={steps}")
-    with small_disk(folder / "small", DISK_BYTES) as disk:
+    with small_disk(folder / "s", DISK_BYTES) as disk:
         logger = new_logger(CONFIGURATION, data=disk / "data").start()
         with Relay(logger.event_address) as relay:
             life = Life(logger, relay, disk, random.Random(seed))

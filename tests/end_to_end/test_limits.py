@@ -7,8 +7,8 @@ import pytest
 from tests.rig.processes import QUICK_INIT, NewLogger
 
 CASES = [
-    (["prlimit", "--nofile=18:18"], "too few file descriptors"),
-    (["prlimit", "--nofile=26:26"], "too few file descriptors"),
+    (["prlimit", "--nofile=18:18"], "needs 32 descriptors"),
+    (["prlimit", "--nofile=26:26"], "needs 32 descriptors"),
     (["prlimit", f"--as={300 << 20}"], "MiB of memory"),
     (["prlimit", f"--as={400 << 20}"], "MiB of memory"),
 ]

@@ -41,7 +41,7 @@ directories = [1]
 @pytest.fixture
 def stalled(new_logger: NewLogger, tmp_path: Path) -> Iterator[LoggerProcess]:
     """Run 7 is active; nothing can be written to its stream `stalled`."""
-    with small_disk(tmp_path / "small", 48 * MIB) as disk:
+    with small_disk(tmp_path / "s", 48 * MIB) as disk:
         data = tmp_path / "logger" / "data"
         logger = new_logger(f'[logger]\ndata = ["{data}", "{disk}"]\n{CONFIGURATION}', data=data)
         logger.start()

@@ -342,7 +342,7 @@ MUTATIONS = [
     # Which blocks make a group, the block store alone knows.
     Mutation(
         "half-a-group-is-synced", "a sync covers whole groups, and nothing else is written by then",
-        SPACE, 20, replaced(BlockStore, "begin_sync", _half_a_group_is_synced),
+        SPACE, 80, replaced(BlockStore, "begin_sync", _half_a_group_is_synced),
     ),
     Mutation(
         "retried-fsync", "a failed fsync is never retried or passed over", CRASHES_AND_DISK, 20,

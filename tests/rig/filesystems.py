@@ -24,7 +24,7 @@ _NO_LOG_FLUSH: Final = 2
 def small_disk(folder: Path, size_bytes: int, kind: str = "ext4") -> Iterator[Path]:
     """A filesystem, ext4 or tmpfs; the test is skipped where none can be mounted."""
     need_program("mount")
-    image, place = folder / "image", folder / "disk"
+    image, place = folder / "image", folder / "d"  # short: sockets lie below it
     place.mkdir(parents=True)
     if kind == "tmpfs":
         _run("mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "none", str(place))

@@ -11,6 +11,7 @@ import threading
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import dlog
-from dlog.errors import RunEnded
+from dlog.errors import EventsDiverted, RunEnded
 from dlog.limits import MIB
 from dlog.source import Report
 from tests.waiting import LONG, until, until_still
@@ -82,9 +83,12 @@ class SourceThread(threading.Thread):
             raise self.error
 
     def finish(self) -> Report:
-        """No more events; wait for the acknowledgements, and say goodbye."""
+        """No more events; wait for the acknowledgements, and say goodbye. Late events are stored
+        too, in garbage files."""
         self.halt()
-        return self.source.close(LONG)
+        with suppress(EventsDiverted):
+            self.source.close(LONG)
+        return self.source.report()
 
 
 # --- events of many sizes, to several streams and runs -------------------------------------------
