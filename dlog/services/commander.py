@@ -442,10 +442,9 @@ class Commander:
         failing = self._space.failing()
         raised = {alarm.name for alarm in self._alarms.raised()} if failing else set()
         for name, problem in failing.items():
-            alarm = f"directory {name}"
-            if name not in self._failing and alarm not in raised:
+            if name not in self._failing and f"directory {name}" not in raised:
                 text = f"it cannot be reached: {problem}; streams go on in other directories"
-                self._alarms.raise_alarm(alarm, Severity.ERROR, text)
+                self._alarms.raise_alarm(f"directory {name}", Severity.ERROR, text)
                 self._failing.add(name)
         for name in self._failing - set(failing):
             self._alarms.clear_alarm(f"directory {name}")
