@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import dlog
 from dlog.adapters.coor_link import CoorClient, NoAnswer
 from dlog.adapters.logger_address import LOGGER_FILE, event_address
 from tests.scripted_logger import LONG, ScriptedLogger
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -49,10 +49,7 @@ def test_a_source_waits_for_a_data_directory_that_cannot_be_read_and_keeps_its_e
     with dlog.Source(data, name="s", run=7) as source:
         make_unreadable(data)
         source.send("a", b"kept")
-        deadline = time.monotonic() + LONG
-        while os.strerror(errno.ELOOP) not in source.report().waiting:
-            assert time.monotonic() < deadline, source.report().waiting
-            time.sleep(0.005)
+        until(lambda: os.strerror(errno.ELOOP) in source.report().waiting, "why it waits")
         assert LOGGER_FILE in source.report().waiting
         make_readable(data)
         write_address(data, logger.address)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
-from collections.abc import Callable
 
 import pytest
 
@@ -18,6 +16,7 @@ from dlog.model.config import InitConfig
 from dlog.model.ids import RunNumber, StreamName
 from dlog.ports import Space
 from dlog.services.space_watch import HUNG_NS, INTERVAL_NS, SpaceWatch
+from tests.waiting import until
 
 RUN = RunNumber(7)
 PHOTONS = StreamName("photons")
@@ -113,13 +112,6 @@ def test_a_disk_that_hangs_holds_up_nobody_and_is_named() -> None:
     clock.advance(INTERVAL_NS)
     assert watch.look(INIT)
     assert [disk.free_bytes for disk in watch.disks] == [1000, 1000]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 90
-    while not condition():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.001)
 
 
 def test_a_logger_whose_disk_hangs_answers_and_starts_no_run_there() -> None:
