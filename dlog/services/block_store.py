@@ -50,6 +50,7 @@ log = logging.getLogger("dlog.stream")
 RETRY_NS: Final = 200_000_000  # between two tries for space
 RETRY_NS_MAX: Final = 10_000_000_000  # for a directory that goes on failing
 PARTS_RETRY_NS_MAX: Final = 120_000_000_000  # and for one that takes a new part first
+RESERVED_PER_WRITTEN: Final = 3  # bytes ahead
 NEW_PART_BYTES: Final = MIB  # what a new part needs beside its first block
 
 
@@ -345,9 +346,10 @@ class BlockStore:
         end = slot.part.needs_reservation(block_bytes)
         if end is not None:
             slot.part.check_name()
-            # As much ahead as was written: a busy stream reserves seldom, and a quiet one holds
-            # little that others lack.
-            ahead = max(RESERVE_BYTES_MIN, self._written_bytes + block_bytes)
+            # In proportion to what was written: a busy stream reserves seldom, and a quiet one
+            # holds little that others lack.
+            written = self._written_bytes + block_bytes
+            ahead = max(RESERVE_BYTES_MIN, RESERVED_PER_WRITTEN * written)
             slot.part.reserve(end, ahead_bytes=ahead, use_ballast=self.ending)
 
     def _refuse_without_space(self, block_bytes: int) -> None:

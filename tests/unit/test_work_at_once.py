@@ -37,7 +37,7 @@ def test_what_comes_during_a_small_sync_is_synced_beside_it_and_the_rest_togethe
 
 def test_what_comes_during_a_large_sync_goes_with_the_next_one() -> None:
     rig = StreamByHand(reserve_bytes=64 * MIB)
-    rig.send(1, 2 * SMALL_SYNC_BYTES)  # from here on it reserves as much at once
+    rig.send(1, 2 * SMALL_SYNC_BYTES)  # from here on it reserves more than that at once
     rig.own_thread()
     rig.sync()
     rig.own_thread()
