@@ -15,8 +15,10 @@ CHECKOUT: Final = Path(__file__).resolve().parents[2]
 
 
 def environment() -> dict[str, str]:
-    """That of a user, with this checkout in front."""
-    return {**os.environ, "PYTHONPATH": str(CHECKOUT), "COLUMNS": "200"}
+    """That of a user, with this checkout in front. A process that dies in a library says where."""
+    return {
+        **os.environ, "PYTHONPATH": str(CHECKOUT), "COLUMNS": "200", "PYTHONFAULTHANDLER": "1",
+    }  # fmt: skip
 
 
 def environment_with(site: Path, program: str) -> dict[str, str]:

@@ -64,7 +64,10 @@ def ends_well(world: World) -> None:
     assert world.failures == []
 
 
-@pytest.mark.parametrize("seed", range(3))
+SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2))]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_what_has_another_directory_goes_on_and_what_has_none_waits(seed: int) -> None:
     world, source = running(seed)
     world.disks[1].gone = True
@@ -81,7 +84,7 @@ def test_what_has_another_directory_goes_on_and_what_has_none_waits(seed: int) -
     ends_well(world)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_start_without_it_goes_on_and_its_files_stay_as_they_are(seed: int) -> None:
     world, source = running(seed)
     world.disk_failed = True
