@@ -219,6 +219,8 @@ class _Watchdog:
     def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+            # An interpreter that ends while one of its daemon threads does may crash.
+            self._timer.join()
 
     def _fire(self) -> None:
         self.fired = True
