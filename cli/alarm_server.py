@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +10,7 @@ import typer
 
 from dlog.cli.output import console, json_line, plain, words
 from dlog.cli.target import checked_address
+from dlog.quantities import moment
 
 if TYPE_CHECKING:
     from dlog.core.notices import News
@@ -44,8 +44,7 @@ def _tell(news: News) -> None:
 
     from dlog.cli.status import styled
 
-    when = datetime.datetime.fromtimestamp(news.time_ns / 1e9, datetime.UTC).astimezone()
-    line = Text(f"{when:%Y-%m-%d %H:%M:%S}  {plain(news.logger):<12} ")
+    line = Text(f"{moment(news.time_ns)}  {plain(news.logger):<12} ")
     alarm = news.alarm
     if alarm is None:
         bad = news.kind in ("silent", "restarted")

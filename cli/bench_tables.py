@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dlog.bench.plan import Qualification, Row
 from dlog.bench.svg import Axis, Line, chart, document
-from dlog.cli.output import console, table, words
+from dlog.cli.output import show, table, words
 from dlog.quantities import count, rate, size
 
 if TYPE_CHECKING:
@@ -32,13 +32,12 @@ class Watcher:
 
 
 def print_table(found: Qualification) -> None:
-    out = console()
     machine = found.machine
-    out.print(
+    show(
         f"{machine.processors} processors, {size(machine.memory_bytes)} memory, "
         f"{machine.filesystem or 'unknown filesystem'}, {machine.kernel}, Python {machine.python}"
     )
-    out.print(
+    show(
         f"The disk without a logger: {rate(found.disk.rate)} into 4 files, "
         f"{rate(found.disk_alone.rate)} into one"
         f"{'' if machine.direct else ' (buffered: O_DIRECT is refused)'}; a sync takes "
@@ -46,11 +45,11 @@ def print_table(found: Qualification) -> None:
         f"{found.journal.p50:.2f} ms (p99 {found.journal.p99:.2f})"
     )
     if found.pauses.longest_ms:
-        out.print(
+        show(
             f"The processors without a logger: they stood still for up to "
             f"{found.pauses.longest_ms:.1f} ms at once, {found.pauses.part:.1%} of the time"
         )
-    out.print()
+    show("")
     full = table(
         "at full speed", "events/s", "stored", "of the disk", "on disk", "logger s/GB", "busy",
         numbers=("events/s", "stored", "of the disk", "on disk", "logger s/GB", "busy"),
@@ -62,9 +61,9 @@ def print_table(found: Qualification) -> None:
             f"{m.file_bytes / m.stored_bytes:.2f}", f"{m.cpu_seconds_per_gb:.2f}",
             f"{m.cpu_busy:.0%}",
         )  # fmt: skip
-    out.print(full)
-    out.print(_threads(found), soft_wrap=True)
-    out.print()
+    show(full)
+    show(_threads(found))
+    show("")
     paced = table(
         "at a rate", "rate", "p50 ms", "p99 ms", "max ms", "logger s/GB", "",
         numbers=("rate", "p50 ms", "p99 ms", "max ms", "logger s/GB"),
@@ -76,9 +75,9 @@ def print_table(found: Qualification) -> None:
             m.load.name, rate(m.load.rate), *latency, f"{m.cpu_seconds_per_gb:.2f}",
             "" if m.keeps_up else f"only {rate(m.rate)}",
         )  # fmt: skip
-    out.print(paced)
-    out.print()
-    out.print(found.verdict.sentence, soft_wrap=True)
+    show(paced)
+    show("")
+    show(found.verdict.sentence)
 
 
 def _threads(found: Qualification) -> str:

@@ -20,6 +20,7 @@ _STYLES: Final = {
     LOGGER: "bold cyan", COOR: "bold magenta", SOURCE: "bold blue", KILL: "bold red",
     PROOF: "bold green",
 }  # fmt: skip
+_WIDE: Final = 80  # columns of a terminal that has room for a long bar
 _TOLD_EVERY: Final = 0.25  # of the events, where there is no bar
 
 
@@ -36,10 +37,10 @@ class Show:
         self._progress: Progress | None = None
         if self._console.is_terminal:
             self._progress = Progress(
-                TextColumn("          {task.description:<11}"),
-                BarColumn(bar_width=30),
+                TextColumn("          {task.description:<11}", markup=False),
+                BarColumn(bar_width=30 if self._console.width >= _WIDE else 8),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[remark]}", style="dim"),
+                TextColumn("{task.fields[remark]}", style="dim", markup=False),
                 console=self._console, transient=True, redirect_stdout=False, redirect_stderr=False,
             )  # fmt: skip
 
@@ -122,7 +123,7 @@ class Show:
             "all", *_row(_sum(list(together))), _yes(all(s.holds for s in together)), style="bold"
         )
         self._console.print()
-        self._console.print(shown)
+        self._console.print(shown, soft_wrap=True)
         self._console.print()
 
     def _verdict(self, outcome: Outcome) -> None:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dlog.cli.output import console, json_line, json_out, plain, problem, progress, words
-from dlog.quantities import by_reason, duration
+from dlog.cli.output import json_line, json_out, plain, problem, progress, show, table, words
+from dlog.quantities import by_reason, count, duration
 
 if TYPE_CHECKING:
     from dlog.faults.campaign import Played, Task
@@ -218,22 +218,17 @@ def _facts(name: str, report: Report) -> dict[str, Any]:
 
 
 def _table(reports: dict[str, Report]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("scenario")
-    for heading in ("histories", "survived"):
-        table.add_column(heading, justify="right")
-    table.add_column("faults")
-    for heading in ("restarts", "worst recovery", "pieces sent", "acked and lost"):
-        table.add_column(heading, justify="right")
+    numbers = (
+        "histories", "survived", "restarts", "worst recovery", "pieces sent", "acked and lost",
+    )  # fmt: skip
+    shown = table("scenario", *numbers, "faults", numbers=numbers)
     for name, report in reports.items():
-        table.add_row(
-            name, str(report.played), str(report.played - len(report.failed)),
-            by_reason(report.faults) or "none", str(report.reboots),
-            duration(report.recovery_ns_max / 1e9), str(report.events), str(_lost(report)),
+        shown.add_row(
+            name, count(report.played), count(report.played - len(report.failed)),
+            count(report.reboots), duration(report.recovery_ns_max / 1e9), count(report.events),
+            count(_lost(report)), by_reason(report.faults) or "none",
         )  # fmt: skip
-    console().print(table)
+    show(shown)
 
 
 def _tell_all(played: Sequence[Played]) -> bool:

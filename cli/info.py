@@ -9,7 +9,7 @@ import msgspec
 import typer
 
 from dlog.cli.cat import time_text
-from dlog.cli.output import console, json_line, plain, problem, table
+from dlog.cli.output import json_line, plain, problem, show, table
 from dlog.errors import FormatError
 from dlog.quantities import count, size
 
@@ -104,7 +104,7 @@ def _header(summary: Summary) -> dict[str, Any]:
 
 
 def _show(summary: Summary, blocks: bool) -> None:
-    console().print(plain(f"{summary.path}  {summary.state}"), style="bold")
+    show(plain(f"{summary.path}  {summary.state}"), style="bold")
     header = _header(summary)
     config = msgspec.to_builtins(header.pop("config"))
     for key in ("created_ns", "run_started_ns"):
@@ -153,7 +153,7 @@ def _show_sessions(summary: Summary) -> None:
             f"{session.first_sequence} to {session.last_sequence}", count(session.events),
             size(session.payload_bytes), count(session.pieces), session.orphan_reason,
         )  # fmt: skip
-    console().print(shown)
+    show(shown)
 
 
 def _show_blocks(summary: Summary) -> None:
@@ -166,4 +166,4 @@ def _show_blocks(summary: Summary) -> None:
             str(number), str(offset), str(block_bytes), count(events), f"{first} to {last}",
             time_text(time_ns),
         )  # fmt: skip
-    console().print(shown)
+    show(shown)

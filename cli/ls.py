@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlog.cli.output import console, json_out, plain, print_in_full, table, words
+from dlog.cli.output import json_out, plain, show, table, words
 from dlog.cli.target import DEFAULT_DATA, DataOption
-from dlog.quantities import count, duration, size
+from dlog.quantities import count, duration, moment, size
 
 if TYPE_CHECKING:
     from dlog.recovery.catalogue import Catalogue, FileEntry, RunEntry
@@ -72,39 +71,42 @@ def _show_folder(folder: Path, run: RunEntry, as_json: bool) -> None:
 
 
 def _show(found: Catalogue) -> None:
-    out = console()
+    from rich.text import Text
+
+    from dlog.cli.tables import Parts
+
     if not found.runs:
         words("no runs")
     for run in found.runs:
-        out.print(plain(_title(run)), style="bold")
+        show(Parts(map(plain, _title(run)), style="bold"))
         if run.files:
             _show_files(run.files)
-        out.print()
+        show("")
     if found.orphans:
-        out.print("orphans: events of no run or stream that was known", style="bold")
+        show(Text("orphans: events of no run or stream that was known", "bold"))
         _show_files(found.orphans)
-        out.print()
+        show("")
     if found.quarantine:
-        out.print("saved aside: never acknowledged", style="bold")
+        show(Text("saved aside: never acknowledged", "bold"))
         shown = table("run", "stream", "from byte", "to byte", "saved", "file",
                       numbers=("run", "from byte", "to byte"))  # fmt: skip
         for tail in found.quarantine:
             shown.add_row(
                 str(tail.run), tail.stream, count(tail.begin), count(tail.end),
-                _time(tail.saved_ns), plain(tail.path),
+                moment(tail.saved_ns), plain(tail.path),
             )  # fmt: skip
-        print_in_full(shown)
+        show(shown)
 
 
-def _title(run: RunEntry) -> str:
-    """`run 7  ENDED  2026-11-22 07:31:10  for 12 s  1,325 events  33.1 MiB  a comment`"""
+def _title(run: RunEntry) -> list[str]:
+    """`run 7  ENDED  2026-11-22 07:31:10 +01:00  for 12 s  1,325 events  33.1 MiB  a comment`"""
     parts = [f"run {run.run}", run.state]
     if run.started_ns:
-        parts.append(_time(run.started_ns))
+        parts.append(moment(run.started_ns))
     if run.ended_ns > run.started_ns:
         parts.append(f"for {duration((run.ended_ns - run.started_ns) / 1e9)}")
     parts += [f"{count(run.events)} events", size(run.payload_bytes), run.reason, run.comment]
-    return "  ".join(part for part in parts if part)
+    return parts
 
 
 def _show_files(files: list[FileEntry]) -> None:
@@ -123,12 +125,6 @@ def _show_files(files: list[FileEntry]) -> None:
         shown.add_row(
             plain(file.stream), str(file.part), file.kind, file.state,
             "?" if totals is None else count(totals.events), numbers, size(file.size_bytes),
-            _time(file.created_ns), plain(file.path), plain(", ".join(r for r in remarks if r)),
+            moment(file.created_ns), plain(file.path), plain(", ".join(r for r in remarks if r)),
         )  # fmt: skip
-    print_in_full(shown)
-
-
-def _time(time_ns: int) -> str:
-    if time_ns <= 0:
-        return ""
-    return datetime.fromtimestamp(time_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    show(shown)

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+    from rich.console import Console, RenderableType
 
-_WIDTH_OF_A_PIPE: Final = 200
-_WIDTH_MAX: Final = 10_000
+    from dlog.cli.tables import Table
+
+_WIDTH_OF_A_PIPE: Final = 100_000
+_NARROW: Final = 100  # a narrower terminal has the short bar
 _CONTROLS: Final = {n: f"\\x{n:02x}" for n in (*range(32), *range(127, 160))}
 
 
@@ -51,41 +52,28 @@ def json_line(value: Any) -> None:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Where tables go. Names that hold brackets are no markup."""
+    """Where tables go. Names that hold brackets are no markup. Nothing is cut in a pipe: it has no
+    width."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else _WIDTH_OF_A_PIPE
-    return Console(file=stream, markup=False, highlight=False, width=width, soft_wrap=False)
+    return Console(
+        file=stream, markup=False, highlight=False, emoji=False, width=width, soft_wrap=False
+    )
 
 
-def table(*columns: str, title: str | None = None, numbers: tuple[str, ...] = ()) -> Table:
-    """An empty table in the one style. numbers: the columns that are right-aligned, and keep their
-    width on a narrow terminal. The text of other columns goes on in the next line there."""
-    from rich import box
-    from rich.table import Table
-
-    made = Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD,
-        header_style="bold", pad_edge=False, show_edge=False,
-    )  # fmt: skip
-    for column in columns:
-        number = column in numbers
-        made.add_column(
-            column, justify="right" if number else "left", no_wrap=number, overflow="fold"
-        )
-    return made
+def show(what: RenderableType, *, style: str = "") -> None:
+    """Print to stdout what may be copied: a word that is longer than a line stays whole, and the
+    terminal wraps it."""
+    console().print(what, style=style or None, soft_wrap=True)
 
 
-def print_in_full(shown: Table) -> None:
-    """Print a table whose cells are copied. On a terminal that is too narrow the terminal wraps the
-    lines, so that no number and no path is cut."""
-    from rich.measure import Measurement
+def table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
+    """An empty table in the one style. numbers: the columns that are right-aligned."""
+    from dlog.cli.tables import Table
 
-    out = console()
-    natural = Measurement.get(out, out.options.update(max_width=_WIDTH_MAX), shown).maximum
-    out.width = max(out.width, natural)
-    out.print(shown)
+    return Table(*columns, numbers=numbers)
 
 
 class Progress(Protocol):
@@ -110,8 +98,12 @@ def progress(what: str, total: float | None, *, unit: str = "") -> Iterator[Prog
         return
     from rich import progress as rich_progress
 
-    columns: list[rich_progress.ProgressColumn | str] = ["{task.description}"]
-    columns += [rich_progress.BarColumn(), rich_progress.TaskProgressColumn()]
+    columns: list[rich_progress.ProgressColumn] = [
+        rich_progress.TextColumn("{task.description}", markup=False)
+    ]
+    out = console(stderr=True)
+    bar_width = 40 if out.width >= _NARROW else 8
+    columns += [rich_progress.BarColumn(bar_width), rich_progress.TaskProgressColumn()]
     if unit == "bytes":
         columns += [rich_progress.DownloadColumn(binary_units=True)]
         columns += [rich_progress.TransferSpeedColumn()]
@@ -119,7 +111,7 @@ def progress(what: str, total: float | None, *, unit: str = "") -> Iterator[Prog
         columns += [rich_progress.MofNCompleteColumn()]
     columns += [rich_progress.TimeRemainingColumn(compact=True)]
     with rich_progress.Progress(
-        *columns, console=console(stderr=True), transient=True,
+        *columns, console=out, transient=True,
         # What is printed goes above the bar by way of stderr; data for a pipe must not.
         redirect_stdout=sys.stdout.isatty(),
     ) as shown:  # fmt: skip
@@ -141,5 +133,7 @@ def waiting(what: str) -> Iterator[None]:
     if not sys.stderr.isatty():
         yield
         return
-    with console(stderr=True).status(what):
+    from rich.text import Text
+
+    with console(stderr=True).status(Text(plain(what))):
         yield

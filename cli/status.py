@@ -12,10 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 import typer
 
 from dlog.cli.output import console, json_line, json_out, plain, table
+from dlog.cli.output import show as show_view
 from dlog.cli.target import DataOption, ListenOption, ToOption, reached
 from dlog.errors import Error
-from dlog.model.status import ConnectionStatus, Counts, FileStatus, RunStatus, Status, read_status
-from dlog.quantities import by_reason, count, rate, since, size
+from dlog.model.status import (
+    ConnectionStatus,
+    Counts,
+    DiskStatus,
+    FileStatus,
+    RunStatus,
+    Status,
+    read_status,
+)
+from dlog.quantities import by_reason, count, moment, rate, since, size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -81,7 +90,7 @@ def command(
 
 def show(data: Mapping[str, Any]) -> None:
     """Print a status document as it stands."""
-    console().print(view(read_status(data)))
+    show_view(view(read_status(data)))
 
 
 def _ask(coor: CoorClient | CoorServer, timeout: float) -> dict[str, Any]:
@@ -100,6 +109,10 @@ def _watch(coor: CoorClient | CoorServer, interval: float, timeout: float) -> No
     now = read_status(_ask(coor, timeout))
     before: Status | None = None
     out = console()
+    while not out.is_terminal:
+        show_view(view(now, before))
+        time.sleep(interval)
+        before, now = now, read_status(_ask(coor, timeout))
     with Live(view(now), console=out, screen=out.is_terminal, auto_refresh=False) as live:
         while True:
             time.sleep(interval)
@@ -120,6 +133,8 @@ def view(status: Status, before: Status | None = None) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
+    from dlog.cli.tables import Parts
+
     seconds = _seconds_between(before, status)
     parts: list[RenderableType] = [_head(status), _alarms(status), Text("")]
     old_runs = {run.run: run for run in before.runs} if before is not None and seconds else {}
@@ -129,7 +144,7 @@ def view(status: Status, before: Status | None = None) -> RenderableType:
         parts += [Text("no run is active", "dim"), Text("")]
     if status.orphans.settled() or status.orphan_files:
         orphans = f"orphans: {count(status.orphans.settled())} events"
-        parts += [Text(f"{orphans}  {_files(status.orphan_files)}"), Text("")]
+        parts += [Parts([orphans, _files(status.orphan_files)]), Text("")]
     if status.connections:
         parts += [_connections(status), Text("")]
     parts += [_resources(status)]
@@ -157,14 +172,20 @@ def _seconds_between(before: Status | None, now: Status) -> float:
 def _head(status: Status) -> RenderableType:
     from rich.text import Text
 
+    from dlog.cli.tables import Parts
+
     logger = status.logger
-    line = Text.assemble((plain(logger.name), "bold"), "  ", styled(logger.state))
-    line.append(f" for {since(logger.since_ns, status.time_ns)}")
-    where = f"   {logger.host} pid {logger.pid}, boot {logger.boot}, dlog {logger.version}"
-    line.append(plain(where), "dim")
-    if logger.addresses.get("events"):
-        line.append(plain(f"   events {logger.addresses['events']}"), "dim")
-    return line
+    where = f"{logger.host} pid {logger.pid}, boot {logger.boot}, dlog {logger.version}"
+    events = logger.addresses.get("events", "")
+    return Parts(
+        [
+            Text(plain(logger.name), "bold"),
+            Text.assemble(styled(logger.state), f" for {since(logger.since_ns, status.time_ns)}"),
+            Text(moment(status.time_ns)),
+            Text(plain(where), "dim"),
+            Text(plain(f"events {events}") if events else "", "dim"),
+        ]
+    )
 
 
 def _alarms(status: Status) -> RenderableType:
@@ -185,10 +206,15 @@ def _run(run: RunStatus, old: RunStatus | None, seconds: float, now_ns: int) -> 
     from rich.console import Group
     from rich.text import Text
 
-    head = Text.assemble((f"run {run.run}", "bold"), "  ", styled(run.state))
-    head.append(f" for {since(run.since_ns, now_ns)}")
-    if run.comment:
-        head.append(f"   {plain(run.comment)}", "dim")
+    from dlog.cli.tables import Parts
+
+    head = Parts(
+        [
+            Text(f"run {run.run}", "bold"),
+            Text.assemble(styled(run.state), f" for {since(run.since_ns, now_ns)}"),
+            Text(plain(run.comment), "dim"),
+        ]
+    )
     columns = [column for column in _COLUMNS if any(column.of(s.counts) for s in run.streams)]
     titles = [column.title for column in columns]
     always = ("received", "stored", "pending")
@@ -247,7 +273,7 @@ def _files(files: list[FileStatus]) -> Text:
 
 
 def _connections(status: Status) -> RenderableType:
-    # These two columns stand only where one has something to say: the table fits 80 columns then.
+    # These two columns stand only where one has something to say.
     again = ("reconnects",) if any(link.reconnects for link in status.connections) else ()
     skipped = ("skipped",) if any(map(_skipped, status.connections)) else ()
     titles = ("link", "peer", "state", "for", *again, "in", "", "out", " ", "last", *skipped)
@@ -278,30 +304,52 @@ def _peer(link: ConnectionStatus) -> str:
 
 
 def _resources(status: Status) -> RenderableType:
+    from rich.console import Group
     from rich.text import Text
 
-    text = Text()
-    for disk in status.disks:
-        used = 1 - disk.free_bytes / disk.total_bytes if disk.total_bytes else 0.0
-        text.append("disk     ", "bold").append(plain(disk.path) + "  ")
-        text.append_text(_bar(used, disk.low))
-        text.append(f" {size(disk.free_bytes)} free of {size(disk.total_bytes)}")
-        text.append(f", stops below {size(disk.low_water_bytes)}", "dim")
-        text.append("  LOW: no credit for the sources" if disk.low else "", "bold red")
-        text.append(f"  {plain(disk.problem)}\n" if disk.problem else "\n", "bold red")
+    lines = [_disk(disk) for disk in status.disks]
     memory = status.memory
     full = memory.in_use_bytes / memory.budget_bytes if memory.budget_bytes else 0.0
-    text.append("memory   ", "bold").append_text(_bar(full, full > 0.95))
-    text.append(f" {size(memory.in_use_bytes)} of {size(memory.budget_bytes)}\n")
-    text.append("journal  ", "bold").append(size(status.journal.size_bytes))
-    text.append(f", {count(status.journal.commits)} commits", "dim")
-    text.append("  FULL" if status.journal.full else "", "bold red")
+    in_use = f"{size(memory.in_use_bytes)} of {size(memory.budget_bytes)}"
+    lines.append(_resource("memory", _bar(full, full > 0.95), in_use))
+    journal = status.journal
+    lines.append(
+        _resource(
+            "journal", size(journal.size_bytes), Text(f"{count(journal.commits)} commits", "dim"),
+            Text("FULL" if journal.full else "", "bold red"),
+        )
+    )  # fmt: skip
     latency = status.latency
     if latency.samples:
-        text.append("\nacks     ", "bold")
-        text.append(f"median {latency.p50_ms:.1f} ms, p99 {latency.p99_ms:.1f} ms, ")
-        text.append(f"max {latency.max_ms:.1f} ms of the last {count(latency.samples)}")
-    return text
+        lines.append(
+            _resource(
+                "acks", f"median {latency.p50_ms:.1f} ms", f"p99 {latency.p99_ms:.1f} ms",
+                f"max {latency.max_ms:.1f} ms", f"of the last {count(latency.samples)}",
+            )
+        )  # fmt: skip
+    return Group(*lines)
+
+
+def _disk(disk: DiskStatus) -> RenderableType:
+    from rich.text import Text
+
+    used = 1 - disk.free_bytes / disk.total_bytes if disk.total_bytes else 0.0
+    return _resource(
+        "disk", plain(disk.path), _bar(used, disk.low),
+        f"{size(disk.free_bytes)} free of {size(disk.total_bytes)}",
+        Text(f"stops below {size(disk.low_water_bytes)}", "dim"),
+        Text("LOW: no credit for the sources" if disk.low else "", "bold red"),
+        Text(plain(disk.problem), "bold red"),
+    )  # fmt: skip
+
+
+def _resource(name: str, first: str | Text, *parts: str | Text) -> RenderableType:
+    """A line that begins with the name of the resource."""
+    from rich.text import Text
+
+    from dlog.cli.tables import Parts
+
+    return Parts([Text.assemble((f"{name:<9}", "bold"), first), *parts])
 
 
 def _bar(part: float, alarming: bool) -> Text:
@@ -314,14 +362,16 @@ def _bar(part: float, alarming: bool) -> Text:
 
 
 def _commands(status: Status) -> RenderableType:
+    from rich.console import Group
     from rich.text import Text
 
-    text = Text()
-    for index, done in enumerate(status.commands[-_COMMANDS_SHOWN:]):
-        text.append("\n" if index else "").append("command  ", "bold")
-        text.append(f"{plain(done.command)} {plain(done.id)}  ")
-        text.append(
-            "done" if done.ok else f"refused: {plain(done.error)}", "" if done.ok else "red"
+    return Group(
+        *(
+            _resource(
+                "command", f"{plain(done.command)} {plain(done.id)}",
+                Text("done") if done.ok else Text(f"refused: {plain(done.error)}", "red"),
+                Text(f"{since(done.time_ns, status.time_ns)} ago", "dim"),
+            )
+            for done in status.commands[-_COMMANDS_SHOWN:]
         )
-        text.append(f"  {since(done.time_ns, status.time_ns)} ago", "dim")
-    return text
+    )  # fmt: skip

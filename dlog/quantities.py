@@ -1,9 +1,11 @@
-"""Numbers as people read them: counts, sizes, rates, durations. It prints nothing."""
+"""Numbers and times as people read them: counts, sizes, rates, durations. It prints nothing."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Literal
 
 
 def count(number: float) -> str:
@@ -45,6 +47,20 @@ def duration(seconds: float) -> str:
             part = whole % in_long // {"s": 1, "min": 60, "h": 3600}[short]
             return f"{whole // in_long} {long} {part} {short}"
     raise AssertionError("days have no end")
+
+
+def moment(time_ns: int, timespec: Literal["seconds", "milliseconds"] = "seconds") -> str:
+    """Local time with its zone, `2026-11-28 07:01:02 +01:00`; "" for 0. The zone is the one of
+    that moment, so that no hour is meant twice when summer time ends."""
+    if time_ns <= 0:
+        return ""
+    try:
+        local = datetime.fromtimestamp(time_ns / 1e9, UTC).astimezone()
+    except (OverflowError, ValueError, OSError):
+        return f"{time_ns // 10**9} s after 1970"
+    text = local.replace(tzinfo=None).isoformat(sep=" ", timespec=timespec)
+    zone = local.strftime("%z")
+    return f"{text} {zone[:3]}:{zone[3:5]}"
 
 
 def since(time_ns: int, now_ns: int | None = None) -> str:

@@ -4,7 +4,7 @@ journal, as the files and their sidecars say. It judges nothing and writes nothi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -130,16 +130,19 @@ def _from_journal(data: DataDirectory, snapshot: Snapshot) -> Catalogue:
     records: dict[FileKey, FileRecord | ClosedFileRecord] = {**snapshot.files, **snapshot.closed}
     entries = [_of_record(data, records[key]) for key in sorted(records)]
     runs: dict[RunNumber, RunEntry] = {}
+    streams: dict[RunNumber, list[str]] = {}
     for number, live in snapshot.runs.items():
         runs[number] = RunEntry(
             run=number, state=live.state, started_ns=live.started_ns, comment=live.comment,
             reason=live.abort_reason,
         )  # fmt: skip
+        streams[number] = list(live.streams)
     for number, ended in snapshot.ended.items():
         runs[number] = RunEntry(
             run=number, state=ended.state, started_ns=ended.started_ns, ended_ns=ended.ended_ns,
             comment=ended.comment, reason=ended.reason,
         )  # fmt: skip
+        streams[number] = list(ended.streams)
     for entry in entries:
         if not _is_orphan(entry):
             # Its run's record was not readable, or the journal was rebuilt without it.
@@ -156,7 +159,7 @@ def _from_journal(data: DataDirectory, snapshot: Snapshot) -> Catalogue:
         journal=True,
         journal_problem="; ".join(snapshot.problems),
         running=data.running,
-        runs=[_with_files(runs[run], entries) for run in sorted(runs)],
+        runs=[_with_files(runs[n], entries, order=streams.get(n, ())) for n in sorted(runs)],
         orphans=[entry for entry in entries if _is_orphan(entry)],
         quarantine=tails,
     )
@@ -225,9 +228,17 @@ def run_entry(folder: Path) -> RunEntry:
     return _with_files(RunEntry(run=entries[0].run if entries else 0), entries, of_run=False)
 
 
-def _with_files(run: RunEntry, entries: Iterable[FileEntry], *, of_run: bool = True) -> RunEntry:
+def _with_files(
+    run: RunEntry,
+    entries: Iterable[FileEntry],
+    *,
+    of_run: bool = True,
+    order: Sequence[str] = (),
+) -> RunEntry:
+    """The run with its files: streams in the order of its configuration, others by name."""
+    place = {name: i for i, name in enumerate(order)}
     mine = [e for e in entries if not of_run or (e.run == run.run and not _is_orphan(e))]
-    files = sorted(mine, key=lambda e: (e.stream, e.kind, e.part))
+    files = sorted(mine, key=lambda e: (place.get(e.stream, len(place)), e.stream, e.kind, e.part))
     by_stream: dict[str, int] = {}
     payload_bytes = 0
     for entry in files:

@@ -16,6 +16,8 @@ import sys
 import threading
 from typing import Final, TextIO
 
+from dlog.quantities import moment
+
 LINES_WAITING_MAX: Final = 10_000
 LINE_LETTERS_MAX: Final = 20_000
 FLUSH_SECONDS_MAX: Final = 2.0
@@ -55,7 +57,7 @@ def set_level(level: str) -> None:
 
 
 class HumanLines(logging.Formatter):
-    """`2026-01-02 03:04:05.678 WARNING committer  the message`, in local time."""
+    """`2026-01-02 03:04:05.678 +01:00 WARNING committer  the message`, in local time."""
 
     def __init__(self, *, coloured: bool = False) -> None:
         super().__init__()
@@ -63,12 +65,12 @@ class HumanLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         # Local time, since the reader sits beside the experiment.
-        when = datetime.datetime.fromtimestamp(record.created, datetime.UTC).astimezone()
+        when = moment(int(record.created * 1e9), "milliseconds")
         level = f"{record.levelname:<8}"
         if self._coloured and record.levelname in _COLOURS:
             level = f"{_COLOURS[record.levelname]}{level}{_OFF}"
         message = _one_line(record.getMessage())
-        line = f"{when:%Y-%m-%d %H:%M:%S}.{int(record.msecs):03d} {level} {record.threadName:<12} "
+        line = f"{when} {level} {record.threadName:<12} "
         return line + message + _trace(self, record)
 
 

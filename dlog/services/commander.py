@@ -350,9 +350,7 @@ class Commander:
         if problems:
             raise ConfigurationError(problems)
         self._desk.become(LoggerEvent.CONFIGURE, streams=streams)
-        self._desk.commit(
-            [], answer=(asked, self._desk.answer(asked, {"streams": sorted(streams)}))
-        )
+        self._desk.commit([], answer=(asked, self._desk.answer(asked, {"streams": list(streams)})))
 
     def _set_debug(self, asked: Asked, command: Command) -> None:
         if self.record.init is None:

@@ -333,7 +333,7 @@ class Runs:
         )
         run.since_ns = self._clock.wall_ns()
         log.info("run %d active: %s", run.number, ", ".join(run.writers))
-        data = {"run": run.number, "streams": sorted(run.writers)}
+        data = {"run": run.number, "streams": list(run.record.streams)}
         self._desk.commit(
             [put(records.run_key(run.number), run.record)],
             answer=(asked, self._desk.answer(asked, data)) if asked else None,

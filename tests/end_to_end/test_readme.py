@@ -70,6 +70,7 @@ def plain(line: str) -> str:
     """A line without what differs from run to run."""
     line = re.sub(r"\b[0-9a-f]{8,}\b", "HEX", line)
     line = re.sub(r"[━─]+", "─", line)
+    line = re.sub(r" [+-]\d\d:\d\d\b", " ZONE", line)
     line = re.sub(r"\b([kMG]?B/s|B|KiB|MiB|GiB)", "SIZE", line)
     line = re.sub(r"\d[\d,.:]*", "#", line)
     line = re.sub(r"# min # s|# (s|min|ms|h)\b", "TIME", line)

@@ -672,3 +672,26 @@ def test_sizes(number: int, text: str) -> None:
 )
 def test_rates(number: float, text: str) -> None:
     assert quantities.rate(number) == text
+
+
+@pytest.fixture
+def in_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Of a place whose clocks are changed, on 2026-11-01 at 06:00 UTC."""
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (1793511000, "2026-11-01 01:30:00 -04:00"),
+        (1793514600, "2026-11-01 01:30:00 -05:00"),
+        (0, ""),
+        (10**14, "100000000000000 s after 1970"),
+    ],
+)
+def test_a_moment_says_its_zone(in_zone: None, seconds: int, text: str) -> None:
+    assert quantities.moment(seconds * 10**9) == text

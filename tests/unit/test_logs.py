@@ -61,7 +61,8 @@ def test_a_line_for_people_has_time_level_thread_and_message() -> None:
     output.close()
     (line,) = lines_of(stream)
     assert re.fullmatch(
-        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} WARNING  MainThread   run 7 is slow", line
+        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} [+-]\d\d:\d\d WARNING  MainThread   run 7 is slow",
+        line,
     )
 
 

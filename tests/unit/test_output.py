@@ -36,14 +36,14 @@ def test_lines_printed_beside_a_bar_reach_the_pipe() -> None:
 
 
 _TABLE: Final = """
-from dlog.cli.output import print_in_full, table
+from dlog.cli.output import show, table
 shown = table("events", *"abcd", numbers=("events",))
-shown.add_row("40,000", *["data/runs/7/photons_0001.dlog"] * 4)
-print_in_full(shown)
+shown.add_row("40,000", *["data/runs/7/photons_0001.dlog"] * 3, "/a/" + "long" * 30)
+show(shown)
 """
 
 
-def test_a_narrow_terminal_cuts_no_cell_that_is_printed_in_full() -> None:
+def test_a_narrow_terminal_cuts_no_cell_that_may_be_copied() -> None:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     try:
@@ -55,5 +55,6 @@ def test_a_narrow_terminal_cuts_no_cell_that_is_printed_in_full() -> None:
     finally:
         os.close(theirs)
         os.close(ours)
-    assert said.count("data/runs/7/photons_0001.dlog") == 4
+    assert said.count("data/runs/7/photons_0001.dlog") == 3
+    assert "/a/" + "long" * 30 in said
     assert "40,000" in said

@@ -32,6 +32,8 @@ from dlog.core.states import FileState, RunState
 from dlog.limits import PAGE_BYTES
 from dlog.model.config import StreamConfig
 from dlog.model.ids import FileKind, RunNumber, file_path
+from dlog.quantities import moment
+from dlog.recovery.catalogue import FileEntry, RunEntry, _with_files
 from tests.event_files import (
     START_NS,
     BuiltFile,
@@ -341,12 +343,20 @@ def journal_of(data: Path, *further: Path) -> None:
     journal.close()
 
 
+def test_ls_has_the_streams_in_the_order_of_the_configuration() -> None:
+    files = [FileEntry(path=name, run=1, stream=name) for name in ("a", "b", "c", "z")]
+    run = _with_files(RunEntry(run=1), files, order=["z", "b"])
+    assert [file.stream for file in run.files] == ["z", "b", "a", "c"]
+    assert list(run.by_stream) == ["z", "b", "a", "c"]
+
+
 def test_ls_with_a_journal_says_what_the_journal_says(tmp_path: Path) -> None:
     journal_of(tmp_path)
     result = dlog("ls", "-d", tmp_path)
     assert result.stderr == ""
-    assert "run 6  ENDED  2023-11-14 22:13:20  for 1 min 30 s  10 events" in result.stdout
-    assert "run 7  ACTIVE  2023-11-14 22:13:20  30 events  2.9 KiB  cosmics [two]" in result.stdout
+    began = moment(1_700_000_000 * 10**9)
+    assert f"run 6  ENDED  {began}  for 1 min 30 s  10 events" in result.stdout
+    assert f"run 7  ACTIVE  {began}  30 events  2.9 KiB  cosmics [two]" in result.stdout
     assert "sealed: EIO" in result.stdout
     said = json.loads(dlog("ls", tmp_path, "--json").stdout)
     assert said["journal"] is True
