@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import Annotated, Final
 
 import typer
 
+from dlog.cli.interrupts import ended_by_signals
 from dlog.errors import Error
 
 _PREFIX: Final = "dlog-bench-"
@@ -66,7 +66,7 @@ def command(
     if plot is not None and plot.suffix != ".svg":
         raise typer.BadParameter(f"--plot {plot}: it is an SVG, so call it .svg")
     with (
-        _ended_by_signals(),
+        ended_by_signals(),
         _place(directory) as place,
         progress("measuring", steps()) as shown,
     ):
@@ -84,21 +84,6 @@ def command(
         print_table(found)
     for warning in found.verdict.warnings:
         problem(warning)
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """A terminal that is closed, or a SIGTERM, ends it as Ctrl-C does: cleaned up."""
-
-    def end(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def command(
     """Print events: run, number, time, stream, size and first bytes; or write their payloads.
 
     A run folder, or several files, come in the order in which their events were sent, an event of
-    several streams once. Exit code 1 where a run folder lacks blocks before its last one.
+    several streams once.
     """
     from dlog.reader import read
 

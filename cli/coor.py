@@ -8,15 +8,13 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
+from dlog.cli.groups import group
 from dlog.cli.output import json_out, plain, problem, waiting, words
 from dlog.cli.target import DataOption, ListenOption, ToOption, reached
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="COOR's commands from a shell. Each is answered when it is done, and the answer is "
-    "recorded: the same --id again gets it again, and does nothing.",
+app = group(
+    "COOR's commands from a shell. Each is answered when it is done, and the answer is recorded: "
+    "the same --id again gets it again, and does nothing."
 )
 
 TimeoutOption: TypeAlias = Annotated[

@@ -27,9 +27,6 @@ def command(
     Each one is a path that does not exist yet, or an empty directory, for example the root of a new
     disk. `dlog start` makes no data directory, because a disk that is not mounted looks like a new
     one.
-
-    Exit codes: 0 made, or made before and not used yet; 1 something stands there already, or the
-    filesystem refused.
     """
     if (config is None) != bool(data):
         raise typer.BadParameter("give data directories, or a configuration with -c")

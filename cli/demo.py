@@ -6,7 +6,6 @@ It tells and shows; what happens stands in story.py, what is compared in proof.p
 from __future__ import annotations
 
 import shutil
-import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from dlog.cli.interrupts import ended_by_signals
 from dlog.errors import Error
 
 
@@ -33,33 +33,15 @@ def command(
 ) -> None:  # fmt: skip
     """The whole story at once: a logger, a COOR, two sources with three streams in two runs, a
     kill -9 of the logger in mid-run, its resume, and the proof.
-
-    Exit codes: 0 where every acknowledged event stands exactly once, 1 where that does not hold or
-    the demo could not run.
     """
     from dlog.cli.demo_display import Show
     from dlog.demo.story import tell
 
-    with _ended_by_signals(), _place(data) as place, Show(seconds, as_json=as_json) as show:
+    with ended_by_signals(), _place(data) as place, Show(seconds, as_json=as_json) as show:
         outcome = tell(place, seconds, show)
         show.outcome(outcome, kept=place if data is not None else None)
     if not outcome.holds:
         raise typer.Exit(1)
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """A terminal that is closed, or a SIGTERM, ends the demo as Ctrl-C does: cleaned up."""
-
-    def end(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

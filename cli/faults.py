@@ -15,14 +15,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dlog.cli.groups import group
+from dlog.cli.interrupts import ended_by_signals
 from dlog.cli.output import json_line, json_out, plain, problem, progress, show, table, words
+from dlog.errors import meant
 from dlog.quantities import by_reason, count, duration
 
 if TYPE_CHECKING:
     from dlog.faults.campaign import Played, Task
     from dlog.faults.simulation.campaign import Outcome, Report
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = group("Test runs with injected faults, and their report.")
 
 
 @app.command("list")
@@ -63,12 +66,13 @@ def run(
     seeds: Annotated[
         int,
         typer.Option(
-            "--seeds", min=1,
+            "--seeds", min=1, metavar="N",
             help="Histories a scenario. With --dir, so many of all its storage calls, evenly.",
         ),
     ] = 100,
     seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="This one alone, with its story.")
+        int | None,
+        typer.Option("--seed", min=0, metavar="N", help="This one alone, with its story."),
     ] = None,
     only: Annotated[
         str | None,
@@ -77,7 +81,8 @@ def run(
         ),
     ] = None,
     jobs: Annotated[
-        int, typer.Option("--jobs", "-j", min=0, help="At once; 0 takes every processor.")
+        int,
+        typer.Option("--jobs", "-j", min=0, metavar="N", help="At once; 0 takes every processor."),
     ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a scenario.")] = False,
 ) -> None:  # fmt: skip
@@ -85,19 +90,18 @@ def run(
 
     What does not hold is shortened: actions are left out as long as the same goes wrong. The
     shortest story is told, with the command that plays it again.
-
-    Exit code 0 only where everything held.
     """
     # What the loggers and sources say of their faults is not for the terminal.
     logging.disable(logging.CRITICAL)
     jobs = jobs or os.cpu_count() or 1
     if only is not None and (seed is None or directory is not None):
         raise typer.BadParameter("--only is for --seed, and for what is simulated")
-    if directory is None:
-        kept = None if only is None else _numbers(only)
-        failed = _simulated(scenarios, seeds, seed, kept, jobs, as_json)
-    else:
-        failed = _on_disk(directory, scenarios, seeds, seed, jobs, as_json)
+    with ended_by_signals():
+        if directory is None:
+            kept = None if only is None else _numbers(only)
+            failed = _simulated(scenarios, seeds, seed, kept, jobs, as_json)
+        else:
+            failed = _on_disk(directory, scenarios, seeds, seed, jobs, as_json)
     raise typer.Exit(int(failed))
 
 
@@ -154,8 +158,8 @@ def _known(scenarios: list[str] | None, there: list[str], how: str) -> list[str]
     chosen = scenarios or there
     unknown = [name for name in chosen if name not in there]
     if unknown:
-        known = ", ".join(there)
-        raise typer.BadParameter(f"no scenario {', '.join(unknown)} {how}; there are {known}")
+        like, known = meant(unknown[0], there), ", ".join(there)
+        raise typer.BadParameter(f"no scenario {unknown[0]} {how}{like}; there are {known}")
     return chosen
 
 

@@ -7,14 +7,10 @@ from typing import Annotated
 
 import typer
 
+from dlog.cli.groups import group
 from dlog.cli.output import json_line, plain, progress, words
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Check the journal, or rebuild it from the files.",
-)
+app = group("Check the journal, or rebuild it from the files.")
 
 DataArgument = Annotated[Path, typer.Argument(metavar="DATA", help="The data directory.")]
 
@@ -33,7 +29,7 @@ def rebuild(
 ) -> None:
     """Make a new journal from the event files alone; the old one is kept aside.
 
-    Afterwards `dlog start` goes on with the runs. Exit codes: 0 done, 1 could not.
+    Afterwards `dlog start` goes on with the runs.
     """
     from dlog.recovery.journal import data_directory_bytes, rebuild_lines
     from dlog.recovery.journal import rebuild as rebuild_journal
@@ -53,11 +49,7 @@ def check(
     data: DataArgument,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Check the journal, read-only, also while a logger runs.
-
-    Exit codes: 0 good, 1 there is none, 5 it cannot be read or contradicts itself or the files,
-    6 schema not supported.
-    """
+    """Check the journal, read-only, also while a logger runs."""
     from dlog.recovery.journal_check import check as check_journal
     from dlog.recovery.report import Verdict, report_lines
 

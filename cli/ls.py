@@ -9,6 +9,7 @@ import typer
 
 from dlog.cli.output import json_out, plain, show, table, words
 from dlog.cli.target import DEFAULT_DATA, DataOption
+from dlog.errors import Error, NotThere
 from dlog.quantities import count, duration, moment, size
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ def command(
     ] = None,
     data: DataOption = None,
     runs: Annotated[
-        list[int] | None, typer.Option("--run", "-r", metavar="N", help="These runs alone.")
+        list[int] | None,
+        typer.Option("--run", "-r", min=1, metavar="N", help="These runs alone."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
@@ -33,21 +35,32 @@ def command(
 
     where = _place(path, data)
     if not where.is_dir():
-        raise typer.BadParameter(f"{where} is not a directory")
+        raise Error(f"{where} is not a directory")
     if not is_data_directory(where):
-        _show_folder(where, run_entry(where), as_json)
+        folder = run_entry(where)
+        _check(runs or [], [folder.run] if folder.files else [], where)
+        _show_folder(where, folder, as_json)
         return
     found = catalogue(where)
     if runs:
         from msgspec.structs import replace
 
-        found = replace(found, runs=[run for run in found.runs if run.run in runs])
+        _check(runs, [run.run for run in found.runs], where)
+        chosen = [run for run in found.runs if run.run in runs]
+        found = replace(found, runs=chosen, orphans=[], quarantine=[])
     if as_json:
         json_out(found)
         return
     if found.journal_problem:
         words(f"dlog: {found.journal_problem}")
     _show(found)
+
+
+def _check(wanted: list[int], there: list[int], where: Path) -> None:
+    for run in wanted:
+        if run not in there:
+            # The last ones: these are asked for.
+            raise NotThere(f"run {run}", str(where), [str(each) for each in reversed(there)])
 
 
 def _place(path: Path | None, data: Path | None) -> Path:

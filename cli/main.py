@@ -12,8 +12,10 @@ import sys
 from typing import Annotated, Any, Final, NamedTuple
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
+from dlog.cli.exit_codes import OF_COMMAND, exit_codes_of
+from dlog.cli.groups import Group
+from dlog.cli.interrupts import INTERRUPTED
 from dlog.cli.output import problem
 from dlog.errors import DlogError
 
@@ -28,7 +30,7 @@ class Entry(NamedTuple):
 
 LOGGER: Final = "The logger"
 DATA: Final = "Data"
-SAFETY: Final = "Is it all there?"
+SAFETY: Final = "Checking and repair"
 ROOM: Final = "Control room"
 TRY: Final = "Try it"
 
@@ -53,10 +55,8 @@ COMMANDS: Final = {
 }
 
 
-class Commands(TyperGroup):
+class Commands(Group):
     """The group of all commands, each loaded when it is called; the help needs their names only."""
-
-    _listing = False
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [name for name, entry in COMMANDS.items() if _is_there(entry.module)]
@@ -65,23 +65,25 @@ class Commands(TyperGroup):
         entry = COMMANDS.get(cmd_name)
         if entry is None or not _is_there(entry.module):
             return None
-        if self._listing:
-            return TyperCommand(cmd_name, help=entry.help, rich_help_panel=entry.panel)
         module = importlib.import_module(entry.module)
         app = getattr(module, "app", None)
         if app is None:
-            app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+            app = typer.Typer(
+                add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+            )
             app.command(cmd_name)(module.command)
         found = typer.main.get_command(app)
         found.name = cmd_name
+        _tell_exit_codes(cmd_name, found)
         return found
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        self._listing = True
-        try:
-            super().format_help(ctx, formatter)
-        finally:
-            self._listing = False
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        names = self.list_commands(ctx)
+        width = max(map(len, names))  # the same in each section
+        for panel in dict.fromkeys(COMMANDS[name].panel for name in names):
+            with formatter.section(panel):
+                rows = [(n, COMMANDS[n].help) for n in names if COMMANDS[n].panel == panel]
+                formatter.write_dl([(f"{name:<{width}}", text) for name, text in rows])
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -89,12 +91,22 @@ class Commands(TyperGroup):
         except DlogError as error:
             problem("\n".join([str(error), *getattr(error, "__notes__", [])]))
             raise typer.Exit(error.exit_code) from error
-        except KeyboardInterrupt:
-            raise typer.Exit(130) from None
+        except KeyboardInterrupt as interrupt:
+            problem(str(interrupt) or "interrupted")
+            raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
             # Whoever read us has what he wanted. What is still buffered must not raise at the end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
+
+
+def _tell_exit_codes(words: str, command: Any) -> None:
+    """Below the help of the command, or of each command of a group."""
+    for name, each in getattr(command, "commands", {}).items():
+        _tell_exit_codes(f"{words} {name}", each)
+    if words in OF_COMMAND:
+        lines = [f"  {code:<4} {what}" for code, what in exit_codes_of(words).items()]
+        command.epilog = "\n".join(["\b", "Exit codes:", *lines])
 
 
 def _is_there(module: str) -> bool:
@@ -105,6 +117,7 @@ app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -125,12 +138,3 @@ def _dlog(
 ) -> None:
     """A data logger for physics experiments: every acknowledged event stands on disk, exactly
     once."""
-
-
-def main() -> None:
-    """Entry point of the command `dlog`."""
-    app(prog_name="dlog")
-
-
-if __name__ == "__main__":
-    main()

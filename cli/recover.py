@@ -30,8 +30,8 @@ def command(
 ) -> None:
     """Write what is whole of SRC into new, sealed, verified files. SRC is never changed.
 
-    Of a directory, every unfinished or damaged file. Exit codes: the verdict on SRC as `dlog
-    verify` gives it, also when the output is good; 1 where an output could not be written.
+    Of a directory, every unfinished or damaged file. The exit code is the verdict on SRC as `dlog
+    verify` gives it, also when the output is good.
     """
     from dlog.recovery.rebuild import (
         Mode,

@@ -12,10 +12,7 @@ def command(
     data: Annotated[Path, typer.Option("--data", "-d", metavar="DATA", help="The data directory.")],
     log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON lines.")] = False,
 ) -> None:
-    """Go on with the runs that were active, without the configuration file.
-
-    Exit codes: as `dlog start`, and 66 where there is nothing to resume.
-    """
+    """Go on with the runs that were active, without the configuration file."""
     from dlog.logger import run_logger
 
     raise typer.Exit(run_logger(None, data, auto=False, log_json=log_json))

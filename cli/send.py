@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from dlog.cli.output import json_out, problem, progress, words
+from dlog.cli.output import json_out, progress, words
 from dlog.cli.target import DEFAULT_DATA, DataOption, ToOption, checked_address
+from dlog.errors import Error
 from dlog.quantities import by_reason, count, duration, events, rate, size
 
 if TYPE_CHECKING:
@@ -95,10 +97,8 @@ def command(
 
     Every event is stored exactly once, also when this command or the logger is killed: the same
     command goes on where it stopped. It keeps that in a state file, by default below
-    ~/.local/state/dlog/send.
-
-    Exit codes: 0 all is stored, 1 not all of it is stored where it was sent to (events that were
-    late or whose stream the run has not are kept aside; or it could not run), 2 usage.
+    ~/.local/state/dlog/send. Events that come late, or whose stream the run does not have, are
+    kept aside, and it says so.
     """
     from dlog.inputs import installed, parsed_options, stream_rule
     from dlog.model.ids import valid_source_name
@@ -156,10 +156,10 @@ def command(
         )
         yield from assigned(found, rule)
 
-    with StateFile(state_path or default_state_path(key)) as file:
+    label = f"run {run}"
+    with _interrupt_told(label), StateFile(state_path or default_state_path(key)) as file:
         state = _begun(file, asked, restart=restart, again=again)
         before = state.phase == DONE
-        label = f"run {state.run}"
         with progress(label, sum(f.size for f in files), unit="bytes") as shown:
             replay = Replay(
                 target, file, state,
@@ -169,14 +169,19 @@ def command(
             )  # fmt: skip
             if state.phase == ACKNOWLEDGED:
                 replay.say_goodbye()
-            try:
-                outcome = Outcome(**state.summary) if state.phase == DONE else replay.run(items())
-            except KeyboardInterrupt:
-                problem(f"{label}: interrupted; the same command sends the rest")
-                raise
+            outcome = Outcome(**state.summary) if state.phase == DONE else replay.run(items())
     _say(state, outcome, as_json=as_json, before=before)
     if not outcome.complete:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _interrupt_told(label: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        said = f"{label}: interrupted; the same command sends the rest"
+        raise KeyboardInterrupt(said) from None
 
 
 def _target(data: Path | None, to: str) -> str:
@@ -190,7 +195,7 @@ def _target(data: Path | None, to: str) -> str:
         raise typer.BadParameter("which logger? -d DATA or --to ADDRESS")
     directory = data or DEFAULT_DATA
     if not may_be_directory(directory):
-        raise typer.BadParameter(f"--data {directory}: not a directory")
+        raise Error(f"{directory} is not a directory")
     return str(directory.resolve())
 
 

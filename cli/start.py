@@ -36,8 +36,6 @@ def command(
 
     It ends by `dlog coor stop` (ends the runs first), or by SIGTERM and Ctrl-C (the runs stay
     active, and the next start resumes them).
-
-    Exit codes: 0 done, 70 failure, 75 locked by another logger, 78 bad configuration.
     """
     from dlog.adapters.configuration_file import data_of_broken, read_configuration
     from dlog.errors import ConfigurationError

@@ -22,13 +22,15 @@ def command(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a file.")] = False,
     jobs: Annotated[
-        int, typer.Option("--jobs", "-j", min=0, help="Files at once; 0 takes every processor.")
+        int,
+        typer.Option(
+            "--jobs", "-j", min=0, metavar="N", help="Files at once; 0 takes every processor."
+        ),
     ] = 0,
 ) -> None:
     """Check the integrity of event files, read-only, also while a logger writes them.
 
-    Exit codes: 0 good, 1 could not be checked, 3 damaged or lost, 4 only an unacknowledged tail is
-    torn, 5 journal and files disagree, 6 format not supported; several files give the worst.
+    The exit code is the verdict; several files give the worst.
     """
     from dlog.core.scan import Depth
     from dlog.recovery.report import report_lines, summarise, summary_line

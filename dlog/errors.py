@@ -6,8 +6,10 @@ on. Which class is which stands in one table, in docs/STATES.md, drawn from this
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar, Final
+
+LISTED_MAX: Final = 32  # of what there is, in an error
 
 
 class DlogError(Exception):
@@ -36,6 +38,14 @@ class Failure(DlogError):
     """The logger cannot go on."""
 
     exit_code: ClassVar[int] = 70
+
+
+def meant(word: str, there: Iterable[str]) -> str:
+    """`: did you mean status?`, for a word that is like one of those that there are."""
+    from difflib import get_close_matches
+
+    found = get_close_matches(word, list(there), n=1)
+    return f": did you mean {found[0]}?" if found else ""
 
 
 # --- what a peer or a file said ---------------------------------------------------------------
@@ -78,6 +88,17 @@ class ConfigurationError(Error):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("configuration refused:\n" + "\n".join(f"  {p}" for p in problems))
         self.problems = problems
+
+
+class NotThere(Error):
+    """Something was chosen by a name or a number that is not there. `there` is what there is."""
+
+    def __init__(self, what: str, where: str, there: Sequence[str]) -> None:
+        kind, _, name = what.partition(" ")
+        listed = ", ".join(there[:LISTED_MAX]) or "none"
+        more = f", and {len(there) - LISTED_MAX} more" if len(there) > LISTED_MAX else ""
+        super().__init__(f"{where}: no {what}{meant(name, there)}; {kind}s there: {listed}{more}")
+        self.there = there
 
 
 class TransitionRefused(Error):
@@ -211,7 +232,8 @@ class StreamUnknown(SourceError):
 
     def __init__(self, stream: str, run: int, streams: list[str]) -> None:
         listed = ", ".join(streams) or "none"
-        super().__init__(f"run {run} has no stream {stream}; its streams: {listed}")
+        like = meant(stream, streams)
+        super().__init__(f"run {run} has no stream {stream}{like}; its streams: {listed}")
         self.stream = stream
         self.run = run
         self.streams = streams

@@ -132,10 +132,16 @@ def verify(
         for task in made.tasks:
             yield verify_file(task.place, task.data, depth=depth, progress=progress)
         return
-    with ThreadPoolExecutor(max_workers=count, thread_name_prefix="verify") as pool:
+    pool = ThreadPoolExecutor(max_workers=count, thread_name_prefix="verify")
+    over = False
+    try:
         yield from pool.map(
             lambda t: verify_file(t.place, t.data, depth=depth, progress=progress), made.tasks
         )
+        over = True
+    finally:
+        # Whoever interrupts does not wait for the files that are being read.
+        pool.shutdown(wait=over, cancel_futures=True)
 
 
 # --- the journal of a data directory ----------------------------------------------------------

@@ -95,7 +95,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 class Rig:
     """A logger on `folder`; a context manager, which ends every process and removes every file.
 
-    module: what is run instead of `dlog.cli.main`, for loggers that differ from the ordinary one.
+    module: what is run instead of `dlog.cli`, for loggers that differ from the ordinary one.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Rig:
         folder: Path,
         *,
         memory_bytes: int = MEMORY_BYTES_DEFAULT,
-        module: str = "dlog.cli.main",
+        module: str = "dlog.cli",
     ) -> None:
         self._folder = folder
         self._data = folder / "data"

@@ -156,7 +156,7 @@ class _Story:
     def _start_logger(self) -> subprocess.Popen[bytes]:
         """As systemd would, or somebody at a terminal: `dlog start -c dlog.toml`."""
         config = str(self._data / "dlog.toml")
-        return self._children.start("dlog.cli.main", "start", "-c", config, log=self._log)
+        return self._children.start("dlog.cli", "start", "-c", config, log=self._log)
 
     def _begin_runs(self) -> None:
         from dlog.adapters.configuration_file import configure_parameters, init_parameters

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 from dlog.errors import Error
@@ -27,6 +28,8 @@ Played = tuple[str, Outcome]
 # How many of the histories that did not hold are shortened, and for how long at most each.
 SHORTENED_MAX = 3
 SHORTENING_SECONDS_MAX = 20.0
+REMOVALS_MAX = 100
+REMOVAL_SECONDS = 0.05
 
 
 def simulated(task: Task, only: Sequence[int] | None = None) -> Played:
@@ -72,7 +75,26 @@ def play_all(
         yield from map(one, tasks)
         return
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(one, tasks, chunksize=together)
+        with _interrupts_kept_back():
+            outcomes = pool.map(one, tasks, chunksize=together)
+        try:
+            yield from outcomes
+        except BaseException:
+            # Whoever interrupts does not wait for what is being played.
+            for process in active_children():
+                process.kill()
+            raise
+
+
+@contextmanager
+def _interrupts_kept_back() -> Iterator[None]:
+    """Processes that begin inside are never interrupted: Ctrl-C is for their parent, which ends
+    them. Its own interrupts come when this is over."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,4 +160,13 @@ def fresh_folder(below: Path) -> Iterator[Path]:
         raise
     finally:
         if not (over and any(folder.iterdir())):
-            shutil.rmtree(folder)
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """A logger whose player was killed dies with it, but may have made one more file meanwhile."""
+    for _ in range(REMOVALS_MAX):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(REMOVAL_SECONDS)

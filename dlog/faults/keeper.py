@@ -111,5 +111,5 @@ class Keeper:
 def start(folder: Path, decide: Decide | None, log: IO[bytes]) -> Interposed:
     """`dlog start` on `folder/dlog.toml`, as a user has it."""
     config = str(folder / "dlog.toml")
-    program = [sys.executable, "-P", "-m", "dlog.cli.main", "start", "-c", config]
+    program = [sys.executable, "-P", "-m", "dlog.cli", "start", "-c", config]
     return Interposed(program, folder / "data", decide, log=log)

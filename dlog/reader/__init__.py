@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from weakref import WeakSet
 
 from dlog.core.sent_order import merge
-from dlog.errors import FormatError, FormatVersionError
+from dlog.errors import FormatError, FormatVersionError, NotThere
 from dlog.limits import PAGE_BYTES
 from dlog.model.ids import FileKind, RunNumber, StreamName
 from dlog.reader.block import Block, Event
@@ -57,8 +57,9 @@ class Reader:
     def __init__(
         self, paths: PathLike | Iterable[PathLike], *, streams: Iterable[str] | None = None
     ) -> None:
-        """Raises `FileNotFoundError` for a path that is not there, and `FormatError` for a file
-        that is not an event file or a folder without any."""
+        """Raises `FileNotFoundError` for a path that is not there, `FormatError` for a file that is
+        not an event file or a folder without any, and `NotThere` for a stream of which there is no
+        file."""
         if isinstance(paths, str | os.PathLike):
             paths = [paths]
         given = [Path(path) for path in paths]
@@ -71,6 +72,10 @@ class Reader:
             else:
                 sources.append(EventFile(path, beside=folders))
         wanted = None if streams is None else set(streams)
+        there = {_stream_of(source) for source in sources}
+        for name in sorted((wanted or set()) - there):
+            where = ", ".join(map(str, given))
+            raise NotThere(f"stream {name}", where, sorted(filter(None, there)))
         self._sources = sorted((s for s in sources if _is_wanted(s, wanted)), key=_reading_order)
         self.missing: list[Missing] = []
         self._iterators: WeakSet[Generator[Any, None, None]] = WeakSet()
@@ -192,12 +197,15 @@ def in_sent_order(
 
 
 def _is_wanted(source: EventFile | FormatError, streams: set[str] | None) -> bool:
-    if streams is None:
-        return True
+    return streams is None or _stream_of(source) in (None, *streams)
+
+
+def _stream_of(source: EventFile | FormatError) -> str | None:
+    """Of a file whose header does not hold, as its name says, if it says one."""
     if isinstance(source, EventFile):
-        return source.header.key.stream in streams
+        return source.header.key.stream
     name = FILE_NAME.fullmatch(Path(source.path).name)
-    return name is None or name["stream"] in streams
+    return name["stream"] if name is not None else None
 
 
 def _reading_order(source: EventFile | FormatError) -> tuple[int, str, int, int]:

@@ -17,7 +17,9 @@ from dlog.errors import (
     EventsRefused,
     NotAcknowledged,
     RunEnded,
+    SourceError,
     SourceRefused,
+    StreamUnknown,
     WindowFull,
 )
 from dlog.inputs import InputEvent, Torn
@@ -117,6 +119,7 @@ class Replay:
         self._listed_at = time.monotonic()
         self._pace_from: tuple[float, int] | None = None
         self._over = False
+        self._checked: set[StreamName] = set()
         self._outcome = Outcome(resumed=state.acknowledged > 0)
 
     def run(self, items: Iterator[Item]) -> Outcome:
@@ -126,6 +129,12 @@ class Replay:
         try:
             self._send_all(source, items)
             self._finish(source)
+        except StreamUnknown:
+            if self._given == 0 and not source.acknowledged:
+                self._forget(source)
+            else:
+                self._leave(source)
+            raise
         except BaseException:
             self._leave(source)
             raise
@@ -174,6 +183,8 @@ class Replay:
     def _send(self, source: Source, stream: StreamName, event: InputEvent) -> None:
         if self._over:
             return
+        if stream not in self._checked and not source.repeating:
+            self._check_stream(source, stream)
         if self._rate:
             self._keep_pace(source)
         while True:
@@ -194,6 +205,20 @@ class Replay:
                 return
             else:
                 return
+
+    def _check_stream(self, source: Source, stream: StreamName) -> None:
+        """Raises `StreamUnknown` where the logger says that the run does not have it: before an
+        event of it is sent, which would go to the orphan file."""
+        run = self._state.run
+        try:
+            while not source.wait_for_run(run, _SAVE_SECONDS):
+                self._look(source)
+        except RunEnded:
+            return  # and so says the source at the event
+        there = source.streams_of(run)
+        if there and stream not in there and not source.repeating:
+            raise StreamUnknown(stream, run, there)
+        self._checked.add(stream)
 
     def _keep_pace(self, source: Source) -> None:
         """Wait until the next event is due; what an earlier process sent is given again at once."""
@@ -349,6 +374,12 @@ class Replay:
             outcome.diverted.append({"run": run, "stream": stream, "why": why, "events": events})
             if why == STREAM_UNKNOWN:
                 outcome.run_streams = source.streams_of(self._state.run)
+
+    def _forget(self, source: Source) -> None:
+        """Nothing was sent: the session ends, and the next command begins anew."""
+        with contextlib.suppress(SourceError):
+            source.close(_GOODBYE_SECONDS)
+        self._file.remove()
 
     def _leave(self, source: Source) -> None:
         """The replay broke off: keep what is known, leave the session to the next process."""

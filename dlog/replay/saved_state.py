@@ -168,6 +168,10 @@ class StateFile:
             )
         return state
 
+    def remove(self) -> None:
+        """Of a replay of which nothing was sent."""
+        self.path.unlink(missing_ok=True)
+
     def save(self, state: SendState) -> None:
         """Make it durable. Raises `SendRefused`: a replay that cannot be gone on with must stop."""
         fresh = self.path.with_name(self.path.name + ".new")

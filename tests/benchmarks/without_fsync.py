@@ -10,7 +10,7 @@ from typing import Any
 
 import lmdb
 
-from dlog.cli.main import main
+from dlog.cli.__main__ import main
 
 
 def _nothing(descriptor: int) -> None:

@@ -62,7 +62,7 @@ def test_a_planted_fault_is_found(
 
 
 def test_coverage_counts_the_linked_folders(checkout: Path) -> None:
-    run([BIN / "coverage", "run", "-m", "dlog.cli.main", "--version"], cwd=checkout)
+    run([BIN / "coverage", "run", "-m", "dlog.cli", "--version"], cwd=checkout)
     words = run([BIN / "coverage", "report"], cwd=checkout)
     assert "cli/main.py" in words
     assert "recovery/verify.py" in words  # which this command does not import

@@ -96,7 +96,7 @@ class Shell:
         bin_folder = folder / "bin"
         bin_folder.mkdir()
         command = bin_folder / "dlog"
-        command.write_text(f'#!/bin/sh\nexec {sys.executable} -m dlog.cli.main "$@"\n')
+        command.write_text(f'#!/bin/sh\nexec {sys.executable} -m dlog.cli "$@"\n')
         command.chmod(0o755)
         self._environment["PATH"] = f"{bin_folder}:{self._environment['PATH']}"
         self._going_on: list[tuple[subprocess.Popen[bytes], Path]] = []

@@ -29,7 +29,7 @@ def environment_with(site: Path, program: str) -> dict[str, str]:
 
 
 def dlog_command(*arguments: str | int | Path) -> list[str]:
-    return [sys.executable, "-m", "dlog.cli.main", *map(str, arguments)]
+    return [sys.executable, "-m", "dlog.cli", *map(str, arguments)]
 
 
 def run_dlog(

@@ -289,7 +289,7 @@ def test_ctrl_c_on_a_real_command_exits_130_without_a_trace(tmp_path: Path) -> N
         assert "alarm server on" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=LONG)
-        assert (process.returncode, out, err) == (130, "", "")
+        assert (process.returncode, out, err) == (130, "", "dlog: interrupted\n")
 
 
 def test_a_reader_that_leaves_is_no_error(logger: StandIn, tmp_path: Path) -> None:

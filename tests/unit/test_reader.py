@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import dlog
 from dlog.core.event_file import decode_sidecar, encode_sidecar
-from dlog.errors import FormatError, FormatVersionError, StorageError
+from dlog.errors import FormatError, FormatVersionError, NotThere, StorageError
 from dlog.limits import PAGE_BYTES
 from dlog.model.config import StreamConfig
 from dlog.model.ids import FileKind
@@ -597,7 +597,8 @@ def test_a_file_of_a_folder_with_a_bad_header_is_an_error_at_its_turn(tmp_path: 
     assert got == built.numbers
     assert error is not None
     assert error.path == str(bad.path)
-    assert told(dlog.read(run, streams=["other"])) == []
+    with pytest.raises(NotThere, match=r"no stream photon: did you mean photons\?; streams "):
+        dlog.read(run, streams=["photon"])
 
 
 def test_a_foreign_or_broken_sidecar_matters_only_without_footer(tmp_path: Path) -> None:

@@ -303,7 +303,7 @@ def test_ls_asks_which_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     dlog("ls", exit_code=2)
     dlog("ls", tmp_path, "-d", tmp_path, exit_code=2)
-    dlog("ls", "nowhere", exit_code=2)
+    dlog("ls", "nowhere", exit_code=1)
     run_of_two_streams(tmp_path / "data")
     assert "run 7" in dlog("ls").stdout
 

@@ -67,25 +67,50 @@ def state_of(tmp_path: Path) -> tuple[Path, SendState]:
     return path, state
 
 
+def test_a_misspelt_stream_is_told_before_anything_is_sent(
+    send: Callable[..., Result], logger: ScriptedLogger, tmp_path: Path
+) -> None:
+    logger.model.streams = {7: ["photons", "raw"]}
+    result = send("--stream", "photon")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        "dlog: run 7 has no stream photon: did you mean photons?; its streams: photons, raw\n"
+    )
+    assert stored(logger) == []
+    assert list(tmp_path.rglob("*.json")) == []  # the next command begins anew
+
+
+def test_a_misspelt_stream_in_the_middle_ends_the_replay_there(
+    send: Callable[..., Result], logger: ScriptedLogger, tmp_path: Path
+) -> None:
+    logger.model.streams = {7: ["small"]}
+    recording = tmp_path / "sizes.txt"
+    recording.write_bytes(b"x\n" * 100 + b"long line\n" * 100)
+    result = send("--size-classes", "small=5,large", files=[recording])
+    assert result.exit_code == 1
+    assert "run 7 has no stream large" in result.stderr
+    assert state_of(tmp_path)[1].phase == "sending"
+
+
 def test_what_is_diverted_is_told_and_is_exit_code_1(
     send: Callable[..., Result], logger: ScriptedLogger
 ) -> None:
-    logger.model.streams = {7: ["photons", "raw"]}
+    logger.model.streams = {7: ["events", "raw"]}
     logger.model.diverted = [
         DivertedEvents(run=7, stream="events", why="late", events=3),
-        DivertedEvents(run=7, stream="events", why="stream-unknown", events=1),
+        DivertedEvents(run=7, stream="event", why="stream-unknown", events=1),
     ]
     result = send("--json")
     assert result.exit_code == 1
     assert "run 7: 296 of 300 events stored" in result.stderr
     assert "3 events for stream events came late" in result.stderr
-    assert "1 event for stream events went to the orphan file: run 7 has no such stream; its " in (
+    assert "1 event for stream event went to the orphan file: run 7 has no such stream; its " in (
         result.stderr
     )
     found = outcome(result)
     assert (found["acknowledged"], found["stored"]) == (300, 296)
     assert (found["garbage"], found["orphan"]) == (3, 1)
-    assert found["run_streams"] == ["photons", "raw"]
+    assert found["run_streams"] == ["events", "raw"]
     assert {d["why"]: d["events"] for d in found["diverted"]} == {"late": 3, "stream-unknown": 1}
     again = send("--json")  # of what was sent before, the same is told
     assert (again.exit_code, outcome(again)["sent_before"]) == (1, True)
