@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import Final, NoReturn
 
 INTERRUPTED: Final = 128 + signal.SIGINT
+_told: Final[list[str]] = []
 
 
 def run_program(program: Callable[[], int | None]) -> NoReturn:
@@ -23,16 +24,23 @@ def run_program(program: Callable[[], int | None]) -> NoReturn:
     except SystemExit as end:
         code = end.code
     except KeyboardInterrupt:
-        with suppress(KeyboardInterrupt, OSError, ValueError):
-            print("dlog: interrupted", file=sys.stderr, flush=True)
         code = INTERRUPTED
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if code == INTERRUPTED:
+        tell_interrupt()
         # At once: threads that still read a file are not waited for.
         with suppress(OSError, ValueError):
             sys.stdout.flush()
         os._exit(INTERRUPTED)
     sys.exit(code)  # type: ignore[arg-type]
+
+
+def tell_interrupt(text: str = "interrupted") -> None:
+    """Once, by whoever knows the best word for it first."""
+    if not _told:
+        _told.append(text)
+        with suppress(OSError, ValueError):
+            print(f"dlog: {text}", file=sys.stderr, flush=True)
 
 
 @contextmanager

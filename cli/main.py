@@ -15,7 +15,7 @@ import typer
 
 from dlog.cli.exit_codes import OF_COMMAND, exit_codes_of
 from dlog.cli.groups import Group
-from dlog.cli.interrupts import INTERRUPTED
+from dlog.cli.interrupts import INTERRUPTED, tell_interrupt
 from dlog.cli.output import problem
 from dlog.errors import DlogError
 
@@ -92,7 +92,7 @@ class Commands(Group):
             problem("\n".join([str(error), *getattr(error, "__notes__", [])]))
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as interrupt:
-            problem(str(interrupt) or "interrupted")
+            tell_interrupt(str(interrupt) or "interrupted")
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
             # Whoever read us has what he wanted. What is still buffered must not raise at the end.

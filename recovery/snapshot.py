@@ -157,7 +157,7 @@ def read_journal(folder: Path) -> Snapshot:
                 *(prefix.decode() for prefix in _READ_ORDER),
             ],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=environment(),
+            env=environment(), process_group=0,  # Ctrl-C is for the parent alone
         )  # fmt: skip
     except OSError as error:
         raise ResourcesExhausted(

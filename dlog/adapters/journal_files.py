@@ -279,6 +279,9 @@ def probe(path: Path, live_prefixes: Sequence[bytes], *, for_writing: bool) -> V
             check=False,
             timeout=PROBE_SECONDS_MAX,
             text=True,
+            # Ctrl-C is for the parent alone: a probe that it ended would say that nothing can be
+            # read.
+            process_group=0,
         )
     except subprocess.TimeoutExpired:
         return Verdict(False, f"{path}: reading it did not end in {PROBE_SECONDS_MAX:.0f} s")

@@ -37,6 +37,8 @@ def processor_pauses(seconds: float) -> Pauses:
             env=environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
+            # Ctrl-C is for the parent alone, which ends it.
+            process_group=0,
         )
         for number in processors
     ]

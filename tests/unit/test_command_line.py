@@ -19,8 +19,8 @@ from dlog import errors
 from dlog.cli.exit_codes import MEANINGS, OF_COMMAND, exit_codes_of
 from dlog.cli.main import COMMANDS, app
 from dlog.recovery.report import Verdict
-from tests.rig.commands import CHECKOUT, environment
-from tests.waiting import LONG
+from tests.rig.commands import CHECKOUT, dlog_command, environment
+from tests.waiting import LONG, until
 
 
 def run(*arguments: str | Path) -> Result:
@@ -173,26 +173,74 @@ def test_brackets_of_an_error_stay(folder: Path) -> None:
 # --- interrupts ----------------------------------------
 
 
-def test_an_interrupt_while_modules_load_is_a_short_word() -> None:
-    code = (
-        "import sys, signal\n"
-        "from dlog.cli.interrupts import run_program\n"
-        "class Finder:\n"
-        "    def find_spec(self, name, *_):\n"
-        "        if name == 'typer': signal.raise_signal(signal.SIGINT)\n"
-        "sys.meta_path.insert(0, Finder())\n"
-        "def program():\n"
-        "    import dlog.cli.main\n"
-        "run_program(program)\n"
-    )
+_WHILE_LOADING = """
+import sys, signal
+at = sys.argv[1]
+class Finder:
+    def find_spec(self, name, *_):
+        if name == at:
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+import dlog.cli.__main__
+sys.argv[1:] = ["ls", "."]
+dlog.cli.__main__.main()
+"""
+
+
+@pytest.mark.parametrize("module", ["dlog.cli.interrupts", "typer", "dlog.cli.ls", "msgspec"])
+def test_an_interrupt_while_modules_load_is_a_short_word(module: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True,
-        timeout=LONG, preexec_fn=_interruptible, check=False,
+        [sys.executable, "-c", _WHILE_LOADING, module], env=environment(), capture_output=True,
+        text=True, timeout=LONG, preexec_fn=_interruptible, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "dlog: interrupted\n")
 
 
+LONG_WORK = {
+    "faults run": dlog_command("faults", "run", "--seeds", "100000", "--jobs", "2"),
+    "faults run --dir": dlog_command("faults", "run", "kill", "--dir", "."),
+    "bench": dlog_command("bench", "--seconds", "2", "--dir", "."),
+    "make bench": [sys.executable, "-m", "tests.benchmarks", "--dir", "."],
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("command", LONG_WORK.values(), ids=LONG_WORK)
+def test_ctrl_c_on_a_terminal_ends_a_command_and_all_of_its_processes(
+    command: list[str], tmp_path: Path
+) -> None:
+    """Of a terminal, to all of its foreground processes."""
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        preexec_fn=_interruptible,
+    )  # fmt: skip
+    until(lambda: len(_children(process.pid)) > 0, "it has begun with its work")
+    os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=LONG)
+    assert process.returncode == 130
+    assert b"Traceback" not in said
+    assert said.endswith(b"dlog: interrupted\n")
+    until(lambda: _working_in(tmp_path) == [], "no process is left")
+    assert list(tmp_path.iterdir()) == []
+
+
+def _children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def _working_in(folder: Path) -> list[str]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            where = (process / "cwd").readlink()
+        except OSError:
+            continue
+        if where.is_relative_to(folder):
+            found.append(process.name)
+    return found
+
+
 def _interruptible() -> None:
-    """A test run in the background hands on that SIGINT is ignored."""
+    """A group of its own. A test run in the background hands on that SIGINT is ignored."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.setpgid(0, 0)
