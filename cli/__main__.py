@@ -18,9 +18,9 @@ def main() -> None:
 
 
 def _command_line() -> None:
-    from dlog.cli.main import app
+    from dlog.cli.main import run
 
-    app(prog_name="dlog")
+    run()
 
 
 if __name__ == "__main__":

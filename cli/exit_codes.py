@@ -33,7 +33,7 @@ _VERDICTS: Final[Mapping[int, str]] = {
     0: "good", 1: "something could not be checked", 3: "", 4: "", 5: "", 6: "",
 }  # fmt: skip
 _LOGGER: Final[Mapping[int, str]] = {
-    0: "ended by STOP, SIGTERM or Ctrl-C",
+    0: "ended by STOP, SIGTERM, Ctrl-C or a closed terminal",
     1: "could not run",
     70: "failure: the logger cannot go on",
     75: "",

@@ -5,6 +5,7 @@ A module is imported when its command is called: `dlog status` must not wait for
 
 from __future__ import annotations
 
+import errno
 import importlib
 import importlib.util
 import os
@@ -17,6 +18,11 @@ from dlog.cli.exit_codes import OF_COMMAND, exit_codes_of
 from dlog.cli.groups import Group
 from dlog.cli.interrupts import INTERRUPTED, tell_interrupt
 from dlog.cli.output import problem
+from dlog.cli.standard_streams import (
+    drop_what_no_stream_takes,
+    open_what_is_closed,
+    stdout_fails,
+)
 from dlog.errors import DlogError
 
 
@@ -53,6 +59,9 @@ COMMANDS: Final = {
     "demo": Entry("dlog.cli.demo", "The whole story: runs, a kill -9, the resume, the proof.", TRY),
     "bench": Entry("dlog.cli.bench", "What this machine can hold.", TRY),
 }
+
+
+_WRITE_FAILS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
 class Commands(Group):
@@ -138,3 +147,28 @@ def _dlog(
 ) -> None:
     """A data logger for physics experiments: every acknowledged event stands on disk, exactly
     once."""
+
+
+def _say_what_failed(error: OSError) -> None:
+    """A file that cannot be used is no bug of ours; without a file, it was what we print to."""
+    if error.filename is None and error.errno not in _WRITE_FAILS:
+        raise error
+    problem(f"{error.filename or 'standard output'}: {error.strerror}")
+
+
+def run() -> None:
+    """The command line of this process; ends by `SystemExit`."""
+    open_what_is_closed()
+    try:
+        app(prog_name="dlog")
+    except OSError as error:
+        _say_what_failed(error)
+        raise SystemExit(1) from error
+    except SystemExit as end:
+        why = stdout_fails()
+        if not why or end.code:
+            raise
+        problem(f"standard output: {why}")
+        raise SystemExit(1) from None
+    finally:
+        drop_what_no_stream_takes()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
@@ -23,8 +23,9 @@ _CONTROLS: Final = {n: f"\\x{n:02x}" for n in (*range(32), *range(127, 160))}
 
 
 def words(text: str) -> None:
-    """Something for a person."""
-    print("\n".join(plain(line) for line in text.split("\n")), file=sys.stderr, flush=True)
+    """Something for a person. A stream that takes nothing ends no command."""
+    with suppress(OSError):
+        print("\n".join(plain(line) for line in text.split("\n")), file=sys.stderr, flush=True)
 
 
 def problem(text: str) -> None:

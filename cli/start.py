@@ -34,8 +34,8 @@ def command(
 
     Its data directories must be there: `dlog create` makes them.
 
-    It ends by `dlog coor stop` (ends the runs first), or by SIGTERM and Ctrl-C (the runs stay
-    active, and the next start resumes them).
+    It ends by `dlog coor stop` (ends the runs first), or by SIGTERM, Ctrl-C or a closed
+    terminal (the runs stay active, and the next start resumes them; nohup keeps it running).
     """
     from dlog.adapters.configuration_file import data_of_broken, read_configuration
     from dlog.errors import ConfigurationError

@@ -347,8 +347,10 @@ class Logger:
             self._link.close(0)
             self._journal.close()
             raise
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            # Under nohup the logger goes on when its terminal is closed.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._on_signal)
         try:
             self._serve(auto)
         except Failure as error:
@@ -579,17 +581,13 @@ class Logger:
             log.critical("the journal does not commit: exit")
             return
         log.critical("on_failure: begin anew, %s", state)
-        time.sleep(FAILURE_WORDS_SECONDS)  # for the log's own thread
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _let_last_words_out()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
     @staticmethod
     def _end_at_once(code: int) -> None:
         """Threads that hang in a system call would keep an ordinary exit from happening."""
-        time.sleep(FAILURE_WORDS_SECONDS)  # for the log's own thread
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _let_last_words_out()
         os._exit(code)
 
     def _start(self, name: str, target: Callable[[], None]) -> threading.Thread:
@@ -733,6 +731,14 @@ class Logger:
             self._alarms.raised(),
         )
         return status_data(within(status))
+
+
+def _let_last_words_out() -> None:
+    """A full disk or a closed pipe under the log must not change how the logger ends."""
+    time.sleep(FAILURE_WORDS_SECONDS)  # for the log's own thread
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
 
 
 def _locked(data: Path, refused: ConfigurationError | None) -> DirectoryLock:

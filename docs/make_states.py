@@ -127,7 +127,7 @@ earlier one gets the recorded answer and does nothing; with that id and another 
 """
 
 SIGNALS: Final = """\
-SIGTERM and SIGINT are not STOP: the logger stops receiving, settles what it can within
+SIGTERM, SIGHUP and SIGINT are not STOP: the logger stops receiving, settles what it can within
 `settle_seconds` and exits 0 with the runs still active. The next start resumes them. `on_failure`
 (`exit`, `initialized`, `configured`) says where a failure leads while the journal still commits; a
 failure of the journal always exits.

@@ -1,0 +1,59 @@
+"""Standard input, output and error as a command finds them: closed, full, or not in UTF-8. It makes
+each safe to write to, and never decides what is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from typing import Final, TextIO
+
+_NAMES: Final = {0: "stdin", 1: "stdout", 2: "stderr"}
+
+
+def open_what_is_closed() -> None:
+    """Let /dev/null stand for each stream that is closed (`2>&-`). The next file that is opened,
+    perhaps the journal, would get its number, and words for people would go into that file."""
+    for number, name in _NAMES.items():
+        try:
+            os.fstat(number)
+        except OSError:
+            with contextlib.suppress(OSError):
+                # The lowest free number: those below are open by now.
+                os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        if getattr(sys, name) is None:
+            stream = open(number, "w" if number else "r", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
+
+
+def stdout_fails() -> str:
+    """Why standard output does not take what was printed, for example a full disk; "" where it
+    does, or where the reader of the pipe has gone."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        return "" if error.errno == errno.EPIPE else error.strerror or str(error)
+    except ValueError:
+        return "it is closed"
+    return ""
+
+
+def drop_what_no_stream_takes() -> None:
+    """The interpreter flushes at its end, and would turn what fails there into exit code 120."""
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        if not _flushed(stream):
+            with contextlib.suppress(OSError):
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, number)
+                os.close(null)
+            _flushed(stream)
+
+
+def _flushed(stream: TextIO) -> bool:
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        return False
+    return True
