@@ -30,12 +30,14 @@ def command(
     """
     if (config is None) != bool(data):
         raise typer.BadParameter("give data directories, or a configuration with -c")
+    mode = group = ""
     if config is not None:
         from dlog.adapters.configuration_file import read_configuration
 
-        data = [Path(path) for path in read_configuration(config).logger.data]
+        logger = read_configuration(config).logger
+        data, mode, group = [Path(path) for path in logger.data], logger.mode, logger.group
     from dlog.creation import create_data_directory
 
     for path in data or []:
-        new = create_data_directory(path)
+        new = create_data_directory(path, mode=mode, group=group)
         words(f"created {path}" if new else f"{path} was created before, and is not used yet")

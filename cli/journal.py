@@ -31,9 +31,12 @@ def rebuild(
 
     Afterwards `dlog start` goes on with the runs.
     """
+    from dlog.adapters.access import Access
     from dlog.recovery.journal import data_directory_bytes, rebuild_lines
     from dlog.recovery.journal import rebuild as rebuild_journal
 
+    # The logger's user, who may be another one, goes on with what is made here.
+    Access.found(data).hold()
     with progress("reading event files", data_directory_bytes(data), unit="bytes") as shown:
         report = rebuild_journal(data, also or (), dry_run=dry_run, progress=shown.advance)
     if as_json:

@@ -56,5 +56,6 @@ def command(
     if create:
         from dlog.creation import create_where_none_is
 
-        create_where_none_is(paths)
+        logger = configuration.logger
+        create_where_none_is(paths, mode=logger.mode, group=logger.group)
     raise typer.Exit(run_logger(configuration, paths[0], auto=auto, log_json=log_json))

@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from dlog.adapters.access import Access
 from dlog.adapters.data_files import DataDirectory
 from dlog.core.data_directory import First, Found, first_directory
 from dlog.core.system_errors import storage_error
@@ -18,10 +19,15 @@ from dlog.errors import Error
 from dlog.services.data_directories import create, look
 
 
-def create_data_directory(path: Path) -> bool:
+def create_data_directory(path: Path, *, mode: str = "", group: str = "") -> bool:
     """A new data directory, durable when this returns: each level of folders that it needs, from
     the top. False: it was created before, and no logger has used it yet. Raises `Error` where
-    something stands there already."""
+    something stands there already, or the group cannot have it.
+
+    mode, group: as in the configuration.
+    """
+    access = Access.configured(mode, group)
+    access.hold()
     refuse_dangling_link(path)
     whole = Path(os.path.realpath(path))
     there = whole
@@ -34,10 +40,13 @@ def create_data_directory(path: Path) -> bool:
     except OSError as error:
         raise Error(f"{path}: {error.strerror}") from error
     below = whole.relative_to(there)
-    return create(DataDirectory(there, holds_journal=False), "" if there == whole else str(below))
+    new = create(DataDirectory(there, holds_journal=False), "" if there == whole else str(below))
+    if problem := access.give_directory(whole):
+        raise Error(problem)
+    return new
 
 
-def create_where_none_is(paths: Sequence[Path]) -> None:
+def create_where_none_is(paths: Sequence[Path], *, mode: str = "", group: str = "") -> None:
     """For `dlog start --create`: all that a configuration names, where its first one is none yet.
     The first one last, so that this goes on after a crash."""
     if first_directory(found_at(paths[0])) is not First.NOT_CREATED:
@@ -45,7 +54,7 @@ def create_where_none_is(paths: Sequence[Path]) -> None:
     for path in (*paths[1:], paths[0]):
         found = found_at(path)
         if not found.mark and not found.created:
-            create_data_directory(path)
+            create_data_directory(path, mode=mode, group=group)
 
 
 def found_at(path: Path) -> Found:

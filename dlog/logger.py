@@ -23,6 +23,7 @@ from typing import Any, Final
 
 import msgspec
 
+from dlog.adapters.access import Access
 from dlog.adapters.buffers import BufferPool
 from dlog.adapters.clock import SystemClock
 from dlog.adapters.coor_link import CoorSockets, control_address
@@ -35,6 +36,7 @@ from dlog.adapters.journal import LmdbJournal
 from dlog.adapters.logger_address import LOGGER_FILE
 from dlog.adapters.logs import set_level, start_logging
 from dlog.adapters.notice_links import NoticeLinks
+from dlog.adapters.owners import owned, user_name
 from dlog.adapters.priority import run_before_others
 from dlog.adapters.thread_names import show_thread_name
 from dlog.adapters.whereabouts_file import WhereaboutsFile
@@ -134,13 +136,22 @@ def run_logger(
     output = start_logging("info", as_json=log_json)
     log.info("niceness %d", niceness)
     try:
-        if config is None and not LmdbJournal.exists(data / JOURNAL_FOLDER):
-            raise refused or NothingToResume(
-                f"{data}: there is no journal to resume from; is its disk mounted?"
-            )
+        access = Access.found(data)
+        if config is not None:
+            try:
+                access = Access.configured(config.logger.mode, config.logger.group)
+            except ConfigurationError as error:
+                config, refused = None, error
+        _refuse_nothing_to_resume(config, data, refused)
         _refuse_no_data_directory(data)
+        _refuse_unwritable(data)
+        access.hold()
         with _locked(data, refused):
-            return Logger(config, data, refused=refused).run(auto=auto)
+            # Without a configuration, what is there stays as it is.
+            if config is not None and (problem := access.give_directory(data)):
+                config, refused = None, ConfigurationError([f"logger.group: {problem}"])
+                _refuse_nothing_to_resume(config, data, refused)
+            return Logger(config, data, access, refused=refused).run(auto=auto)
     finally:
         output.close()
 
@@ -152,6 +163,7 @@ class Logger:
         self,
         config: Configuration | None,
         data: Path,
+        access: Access,
         *,
         refused: ConfigurationError | None = None,
     ) -> None:
@@ -165,6 +177,7 @@ class Logger:
         self._needed_ns = 0
         self._left_out: tuple[str, ...] = ()  # data directories that it names no more
         self._data = data
+        self._access = access
         self._clock = SystemClock()
         self._started_ns = self._clock.wall_ns()
         self._alarms = AlarmBoard(self._clock)
@@ -202,6 +215,7 @@ class Logger:
             connect=logger.coor_connect if logger else self._meta.coor_connect,
             identification=lambda: self._commander.identification(),
         )
+        access.give_socket(self._link.listen_address)
         self._commander = Commander(
             name=self._meta.name,
             uuid=self._meta.logger_uuid,
@@ -318,7 +332,21 @@ class Logger:
         self._meta = msgspec.structs.replace(self._meta, marked=paths)
         meta = records.encode_record(records.META, self._meta)
         self._journal.commit([(records.META, meta)])
+        self._give_access([self._data, *(Path(p) for n, p in enumerate(paths) if n not in away)])
         return [first, *further], away
+
+    def _give_access(self, roots: Sequence[Path]) -> None:
+        """What earlier starts made is used on: the configuration may have changed since then."""
+        if self._config is None:
+            return
+        for root in roots[1:]:
+            if problem := self._access.give_directory(root):
+                log.warning("logger.group: %s", problem)
+        for key, value in self._journal.scan(records.FILES):
+            path = read_record(key, value, FileRecord).path
+            for root in roots:
+                file = root / f"{path}{OPEN_SUFFIX}"
+                self._access.give([file.parent, file])
 
     def _next_boot(self) -> BootNumber:
         value = self._journal.get(records.BOOT)
@@ -620,6 +648,7 @@ class Logger:
         if self._socket is not None:
             self._socket.close()
         self._socket = fresh
+        self._access.give_socket(fresh.address)
         return fresh.address
 
     def _stop_events(self) -> None:
@@ -739,6 +768,22 @@ def _let_last_words_out() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
+
+
+def _refuse_unwritable(data: Path) -> None:
+    """ZeroMQ would say of its socket that the address is in use."""
+    if os.access(data, os.W_OK, effective_ids=True) or os.statvfs(data).f_flag & os.ST_RDONLY:
+        return
+    raise DataDirectoryGone(f"{owned(data)}; user {user_name(os.geteuid())} may not write there")
+
+
+def _refuse_nothing_to_resume(
+    config: Configuration | None, data: Path, refused: ConfigurationError | None
+) -> None:
+    if config is None and not LmdbJournal.exists(data / JOURNAL_FOLDER):
+        raise refused or NothingToResume(
+            f"{data}: there is no journal to resume from; is its disk mounted?"
+        )
 
 
 def _locked(data: Path, refused: ConfigurationError | None) -> DirectoryLock:

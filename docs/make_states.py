@@ -95,7 +95,7 @@ MEANINGS: Final[Mapping[tuple[type, str], str]] = {
         FileState.CLOSING,
     ): "Takes nothing. Index, closing block, sidecar, final name and mode are "
     "under way, in this order.",
-    (FileState, FileState.CLOSED): "Footer, sidecar, final name and mode 0444 are durable.",
+    (FileState, FileState.CLOSED): "Footer, sidecar, final name and read-only mode are durable.",
     (
         FileState,
         FileState.ERROR,

@@ -33,7 +33,8 @@ _PIECES_AT_ONCE_MAX: Final = 1024  # IOV_MAX
 _NOT_SUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 _RENAME_NOREPLACE: Final = 1
 _COPY_BYTES: Final = 4 * MIB
-_FILE_MODE: Final = 0o644  # while it is open
+# While it is open, less what the umask takes.
+_FILE_MODE: Final = 0o666
 
 
 @contextlib.contextmanager
@@ -244,7 +245,6 @@ class EventDataFile:
         return how
 
     def _copy(self, fd: int, size: int) -> None:
-        os.fchmod(fd, _FILE_MODE)
         for at in range(0, size, _COPY_BYTES):
             left = memoryview(self.read(Offset(at), min(_COPY_BYTES, size - at)))
             if len(left) < min(_COPY_BYTES, size - at):
@@ -535,7 +535,7 @@ class DataDirectory:
         with _errors_of(self.shown(path)), self.folder(folder) as parent:
             fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=parent)
             try:
-                os.fchmod(fd, 0o444)
+                _take_write_away(fd)
                 os.fsync(fd)
             finally:
                 os.close(fd)
@@ -571,7 +571,7 @@ class DataDirectory:
 
     def _make_level(self, parent: int, parts: tuple[str, ...]) -> None:
         try:
-            os.mkdir(parts[-1], 0o755, dir_fd=parent)
+            os.mkdir(parts[-1], dir_fd=parent)
         except FileExistsError:
             if parts in self._durable_folders:
                 return
@@ -647,7 +647,7 @@ def rename_by_link(old_parent: int, old_name: str, new_parent: int, new_name: st
 def _open_unnamed(parent: int) -> int | None:
     """A file without a name, gone with its descriptor; None on a filesystem without such files."""
     try:
-        return os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=parent)
+        return os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, _FILE_MODE, dir_fd=parent)
     except OSError as error:
         if error.errno in (*_NOT_SUPPORTED, errno.EISDIR, errno.ENOENT):
             return None
@@ -658,7 +658,8 @@ def _open_for_itself(parent: int, name: str) -> int:
     """A new file under a name that nobody else uses."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(name, dir_fd=parent)  # of a process that died
-    return os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=parent)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    return os.open(name, flags, _FILE_MODE, dir_fd=parent)
 
 
 def _link(fd: int, parent: int, name: str) -> None:
@@ -701,5 +702,16 @@ def _finish_small_file(fd: int, content: bytes) -> None:
     left = memoryview(content)
     while left:
         left = left[os.write(fd, left) :]
-    os.fchmod(fd, stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH)
+    _take_write_away(fd)
     os.fsync(fd)
+
+
+def _take_write_away(fd: int) -> None:
+    """Read-only for all who may read it. The mode of a file is its owner's: what another member of
+    the group made stays as it is."""
+    found = os.fstat(fd)
+    try:
+        os.fchmod(fd, stat.S_IMODE(found.st_mode) & ~0o222)
+    except PermissionError:
+        if found.st_uid == os.geteuid():
+            raise

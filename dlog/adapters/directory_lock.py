@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+from dlog.adapters.owners import denied
 from dlog.errors import DataDirectoryGone, LockedByAnother
 
 LOCK_NAME: Final = "lock"
@@ -107,9 +108,9 @@ def _lock_root(root: Path) -> int:
 
 def _open_lock_file(root: Path) -> int:
     try:
-        return os.open(root / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        return os.open(root / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        raise DataDirectoryGone(f"{root}: no lock file there: {error.strerror}") from error
+        raise DataDirectoryGone(f"no lock: {denied(error, root / LOCK_NAME)}") from error
 
 
 def _read_pid(fd: int) -> int | None:

@@ -491,7 +491,7 @@ def _build(path: Path, space: JournalSpace) -> None:
     data = path / DATA_NAME
     for left in (data, path / LOCK_NAME):  # by a creation that was cut off
         left.unlink(missing_ok=True)
-    data.touch(0o644)
+    data.touch()
     allocate_lock_file(path)
     with _open_environment(path, map_size=8 * _FREE_PAGES_BYTES) as env:
         # Free pages: a commit takes these before it makes the file longer.

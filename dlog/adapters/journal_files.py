@@ -154,7 +154,7 @@ def allocate_lock_file(path: Path) -> None:
     Not while this process has the journal open: closing any descriptor of the lock file drops the
     locks that the process holds on it.
     """
-    fd = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    fd = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         found = os.fstat(fd)
         if found.st_size < _LOCK_BYTES or found.st_blocks * 512 < _LOCK_BYTES:
@@ -318,7 +318,7 @@ def _verdict(path: Path, child: subprocess.CompletedProcess[str]) -> Verdict:
 def mark_failed(path: Path, reason: str) -> None:
     """Tell the next opening, if the disk lets us."""
     with contextlib.suppress(OSError):
-        fd = os.open(path / FAILED_NAME, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = os.open(path / FAILED_NAME, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             # The name alone is the message; it counts where the words do not fit.
             sync_directory(path)
@@ -339,7 +339,7 @@ def move_to_new_file(path: Path, copy_environment: Callable[[int], None]) -> Non
     Each step can be the last one: until the marker goes, the next opening begins again.
     """
     data, copy, aside = path / DATA_NAME, path / COPY_NAME, _next_aside_name(path)
-    fd = os.open(copy, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    fd = os.open(copy, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     try:
         copy_environment(fd)
         os.fsync(fd)

@@ -61,7 +61,7 @@ class FileState(enum.StrEnum):
     OPEN = "OPEN"  # header page and every directory level durable; blocks durable below D
     END = "END"  # as OPEN; full, takes late events of its range
     CLOSING = "CLOSING"  # takes nothing; footer, sidecar, rename and mode are under way
-    CLOSED = "CLOSED"  # footer, sidecar, final name and mode 0444 durable
+    CLOSED = "CLOSED"  # footer, sidecar, final name and read-only mode durable
     ERROR = "ERROR"  # sealed at its durable offset D, without footer
 
 

@@ -28,6 +28,7 @@ from dlog.limits import (
     SESSION_EXPIRY_SECONDS_DEFAULT,
     STREAMS_PER_RUN_MAX,
 )
+from dlog.model.access import parse_mode
 from dlog.model.address import address_problem
 from dlog.model.ids import valid_source_name, valid_stream_name
 
@@ -85,13 +86,18 @@ class InitConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 class LoggerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[logger]`, read at start. data: data directories, the first holds the journal."""
+    """`[logger]`, read at start. data: data directories, the first holds the journal.
+
+    mode, group: of what the logger makes; empty means what umask and system give.
+    """
 
     name: str = "dlog"
     data: tuple[str, ...] = ("data",)
     coor_listen: str = ""
     coor_connect: str = ""
     on_failure: Literal["exit", "initialized", "configured"] = "exit"
+    mode: str = ""
+    group: str = ""
 
 
 class Configuration(msgspec.Struct, frozen=True):
@@ -214,6 +220,11 @@ def _logger_problems(config: LoggerConfig) -> list[str]:
         problems.append("logger.data: at least one data directory")
     if len(set(config.data)) != len(config.data):
         problems.append("logger.data: names a directory twice")
+    if config.mode:
+        try:
+            parse_mode(config.mode)
+        except ValueError as error:
+            problems.append(f"logger.mode: {config.mode!r} cannot be: {error}")
     if config.coor_listen and config.coor_connect:
         problems.append("logger.coor_listen, logger.coor_connect: give one of them")
     return problems + _address_problems("logger", config, coor_listen=True, coor_connect=False)
