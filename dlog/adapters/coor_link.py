@@ -24,6 +24,7 @@ import msgspec
 import zmq
 
 from dlog.adapters.connection_facts import ConnectionFacts
+from dlog.adapters.owners import denied, why_no_permission
 from dlog.adapters.process_room import require_room_for_sockets
 from dlog.adapters.vanished_peers import find_vanished_peers
 from dlog.core.states import ConnectionEvent, ConnectionState
@@ -580,6 +581,8 @@ class CoorClient(_Coor):
                 self._address, self._pid = found.control, found.pid
         if not self._address:
             return None
+        if problem := why_no_permission(self._address):
+            raise NoAnswer(f"the logger cannot be asked: {problem}")
         if self._socket is None or self._connected != self._address:
             if self._socket is not None:
                 self._socket.close(0)
@@ -714,7 +717,7 @@ def read_whereabouts(data: Path) -> Whereabouts | None:
             raise NoAnswer(f"{data} is not a directory") from None
         return None
     except OSError as error:
-        raise NoAnswer(f"{path}: {error.strerror}") from error
+        raise NoAnswer(denied(error, path)) from error
     try:
         return msgspec.json.decode(text, type=Whereabouts)
     except (msgspec.MsgspecError, ValueError) as error:

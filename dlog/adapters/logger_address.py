@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from dlog.adapters.owners import why_no_permission
 from dlog.limits import KIB
 from dlog.model.address import FORMS, address_problem
 from dlog.model.status import Whereabouts
@@ -26,13 +27,14 @@ def event_address(place: str | os.PathLike[str]) -> Callable[[], str | None]:
 
     place: `tcp://HOST:PORT`, `ipc://PATH`, or a data directory. Raises `ValueError` for anything
     else. The function that is returned gives None while no logger has written its address down, and
-    raises `OSError` while the directory cannot be looked into: the caller asks again.
+    raises `OSError` while the directory cannot be looked into, or the socket may not be used: the
+    caller asks again.
     """
     text = os.fsdecode(place)
     if "://" in text:
         if problem := address_problem(text, bound=False):
             raise ValueError(problem)
-        return lambda: text
+        return lambda: _permitted(text)
     directory = Path(text)
     if not text or not may_be_directory(directory):
         why = "no such directory" if not text or not directory.exists() else "not a directory"
@@ -40,7 +42,7 @@ def event_address(place: str | os.PathLike[str]) -> Callable[[], str | None]:
         raise ValueError(
             f"{text!r} is neither an address ({FORMS}) nor a data directory: {why}{hint}"
         )
-    return lambda: _written_in(directory / LOGGER_FILE)
+    return lambda: _permitted(_written_in(directory / LOGGER_FILE))
 
 
 def may_be_directory(path: Path) -> bool:
@@ -52,6 +54,12 @@ def may_be_directory(path: Path) -> bool:
         return False
     except OSError:
         return True
+
+
+def _permitted(address: str | None) -> str | None:
+    if address is not None and (problem := why_no_permission(address)):
+        raise PermissionError(problem)
+    return address
 
 
 def _written_in(path: Path) -> str | None:

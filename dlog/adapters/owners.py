@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import grp
 import os
@@ -12,9 +13,13 @@ from pathlib import Path
 
 def owned(path: Path) -> str:
     """Whose it is, and who may use it, in words."""
+    return f"{path} {_belongs(path)}"
+
+
+def _belongs(path: Path) -> str:
     found = path.stat()
     return (
-        f"{path} belongs to user {user_name(found.st_uid)}, group {group_name(found.st_gid)}, "
+        f"belongs to user {user_name(found.st_uid)}, group {group_name(found.st_gid)}, "
         f"mode {stat.S_IMODE(found.st_mode):04o}"
     )
 
@@ -38,8 +43,25 @@ def denied(error: OSError, path: Path) -> str:
     reason = error.strerror or str(error)
     if error.errno not in (errno.EACCES, errno.EPERM):
         return f"{path}: {reason}"
+    for known in (path, *path.absolute().parents):
+        with contextlib.suppress(OSError):
+            whose = _belongs(known)
+            what = "it" if known == path else str(known)
+            return f"{path}: {reason} for user {user_name(os.geteuid())}; {what} {whose}"
+    return f"{path}: {reason}"
+
+
+def why_no_permission(address: str) -> str:
+    """What keeps us from connecting to a socket of this machine; "" where nothing does, or the
+    address is another one. ZeroMQ says nothing of it, and tries for ever."""
+    path = address.removeprefix("ipc://")
+    if path == address:
+        return ""
     try:
-        whose = owned(path)
+        os.stat(path)
+        allowed = os.access(path, os.W_OK, effective_ids=True)
+    except PermissionError:
+        allowed = False
     except OSError:
-        whose = str(path)
-    return f"{whose}; for user {user_name(os.geteuid())}: {reason}"
+        return ""
+    return "" if allowed else denied(PermissionError(errno.EACCES, "permission denied"), Path(path))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 
 import dlog
 from tests.conftest import need_program
+from tests.rig.commands import dlog_command, environment
 from tests.rig.processes import QUICK_INIT, LoggerProcess, NewLogger
 from tests.waiting import LONG
 
@@ -21,6 +24,17 @@ pytestmark = pytest.mark.long
 GROUP = 2000
 STREAM = "[streams.s]\npart_events = 100\n"
 FIRST, SECOND, STRANGER = 1001, 1002, 1003
+
+
+# Says why nothing moves, once it knows more than that nobody has answered.
+SOURCE = """
+import os, sys, time, dlog
+source = dlog.Source(sys.argv[1], name="c", run=1)
+while "denied" not in source.report().waiting:
+    time.sleep(0.01)
+print(source.report().waiting, flush=True)
+os._exit(0)
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -145,6 +159,36 @@ def test_a_directory_that_one_may_not_write_is_named_with_its_owner(
     assert (
         f"{logger.data} belongs to user 1001, group 2000, mode 2755; user 1002 may not write there"
     ) in logger.log()
+
+
+def test_a_stranger_is_told_that_the_permission_is_missing(
+    new_logger: NewLogger, folder: Path
+) -> None:
+    socket = folder / "events.sock"
+    logger = new(new_logger, folder)
+    logger.configure_with(
+        logger.config_file.read_text().replace(
+            "[init]", f'[init]\nevent_address = "ipc://{socket}"'
+        )
+    )
+    logger.start(prefix=as_user(FIRST))
+    logger.start_run(1)
+    stranger = as_user(STRANGER, gid=STRANGER)
+    asked = subprocess.run(
+        [*stranger, *dlog_command("status", "-d", logger.data, "--timeout", LONG)],
+        capture_output=True, text=True, timeout=LONG, env=environment(), check=False,
+    )  # fmt: skip
+    assert asked.returncode == 1
+    assert asked.stderr == (
+        f"dlog: the logger cannot be asked: {logger.data}/control.sock: permission denied for "
+        "user 1003; it belongs to user 1001, group 2000, mode 0755\n"
+    )
+    waits = subprocess.run(
+        [*stranger, sys.executable, "-c", SOURCE, str(logger.data)],
+        capture_output=True, text=True, timeout=LONG, env=environment(), check=False,
+    )  # fmt: skip
+    assert f"{socket}: permission denied for user 1003" in waits.stdout
+    logger.stop()
 
 
 def test_a_group_that_one_is_not_in_is_an_error_of_the_configuration(
