@@ -233,7 +233,9 @@ def _run(run: RunStatus, old: RunStatus | None, seconds: float, now_ns: int) -> 
             more = counts.stored - was.counts.stored if was else 0
             more_bytes = stream.payload_bytes - was.payload_bytes if was else 0
             row += [count(more / seconds), rate(more_bytes / seconds)]
-        shown.add_row(*row, plain(stream.failed) if stream.failed else _files(stream.files))
+        shown.add_row(
+            *row, f"cannot write: {plain(stream.failed)}" if stream.failed else _files(stream.files)
+        )
     rows: list[RenderableType] = [head, shown] if run.streams else [head]
     refused = by_reason(_refused(run))
     if refused:

@@ -23,6 +23,13 @@ class Knowledge(enum.Enum):
     RUN_UNKNOWN = "run unknown"
 
 
+class Stall(enum.StrEnum):
+    """Why a stream can write nothing now."""
+
+    NO_SPACE = "no-space"
+    STORAGE_FAILED = "storage-failed"
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """`reason` is "" for stored; it is what refusals are counted by and orphans are told by."""
@@ -36,6 +43,9 @@ TOO_MANY_STREAMS: Final = "too-many-streams"
 NO_SPACE: Final = "no-space-at-end-of-run"
 STORAGE_FAILED: Final = "storage-failed-at-end-of-run"
 RUN_ABORTED: Final = "run-aborted"
+
+# Why events are refused that a stalled stream still holds when its run ends.
+REFUSED_AT_END: Final = {Stall.NO_SPACE: NO_SPACE, Stall.STORAGE_FAILED: STORAGE_FAILED}
 
 _STORED = Verdict(Fate.STORED, "")
 _ABORTED = Verdict(Fate.REFUSED, RUN_ABORTED)

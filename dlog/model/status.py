@@ -79,7 +79,7 @@ class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
     directory: int = 0
     parts_closed: int = 0
     files: list[FileStatus] = []
-    failed: str = ""  # why this stream takes nothing any more
+    failed: str = ""  # why this stream can write nothing now
 
 
 class RunStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,7 +24,7 @@ from dlog.core.block import (
     moved_block,
 )
 from dlog.core.event_file import footer_bytes
-from dlog.core.fate import NO_SPACE, STORAGE_FAILED
+from dlog.core.fate import Stall
 from dlog.core.filters import Compression, Compressor, Filter
 from dlog.core.journal_records import OperationKind, StreamRecord
 from dlog.core.states import FileState
@@ -111,7 +111,7 @@ class BlockStore:
     journal_full: it was when the ending began, so that no new part is begun any more.
 
     `stream` is the stream's record as it was last handed to the committer. stalled: why nothing can
-    be written now, "" where it can. doubtful: nothing was stored since something failed, or since
+    be written now, None where it can. doubtful: nothing was stored since something failed, or since
     the start of a resumed stream. settled: events that the committer was told of. `sync_over` is
     called, by any thread, when one is; `boundary` tells what the journal may be told of
     the stream's ranges (`Staging.boundary`).
@@ -145,7 +145,7 @@ class BlockStore:
         self.stream = stream
         self.ending = False
         self.journal_full = False
-        self.stalled = ""
+        self.stalled: Stall | None = None
         self._next_block = stream.next_block  # runs ahead of the record
         self._first_unreported = self._next_block
         self._blocks: list[_Block] = []
@@ -313,14 +313,14 @@ class BlockStore:
                     continue
                 failures += 1
                 if failures >= self._directories():
-                    return self._stall(NO_SPACE, error)
+                    return self._stall(Stall.NO_SPACE, error)
                 self._leave_directory(block.slot)
                 continue
             except StorageError as error:
                 failures += 1
                 self._fault(block.slot, error)
                 if failures > self._directories():
-                    return self._stall(STORAGE_FAILED, error)
+                    return self._stall(Stall.STORAGE_FAILED, error)
                 continue
             try:
                 self._write(block)
@@ -328,12 +328,20 @@ class BlockStore:
                 failures += 1
                 self._fault(block.slot, error)
                 if failures > self._directories():
-                    return self._stall(STORAGE_FAILED, error)
+                    return self._stall(Stall.STORAGE_FAILED, error)
         if self.stalled:
             log.warning("%s: writing again", self._key)
-            self._storage.alarms.clear_alarm(f"stalled {self._key}")
-            self.stalled = ""
+            self._stalls_no_more()
         return True
+
+    def over(self) -> None:
+        """The stream ends: from now on it waits for no space."""
+        if self.stalled:
+            self._stalls_no_more()
+
+    def _stalls_no_more(self) -> None:
+        self._storage.alarms.clear_alarm(f"stalled {self._key}")
+        self.stalled = None
 
     def _make_room(self, slot: Slot, block_bytes: int) -> None:
         """A part with space reserved for the block and the footer behind it."""
@@ -491,13 +499,13 @@ class BlockStore:
             self.stream = msgspec.structs.replace(self.stream, unmade=unmade)
             self._storage.commits.submit([put_stream(self.stream)], use_ballast=self.ending)
 
-    def _stall(self, why: str, error: StorageError) -> bool:
+    def _stall(self, why: Stall, error: StorageError) -> bool:
         self._tries += 1
         self.doubtful = True
         longest_ns = PARTS_RETRY_NS_MAX if self._made_a_part else RETRY_NS_MAX
         self._made_a_part = False
         longer_ns = min(RETRY_NS << min(self._tries, 16), longest_ns)
-        wait_ns = RETRY_NS if why == NO_SPACE else longer_ns
+        wait_ns = RETRY_NS if why is Stall.NO_SPACE else longer_ns
         self._retry_ns = self._clock.monotonic_ns() + wait_ns
         if not self.stalled:
             log.error("%s: nothing can be written: %s", self._key, error)
@@ -545,7 +553,7 @@ class BlockStore:
             failures += 1
             # A disk may take every new header and no block: each try would leave a file there.
             if failures > self._directories():
-                return self._stall(STORAGE_FAILED, failed[1])
+                return self._stall(Stall.STORAGE_FAILED, failed[1])
             if not self.store():
                 return False
             self.begin_sync()

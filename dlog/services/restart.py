@@ -290,10 +290,10 @@ class Restart:
             case Action.FORGET:
                 # Else a name that only the page cache has lost would come back without a record.
                 self._sync_names(record)
-                self._commit([(file_key(key_of(record)), None)])
+                self._over(record)
             case Action.MOVE_ASIDE:
                 move_aside(self._storage, record.directory, record.path + OPEN_SUFFIX)
-                self._commit([(file_key(key_of(record)), None)])
+                self._over(record)
             case Action.REOPEN:
                 part = self._reopen(record, config)
                 if part is not None and live:
@@ -362,7 +362,7 @@ class Restart:
         closed = finish_file(
             self._storage, config, record, record.durable, record.crc32c, sealed=True
         )
-        self._commit([(file_key(key_of(record)), None), put_closed(closed)])
+        self._over(record, put_closed(closed))
 
     def _finish(self, record: FileRecord, config: StreamConfig) -> None:
         """The name is final, so footer and sidecar were durable before: only the catalogue lacks.
@@ -386,7 +386,13 @@ class Restart:
         # read-only, or a power cut would leave a `.part` that nobody can write to.
         self._sync_names(record)
         closed = finish_file(self._storage, config, record, size, file_crc, sealed=sealed)
-        self._commit([(file_key(key_of(record)), None), put_closed(closed)])
+        self._over(record, put_closed(closed))
+
+    def _over(self, record: FileRecord, *closed: Change) -> None:
+        """It is settled for good: nothing that was said of it holds any more."""
+        self._commit([(file_key(key_of(record)), None), *closed])
+        self._storage.alarms.clear_alarm(f"close {key_of(record)}")
+        self._storage.alarms.clear_alarm(f"file {record.path}")
 
     def _sync_names(self, record: FileRecord) -> None:
         """What moved between the two folders moved in both."""
@@ -518,6 +524,7 @@ class Restart:
             [put_file(msgspec.structs.replace(record, state=state, sealed=False, reason=text))]
         )
         self._found.lost.append(f"{record.path}: {text}")
+        self._storage.alarms.clear_alarm(f"close {key_of(record)}")  # it is not tried again
         self._alarm(record, text)
 
     def _alarm(self, record: FileRecord, text: str) -> None:

@@ -127,7 +127,7 @@ def _stream(
         payload_bytes=sum(c.payload_bytes for c in mine.values()),
         file_bytes=sum(f.durable for f in files),
         files=[_file(f) for f in files],
-        failed=writer.stalled,
+        failed=writer.stalled or "",
     )
 
 

@@ -18,7 +18,7 @@ from typing import Final
 
 from msgspec import structs
 
-from dlog.core.fate import RUN_ABORTED
+from dlog.core.fate import REFUSED_AT_END, RUN_ABORTED, Stall
 from dlog.core.journal_records import FileRecord, StreamRecord
 from dlog.core.pieces import Piece
 from dlog.limits import MIB, SMALL_BLOCK_BYTES, SYNC_BYTES_MAX
@@ -191,8 +191,8 @@ class StreamWriter:
         return [part.record for part in parts if part is not None]
 
     @property
-    def stalled(self) -> str:
-        """Why nothing can be written now, "" where it can."""
+    def stalled(self) -> Stall | None:
+        """Why nothing can be written now, None where it can."""
         return self._store.stalled
 
     # --- in a turn that never waits ----------------------------------------------------------
@@ -512,7 +512,7 @@ class StreamWriter:
         if self.ending is not Ending.SETTLE:
             # All of it: nobody else would settle what is left there.
             self._intake += self._fetch(block=False)
-            why = self._store.stalled
+            why = REFUSED_AT_END[self._store.stalled]
             staged = [self._settlement(piece) for piece in self._staging.pieces]
             for settlement in [*self._store.drop(), *staged]:
                 self._refuse(settlement, why)
@@ -527,6 +527,11 @@ class StreamWriter:
     def _refuse(self, settlement: Settlement, reason: str) -> None:
         self._refused += settlement.events
         self._committer.settle(refused(settlement, reason))
+        self._alarms.raise_alarm(
+            f"refused {settlement.source}",
+            Severity.WARNING,
+            f"events of {settlement.source} for {self.key} refused: {reason}",
+        )
 
     def _end(self) -> None:
         for slot in self._staging.slots():
@@ -536,6 +541,7 @@ class StreamWriter:
                 self._store.close(slot)
             elif slot.part is not None:
                 slot.part.let_go()
+        self._store.over()
         self.over = True
         self._finished(self.key)
 

@@ -13,6 +13,7 @@ from dlog.faults.simulation.steps import FaultKind, Operation, When
 from dlog.ports import DataFile
 from tests.simulated_logger import (
     OTHER_RUN,
+    PHOTONS_FILES,
     RAW,
     RUN,
     configured,
@@ -127,3 +128,43 @@ def test_a_run_can_be_ended_while_a_full_journal_holds_up_its_writer(
     world.run_until(lambda: number in world.coor.answers, f"{command} is not answered")
     assert world.coor.answers[number].ok
     assert world.clock.monotonic_ns() - begin_ns < SPACE_COMES_BACK_NS // 2
+
+
+def test_a_stalled_stream_is_an_alarm_until_its_run_is_over() -> None:
+    world = running(streams={"photons": {}}, drain_seconds=0.05)
+    source = world.source("router-1", batch_events=1)
+    world.pump(5)
+    no_space = Operation.WRITE, Operation.RESERVE, Operation.CREATE
+    fail(world, *no_space, kind=FaultKind.NO_SPACE, times=None)
+    send(source, *range(60), size_bytes=40_000)
+    alarms = life_of(world).alarms
+    stalled = "stalled run 7 stream photons"
+    world.run_until(
+        lambda: stalled in [alarm.name for alarm in alarms.raised()], "the stream stalls"
+    )
+    (stream,) = [w.writer for w in life_of(world).writers if w.writer.key.run == RUN]
+    assert stream.stalled == "no-space"
+    assert world.do("STOP RUN", run=RUN).ok
+    texts = {alarm.name: alarm.text for alarm in alarms.raised()}
+    assert set(texts) == {"refused router-1", "close run 7 photons_0001.dlog"}
+    assert texts["refused router-1"] == (
+        "events of router-1 for run 7 stream photons refused: no-space-at-end-of-run"
+    )
+
+
+def test_a_part_that_could_not_be_closed_is_no_alarm_any_more_once_it_is() -> None:
+    world = running(streams={"photons": {}}, drain_seconds=0.05)
+    source = world.source("router-1")
+    send(source, 1)
+    world.settle()
+    fail(world, Operation.NAME, path=PHOTONS_FILES, times=None)
+    assert world.do("STOP RUN", run=RUN).ok
+    alarms = life_of(world).alarms
+    close, file = "close run 7 photons_0001.dlog", "file runs/7/photons_0001.dlog"
+    assert close in [alarm.name for alarm in alarms.raised()]
+    world.run_until(
+        lambda: file in [alarm.name for alarm in alarms.raised()], "the housekeeper does not try"
+    )
+    world.steps.clear_faults()
+    world.run_until(lambda: not alarms.raised(), "the alarms stand")
+    holds(world)
