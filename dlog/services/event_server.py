@@ -65,16 +65,15 @@ from dlog.model.messages import (
     encode_body,
 )
 from dlog.model.status import ConnectionStatus
-from dlog.ports import Alarms, Clock, EventLink, Severity
-from dlog.quantities import events
+from dlog.ports import Alarms, Clock, EventLink
 from dlog.services.committer import Committer, Settled, Settlement
 from dlog.services.routes import PieceTaker, Routes
 from dlog.services.sessions import SILENCE_NS_MAX, Session, Sessions, count_skipped
+from dlog.services.source_alarms import SourceAlarms
 
 log = logging.getLogger("dlog.events")
 
 HEARTBEAT_NS: Final = HEARTBEAT_MS * 1_000_000
-ORPHAN_ALARMS_MAX: Final = 32  # by run and stream; what is beyond has one together
 
 _CLOSED: Final = "a newer session took over the name, or the session expired"
 _ORPHAN_REASONS: Final = {reason.words: reason for reason in OrphanReason}
@@ -118,7 +117,7 @@ class EventServer:
         self._link = link
         self._committer = committer
         self._clock = clock
-        self._alarms = alarms
+        self._alarms = SourceAlarms(alarms)
         self._memory_bytes = memory_bytes
         # A message must leave room for others in the memory that the windows share.
         self._message_bytes_max = min(MESSAGE_BYTES_MAX, memory_bytes // 4)
@@ -133,8 +132,6 @@ class EventServer:
         self._held_by_the_gone = 0  # bytes in memory that no live session answers for
         self._stopping = False
         self._quiet = False
-        self._orphaned: set[StreamKey] = set()  # as sent; an alarm stands for each
-        self._streams_over: list[StreamKey] = []  # of runs that ended since the last one began
         self.strangers: Counter[str] = Counter()  # what came outside any session, by reason
         committer.listen(self)
 
@@ -304,11 +301,8 @@ class EventServer:
         self, peer: bytes, session: Session | None, address: str, error: MessageError
     ) -> None:
         count_skipped(session.skipped if session is not None else self.strangers, error.reason)
-        # One alarm for all strangers: they choose their names, and may choose them without end.
-        who, called = (session.name, session.name) if session else ("a stranger", _name_of(peer))
-        self._alarms.raise_alarm(
-            f"malformed {who}", Severity.WARNING, f"{called} at {address}: {error}"
-        )
+        called = session.name if session is not None else _name_of(peer)
+        self._alarms.malformed(session, f"{called} at {address}", str(error))
         if session is not None and error.reason in ("crc", "length", "truncated"):
             # Damaged on its way, perhaps: the next try may be whole. It is asked for once.
             self._ask_resend(session, str(error))
@@ -336,12 +330,7 @@ class EventServer:
                 f"{rival.process} ({rival.address})",
                 True,
             )
-            self._alarms.raise_alarm(
-                f"name-in-use {hello.name}",
-                Severity.WARNING,
-                f"{hello.name}: second session from {hello.host} process {hello.process} "
-                f"({address}) refused",
-            )
+            self._alarms.name_in_use(hello, address, now_ns)
         elif rival is not None and rival.id != session_id and rival.may_come_back(now_ns):
             self._refuse(
                 peer,
@@ -368,12 +357,7 @@ class EventServer:
                 "is acknowledged",
                 False,
             )
-            self._alarms.raise_alarm(
-                f"gap {hello.name}",
-                Severity.ERROR,
-                f"{hello.name}: HELLO from batch {hello.lowest}, {known.state.acknowledged} "
-                "committed",
-            )
+            self._alarms.gap(hello, known.state.acknowledged)
         else:
             self._reopen(known, peer, hello, address)
 
@@ -403,6 +387,7 @@ class EventServer:
         if rival is not None:
             rival.closed = True
             self._sessions.disconnect(rival)
+            self._alarms.over(rival)
             log.info("session of %s closed: a new one took over the name", rival.name)
         session = self._sessions.add(record, peer, address)
         session.opening = True
@@ -459,8 +444,7 @@ class EventServer:
             return
         session.happened(ConnectionEvent.ACCEPTED)
         session.since_ns = self._clock.wall_ns()
-        self._alarms.clear_alarm(f"source-lost {session.name}")
-        self._alarms.clear_alarm(f"name-in-use {session.name}")
+        self._alarms.opened(session)
         log.info(
             "source %s connected from %s (%s), from batch %d",
             session.name,
@@ -523,7 +507,7 @@ class EventServer:
         """A source that was missed and is heard: it has its window back before anything of it is
         judged, since all of this time it may have sent by the old one."""
         session.happened(ConnectionEvent.ACCEPTED)
-        self._alarms.clear_alarm(f"source-lost {session.name}")
+        self._alarms.heard(session)
         self._tell_streams(session, self._routes.runs)
         self._grant()
 
@@ -566,9 +550,8 @@ class EventServer:
     def _gone(self, session: Session) -> None:
         """Nobody waits for its source any more."""
         self._look_at_the_gone()
-        self._alarms.clear_alarm(f"source-lost {session.name}")
-        for kind in ("malformed", "refused", "window", "gap"):
-            self._alarms.clear_alarm(f"{kind} {session.name}")
+        if self._sessions.named(session.name) in (None, session):  # else it is another one's
+            self._alarms.over(session)
         log.info("source %s is gone, with its session", session.name)
         self._look_at_draining()
 
@@ -600,9 +583,7 @@ class EventServer:
                 if session.state.was_granted(batch):
                     self._ask_resend(session, why)
                 else:
-                    self._alarms.raise_alarm(
-                        f"window {session.name}", Severity.WARNING, f"{session.name}: {why}"
-                    )
+                    self._alarms.window(session, why)
 
     def _routed(self, batch: Batch) -> list[_Routed]:
         """The pieces of a batch, with who takes them now."""
@@ -641,12 +622,7 @@ class EventServer:
         session.takers[mark.run, mark.stream] = (taker, batch.sequence)
         if taker is None:
             settle(mark, reason=verdict.reason)
-            self._alarms.raise_alarm(
-                f"refused {session.name}",
-                Severity.WARNING,
-                f"events of {session.name} for {StreamKey(mark.run, mark.stream)} refused: "
-                f"{verdict.reason}",
-            )
+            self._alarms.refused(session, StreamKey(mark.run, mark.stream), verdict.reason)
             return
         if verdict.fate is Fate.ORPHAN:
             self._tell_orphan(session, mark, _chosen_events(batch, chosen), verdict.reason)
@@ -674,30 +650,8 @@ class EventServer:
             there = f"run {mark.run} has the streams {', '.join(sorted(map(str, route.writers)))}"
         else:
             there = "active runs: " + (", ".join(map(str, sorted(self._routes.runs))) or "none")
-        key = StreamKey(mark.run, mark.stream)
-        # A source may make up streams and runs without end; the alarms are for others, too.
-        if key in self._orphaned or len(self._orphaned) < ORPHAN_ALARMS_MAX:
-            self._orphaned.add(key)
-            name = str(key)
-        else:
-            name = "(others)"
-        self._alarms.raise_alarm(
-            f"orphan {name}",
-            Severity.WARNING,
-            f"{events(number)} of {session.name} for {key} went to the orphan file: {reason}; "
-            f"{there}",
-        )
-
-    def _forget_diversions(self) -> None:
-        """A run starts: the alarms of runs that are over have been there long enough."""
-        gone = {key for key in self._orphaned if key.run not in self._routes.runs}
-        self._orphaned -= gone
-        for key in gone:
-            self._alarms.clear_alarm(f"orphan {key}")
-        self._alarms.clear_alarm("orphan (others)")
-        for key in self._streams_over:
-            self._alarms.clear_alarm(f"garbage {key}")
-        self._streams_over.clear()
+        stream = StreamKey(mark.run, mark.stream)
+        self._alarms.orphan(session, stream, number, f"{reason}; {there}")
 
     def _count_duplicates(self, session: Session, batch: Batch) -> None:
         """A batch that was admitted before: its pieces only count."""
@@ -873,9 +827,9 @@ class EventServer:
     def _apply(self, routes: Routes) -> None:
         before, self._routes = self._routes, routes
         for run in before.runs.keys() - routes.runs.keys():
-            self._streams_over += [StreamKey(run, name) for name in before.runs[run].writers]
+            self._alarms.run_over([StreamKey(run, name) for name in before.runs[run].writers])
         if routes.runs.keys() - before.runs.keys():
-            self._forget_diversions()
+            self._alarms.run_begins(routes.runs.keys())
         news = [
             run
             for run, route in routes.runs.items()
@@ -948,6 +902,7 @@ class EventServer:
         for session in closed[:-CLOSED_SESSIONS_MAX]:
             self._forget(session)
         self._look_at_the_gone()
+        self._alarms.look_at_names(now)
         self._look_at_draining()
 
     def _look_at_the_gone(self) -> None:
@@ -962,11 +917,7 @@ class EventServer:
         session.happened(ConnectionEvent.DROPPED)
         session.since_ns = self._clock.wall_ns()
         log.warning("source %s lost: silent for %.1f s", session.name, silent_ns / 1e9)
-        self._alarms.raise_alarm(
-            f"source-lost {session.name}",
-            Severity.WARNING,
-            f"{session.name} ({session.address}) is silent",
-        )
+        self._alarms.lost(session)
 
     def _expire(self, session: Session) -> None:
         """It is remembered as closed: its source may not know that anything of it was stored, and

@@ -10,7 +10,7 @@ from dlog.faults.simulation.sources import WILD, SimulatedSource
 from dlog.faults.simulation.steps import When
 from dlog.faults.simulation.world import World
 from dlog.model.ids import FileKind, StreamName
-from dlog.services.event_server import ORPHAN_ALARMS_MAX
+from dlog.services.source_alarms import ORPHAN_ALARMS_MAX
 from tests.protocol.test_rules import two_runs
 from tests.simulated_logger import OTHER_RUN, PHOTONS, RUN, holds, life_of, send
 
