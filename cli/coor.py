@@ -222,9 +222,13 @@ def _carry_out(
 
         show(answer.data)
     else:
-        said = ", ".join(f"{key} {_said(value)}" for key, value in answer.data.items())
+        said = ", ".join(
+            f"{key} {_said(value)}" for key, value in answer.data.items() if key != "not_closed"
+        )
         again = " (the recorded answer)" if answer.repeated else ""
         words(f"{command} done, logger {answer.state}{again}{': ' if said else ''}{said}")
+        for file in answer.data.get("not_closed", []):
+            words(f"not closed, and tried again later: {file}")
     if not answer.ok:
         raise typer.Exit(1)
 

@@ -166,7 +166,7 @@ class LoggerRecord(_Record, frozen=True, kw_only=True):
 
 
 class Pending(_Record, frozen=True, kw_only=True):
-    """The command that is being carried out, so that a restart answers it."""
+    """A command that is being carried out, so that a restart answers it."""
 
     session: bytes
     number: int
@@ -175,14 +175,15 @@ class Pending(_Record, frozen=True, kw_only=True):
 
 
 class RunRecord(_Record, frozen=True, kw_only=True):
-    """A live run. streams: its frozen configuration as it stood at Start Run."""
+    """A live run. streams: its frozen configuration as it stood at Start Run. pending: the command
+    that changes its state, and others that ask for the same."""
 
     run: int
     state: RunState
     streams: dict[str, StreamConfig]
     started_ns: int
     comment: str = ""
-    pending: Pending | None = None
+    pending: list[Pending] = []
     abort_reason: str = ""
 
 

@@ -150,11 +150,10 @@ class Desk:
         self._send(peer, answer)
         return True
 
-    def pending(self, pending: Pending | None) -> Asked | None:
-        """The command in hand that a run's record speaks of."""
-        if pending is None:
-            return None
-        return self._asked.get(CommandId(pending.session, pending.number))
+    def pending(self, pending: Sequence[Pending]) -> list[Asked]:
+        """The commands in hand that a run's record speaks of."""
+        ids = [CommandId(each.session, each.number) for each in pending]
+        return [self._asked[each] for each in ids if each in self._asked]
 
     def resume(self, pending: Pending, command: str) -> None:
         """A command of an earlier boot that is still being carried out."""
@@ -201,24 +200,24 @@ class Desk:
         self,
         changes: Sequence[Change],
         *,
-        answer: tuple[Asked, Answer] | None = None,
+        answers: Sequence[tuple[Asked, Answer]] = (),
         use_ballast: bool = False,
         make: Callable[[Committer], Sequence[Change]] | None = None,
         then: Callable[[], None] | None = None,
     ) -> None:
-        """Commit changes with the answer to their command; act (`then`) and answer behind it.
+        """Commit changes with the answers to their commands; act (`then`) and answer behind it.
 
         The logger's own record goes with every commit: it holds the number of the next command.
         """
         told: list[Change] = [put(records.LOGGER, self.record)]
-        if answer is not None:
-            told += self._answer_changes(*answer)
+        for asked, answer in answers:
+            told += self._answer_changes(asked, answer)
 
         def acted() -> None:
             if then is not None:
                 then()
-            if answer is not None:
-                self._tell(*answer)
+            for asked, answer in answers:
+                self._tell(asked, answer)
 
         self._committer.submit_made(
             lambda c: [*changes, *(make(c) if make else ()), *told],

@@ -16,10 +16,10 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from dlog.core.journal_records import LoggerRecord, RunRecord, StreamRecord
-from dlog.core.states import LOGGER, LoggerEvent, RunEvent
+from dlog.core.states import LOGGER, LoggerEvent, LoggerState, RunEvent
 from dlog.errors import ConfigurationError, Error, Failure, TransitionRefused
 from dlog.model.config import InitConfig, parse_init, parse_streams
-from dlog.model.ids import RunNumber, StreamKey, valid_run_number
+from dlog.model.ids import NO_RUN, RunNumber, StreamKey, valid_run_number
 from dlog.model.messages import Command, Identification, Request, encode_json
 from dlog.model.status import CommandStatus, DiskStatus
 from dlog.ports import Clock, CoorLink, Directory, Journal, Severity
@@ -110,7 +110,7 @@ class Commander:
             idle=self._stop_when_idle,
             waiting=self._why_waiting,
         )
-        self._stop: Asked | None = None
+        self._stop: list[Asked] = []  # each STOP that waits for the end
         self._short = False
         self._waiting = ""  # what the routes say
         self._hung: set[str] = set()  # directories with an alarm
@@ -270,7 +270,7 @@ class Commander:
     ) -> None:
         log.warning("%s: %s refused: %s", asked.id, command.command, text)
         answer = self._desk.error_answer(command, text, code, list(accepts))
-        self._desk.commit([], answer=(asked, answer))
+        self._desk.commit([], answers=[(asked, answer)])
 
     # --- INIT, CONFIGURE, SET DEBUG, STOP ----------------------------------------------------
 
@@ -287,7 +287,7 @@ class Commander:
         def act() -> None:
             self._activate(init)
 
-        self._desk.commit([], answer=(asked, answer), then=act)
+        self._desk.commit([], answers=[(asked, answer)], then=act)
 
     def _address_to_bind(self, init: InitConfig) -> str:
         """The port that was taken once is kept, so that the sources find us again."""
@@ -350,7 +350,9 @@ class Commander:
         if problems:
             raise ConfigurationError(problems)
         self._desk.become(LoggerEvent.CONFIGURE, streams=streams)
-        self._desk.commit([], answer=(asked, self._desk.answer(asked, {"streams": list(streams)})))
+        self._desk.commit(
+            [], answers=[(asked, self._desk.answer(asked, {"streams": list(streams)}))]
+        )
 
     def _set_debug(self, asked: Asked, command: Command) -> None:
         if self.record.init is None:
@@ -366,36 +368,42 @@ class Commander:
         self._desk.record = msgspec.structs.replace(self.record, init=init)
         self._desk.commit(
             [],
-            answer=(asked, self._desk.answer(asked)),
+            answers=[(asked, self._desk.answer(asked))],
             then=lambda: self._machinery.set_debug(str(level)),
         )
 
     def _stop_logger(self, asked: Asked, command: Command) -> None:
         """Runs that are active are ended first; the answer comes when all is closed."""
+        if self.record.state is LoggerState.STOPPED:  # its commit is on its way
+            self._desk.commit([], answers=[(asked, self._desk.answer(asked))], use_ballast=True)
+            return
         LOGGER.next(self.record.state, LoggerEvent.STOP)
-        if self._stop is not None:
-            raise Refusal("STOP is being carried out already", "transition")
-        self._stop = asked
+        self._stop.append(asked)
+        if len(self._stop) > 1:
+            return  # it is answered with the first one
         self._runs.stop_all()
         self._stop_when_idle()
 
     def _stop_when_idle(self) -> None:
-        if self._stop is None or self.runs:
+        if not self._stop or self.runs:
             return
         if self.orphans is not None:
             self.orphans.end(Ending.FINISH)
             return
-        asked, self._stop = self._stop, None
+        stops, self._stop = self._stop, []
         self._desk.become(LoggerEvent.STOP)
 
         def act() -> None:
             self.over = True
 
-        self._desk.commit([], answer=(asked, self._desk.answer(asked)), use_ballast=True, then=act)
+        left = self._runs.not_closed([*self._runs.stopped, NO_RUN])
+        data = {"not_closed": left} if left else {}
+        answers = [(asked, self._desk.answer(asked, data)) for asked in stops]
+        self._desk.commit([], answers=answers, use_ballast=True, then=act)
 
     def _start_run(self, asked: Asked, command: Command) -> None:
         LOGGER.next(self.record.state, LoggerEvent.START_RUN)
-        if self._stop is not None:
+        if self._stop:
             raise Refusal("STOP is being carried out", "transition")
         hung = self._space.hung()
         if hung:

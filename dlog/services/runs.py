@@ -15,15 +15,17 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from dlog.core import journal_records as records
-from dlog.core.journal_records import EndedRunRecord, RunRecord, StreamRecord
+from dlog.core.journal_records import EndedRunRecord, FileRecord, RunRecord, StreamRecord
 from dlog.core.states import RUN, LoggerEvent, RunEvent, RunState
 from dlog.errors import NoDescriptor, NoThread, StorageError, TransitionRefused
 from dlog.limits import RUNS_ACTIVE_MAX
 from dlog.model.config import StreamConfig
 from dlog.model.ids import RunNumber, StreamKey, StreamName
+from dlog.model.messages import Answer
 from dlog.ports import Clock, Directory, Journal
 from dlog.services.command_desk import Asked, Desk, Refusal, put
 from dlog.services.event_server import EventServer
+from dlog.services.live_state import finished_run
 from dlog.services.parts import Part
 from dlog.services.routes import Routes, RunRoute
 from dlog.services.space_watch import DirectoryWatch
@@ -32,6 +34,7 @@ from dlog.services.stream_thread import Ending, StreamWriter
 log = logging.getLogger("dlog.runs")
 
 FINISHED_KEPT: Final = 1000
+NOT_CLOSED_TOLD_MAX: Final = 100
 # For folders, sidecars and new parts of the streams that write already, and for connections.
 DESCRIPTORS_SPARE: Final = 16
 
@@ -114,6 +117,7 @@ class Runs:
         self.orphans: StreamWriter | None = None
         self.events: EventServer | None = None
         self.stopping = False
+        self.stopped: list[RunNumber] = []  # the runs that ended since STOP
 
     # --- commands ----------------------------------------------------------------------------
 
@@ -140,7 +144,7 @@ class Runs:
             streams=configs,
             started_ns=self._clock.wall_ns(),
             comment=comment,
-            pending=asked.pending,
+            pending=[asked.pending],
         )
         streams = [
             StreamRecord(run=number, stream=name, directory=(config.directories or (0,))[0])
@@ -163,8 +167,12 @@ class Runs:
 
     def _refuse_known(self, number: RunNumber) -> None:
         """A run that could not be started, and of which nothing stands on the disk, never was."""
-        if number in self.live or not self._never_was(number):
-            raise Refusal(f"run {number} is in the journal already", "run")
+        if (live := self.live.get(number)) is not None:
+            state = live.outcome or live.record.state
+            raise Refusal(f"run {number} is in the journal already: it is {state}", "run")
+        if not self._never_was(number):
+            ended = finished_run(self._journal, number)
+            raise Refusal(f"run {number} is in the journal already: it is {ended}", "run")
         for directory, watch in zip(self._directories, self._watches, strict=True):
             try:
                 watch.refuse_waiting()
@@ -221,7 +229,7 @@ class Runs:
         run.since_ns = self._clock.wall_ns()
         self._desk.commit(
             [put(records.run_key(run.number), run.record)],
-            answer=(asked, self._desk.answer(asked, {"run": run.number})),
+            answers=[(asked, self._desk.answer(asked, {"run": run.number}))],
             then=self.send_routes,
         )
 
@@ -229,7 +237,9 @@ class Runs:
         run = self.live.get(number)
         if run is None:
             known = ", ".join(str(n) for n in sorted(self.live)) or "none"
-            raise Refusal(f"run {number} is not active; active runs: {known}", "run")
+            state = self._finished.get(number) or finished_run(self._journal, number)
+            what = f"{state} already" if state is not None else "not active"
+            raise Refusal(f"run {number} is {what}; active runs: {known}", "run")
         if run.outcome is not None:
             raise TransitionRefused("run", run.outcome, event, [])
         RUN.next(run.record.state, event)
@@ -237,7 +247,18 @@ class Runs:
 
     def stop(self, number: RunNumber, asked: Asked) -> None:
         """STOP RUN: the sources drain, then its files are closed, then it is answered."""
-        self._begin_ending(self._get(number, RunEvent.STOP), asked)
+        run = self.live.get(number)
+        ending = run is not None and run.record.state is RunState.ENDING
+        if run is not None and ending and run.outcome in (None, RunState.ENDED):
+            self._join(run, asked)
+        else:
+            self._begin_ending(self._get(number, RunEvent.STOP), asked)
+
+    def _join(self, run: Run, asked: Asked) -> None:
+        """What is asked for is being done already: answer with the first who asked."""
+        pending = [*run.record.pending, asked.pending]
+        run.record = msgspec.structs.replace(run.record, pending=pending)
+        self._desk.commit([put(records.run_key(run.number), run.record)], use_ballast=True)
 
     def stop_all(self) -> None:
         """STOP with runs active ends them first; one that is starting, once it is active."""
@@ -254,7 +275,7 @@ class Runs:
         run.record = msgspec.structs.replace(
             run.record,
             state=RUN.next(run.record.state, RunEvent.STOP),
-            pending=asked.pending if asked else None,
+            pending=[asked.pending] if asked else [],
         )
         run.since_ns = self._clock.wall_ns()
         self._desk.commit(
@@ -265,10 +286,14 @@ class Runs:
 
     def abort(self, number: RunNumber, reason: str, asked: Asked) -> None:
         """ABORT RUN: what is stored stays, what comes is refused."""
+        live = self.live.get(number)
+        if live is not None and live.outcome is RunState.ABORTED:
+            self._join(live, asked)
+            return
         run = self._get(number, RunEvent.ABORT)
         self._answer_pending(run, "the run was aborted")
         run.record = msgspec.structs.replace(
-            run.record, pending=asked.pending, abort_reason=reason or "ABORT RUN"
+            run.record, pending=[asked.pending], abort_reason=reason or "ABORT RUN"
         )
         self._desk.commit(
             [put(records.run_key(run.number), run.record)],
@@ -277,12 +302,14 @@ class Runs:
         )
 
     def _answer_pending(self, run: Run, text: str) -> None:
-        """The command that was being carried out on the run comes to nothing."""
-        asked = self._asked_of(run)
-        if asked is not None:
-            self._desk.commit([], answer=(asked, self._desk.error_answer(asked, text, "run")))
+        """The commands that were being carried out on the run come to nothing."""
+        answers = [
+            (asked, self._desk.error_answer(asked, text, "run")) for asked in self._asked_of(run)
+        ]
+        if answers:
+            self._desk.commit([], answers=answers)
 
-    def _asked_of(self, run: Run) -> Asked | None:
+    def _asked_of(self, run: Run) -> list[Asked]:
         return self._desk.pending(run.record.pending)
 
     # --- what goes on by itself --------------------------------------------------------------
@@ -329,14 +356,14 @@ class Runs:
             return
         asked = self._asked_of(run)
         run.record = msgspec.structs.replace(
-            run.record, state=RUN.next(run.record.state, RunEvent.STARTED), pending=None
+            run.record, state=RUN.next(run.record.state, RunEvent.STARTED), pending=[]
         )
         run.since_ns = self._clock.wall_ns()
         log.info("run %d active: %s", run.number, ", ".join(run.writers))
         data = {"run": run.number, "streams": list(run.record.streams)}
         self._desk.commit(
             [put(records.run_key(run.number), run.record)],
-            answer=(asked, self._desk.answer(asked, data)) if asked else None,
+            answers=[(each, self._desk.answer(each, data)) for each in asked],
             use_ballast=self.stopping,
             then=lambda: self._now_active(run),
         )
@@ -413,6 +440,8 @@ class Runs:
         self._finished[run.number] = state
         if len(self._finished) > FINISHED_KEPT:
             del self._finished[next(iter(self._finished))]
+        if self.stopping:
+            self.stopped.append(run.number)
         if not self.live:
             # Also where STOP follows at once: a crash in between must not find it RUNNING.
             self._desk.become(LoggerEvent.LAST_RUN_OVER)
@@ -427,24 +456,37 @@ class Runs:
             reason=run.reason or run.record.abort_reason,
             streams=run.record.streams,
         )
-        asked = self._asked_of(run)
-        answer = None
-        if asked is not None and state is RunState.FAILED:
-            text = f"run {run.number} could not be started: {run.reason}"
-            answer = (asked, self._desk.error_answer(asked, text, "run"))
-        elif asked is not None:
-            data: dict[str, Any] = {"run": run.number, "state": str(state)}
-            if run.reason:
-                data["reason"] = run.reason
-            answer = (asked, self._desk.answer(asked, data))
+        answers = [(asked, self._answer_of_end(asked, run, state)) for asked in self._asked_of(run)]
         log.info("run %d %s", run.number, state)
         self._desk.commit(
             [],
             make=lambda c: c.end_run(ended),
-            answer=answer,
+            answers=answers,
             use_ballast=True,
             then=self._idle,
         )
+
+    def _answer_of_end(self, asked: Asked, run: Run, state: RunState) -> Answer:
+        if state is RunState.FAILED:
+            text = f"run {run.number} could not be started: {run.reason}"
+            return self._desk.error_answer(asked, text, "run")
+        data: dict[str, Any] = {"run": run.number, "state": str(state)}
+        if run.reason:
+            data["reason"] = run.reason
+        if left := self.not_closed([run.number]):
+            data["not_closed"] = left
+        return self._desk.answer(asked, data)
+
+    def not_closed(self, runs: Sequence[RunNumber]) -> list[str]:
+        """The files of runs that are over which are not closed, each with the reason, for people.
+        The housekeeper goes on with them."""
+        found = []
+        for run in runs:
+            for key, value in self._journal.scan(records.run_files(run, records.FILES)):
+                record = records.decode_record(key, value, FileRecord)
+                found.append(f"{record.path}: {record.reason or record.state}")
+        more = len(found) - NOT_CLOSED_TOLD_MAX
+        return found if more <= 0 else [*found[:NOT_CLOSED_TOLD_MAX], f"and {more} more"]
 
     def send_routes(self, applied: Callable[[], None] | None = None) -> None:
         if self.events is None:
@@ -475,8 +517,8 @@ class Runs:
         """The live runs of the journal, as the restart settled their parts."""
         for record, streams in runs:
             self._make_run(record, streams)
-            if record.pending is not None:
-                self._desk.resume(record.pending, _pending_command(record))
+            for pending in record.pending:
+                self._desk.resume(pending, _pending_command(record))
 
     def go_on(self) -> None:
         """Behind `resume`, once the event server runs."""

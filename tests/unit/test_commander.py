@@ -7,15 +7,17 @@ import pytest
 from dlog.core import journal_records as records
 from dlog.core.journal_records import StreamRecord
 from dlog.core.states import LoggerState, RunState
-from dlog.faults.simulation.steps import When
+from dlog.faults.simulation.steps import Operation, When
 from dlog.faults.simulation.world import World
 from dlog.model.ids import NO_RUN, ORPHAN_STREAM, StreamKey
 from dlog.model.messages import Command, encode_json
 from dlog.services.space_watch import INTERVAL_NS
 from tests.simulated_logger import (
     OTHER_RUN,
+    PHOTONS_FILES,
     RUN,
     configured,
+    fail,
     holds,
     life_of,
     problems_after_crashes,
@@ -73,7 +75,7 @@ def test_a_run_that_is_drained_while_its_abort_is_being_committed_ends() -> None
     assert not world.coor.answers[number - 1].ok
 
 
-def test_a_second_abort_and_a_stop_are_refused_while_the_first_abort_is_being_committed() -> None:
+def test_a_second_abort_is_answered_with_the_first_and_a_stop_is_refused() -> None:
     world = running()
     life = life_of(world)
     numbers = [world.give("ABORT RUN", run=RUN) for _ in range(2)]
@@ -81,7 +83,57 @@ def test_a_second_abort_and_a_stop_are_refused_while_the_first_abort_is_being_co
     world.coor.step(life.link)
     life.commander.step()
     world.run_until(lambda: all(n in world.coor.answers for n in numbers), "no answer")
-    assert [world.coor.answers[n].ok for n in numbers] == [True, False, False]
+    assert [world.coor.answers[n].ok for n in numbers] == [True, True, False]
+
+
+@pytest.mark.parametrize("command", ["STOP RUN", "STOP"])
+def test_what_is_asked_for_twice_is_answered_twice(command: str) -> None:
+    world = running(drain_seconds=1.0)
+    source = world.source("router-1")
+    send(source, 1)
+    world.settle()
+    source.silent = True  # so that the run drains for a while
+    numbers = [world.give(command, **({"run": RUN} if command == "STOP RUN" else {}))]
+    control(world)
+    assert numbers[0] not in world.coor.answers
+    numbers.append(world.give(command, **({"run": RUN} if command == "STOP RUN" else {})))
+    world.run_until(lambda: all(n in world.coor.answers for n in numbers), "no answer")
+    first, second = (world.coor.answers[n] for n in numbers)
+    assert (first.ok, second.ok) == (True, True)
+    assert first.data == second.data
+
+
+@pytest.mark.parametrize("when", [When.BEFORE, When.AFTER])
+def test_a_second_stop_run_is_answered_over_a_crash(when: When) -> None:
+    begin = running().steps.count
+    for step in range(begin + 1, begin + 60, 7):
+        world = running(drain_seconds=0.2)
+        source = world.source("router-1")
+        send(source, 1)
+        world.steps.crash_at(step, when)
+        numbers = [world.give("STOP RUN", run=RUN)]
+        world.pump(3)
+        numbers.append(world.give("STOP RUN", run=RUN))
+        world.run_until(
+            lambda w=world, ns=numbers: all(n in w.coor.answers for n in ns),  # type: ignore[misc]
+            "no answer",
+        )
+        answers = [world.coor.answers[n] for n in numbers]
+        assert answers[0].ok
+        assert answers[1].ok or answers[1].error.startswith("run 7 is ENDED already")
+
+
+def test_a_refusal_says_what_became_of_the_run() -> None:
+    world = running(drain_seconds=0.0)
+    number = world.give("START RUN", run=OTHER_RUN)
+    again = world.give("START RUN", run=OTHER_RUN)
+    world.run_until(lambda: again in world.coor.answers, "no answer")
+    text = world.coor.answers[again].error
+    assert text == "run 8 is in the journal already: it is STARTING"
+    world.run_until(lambda: number in world.coor.answers, "no answer")
+    assert world.do("STOP RUN", run=RUN).ok
+    assert world.do("STOP RUN", run=RUN).error == "run 7 is ENDED already; active runs: 8"
+    assert world.do("PAUSE RUN", run=3).error == "run 3 is not active; active runs: 8"
 
 
 @pytest.mark.parametrize("when", list(When))
@@ -272,3 +324,14 @@ def test_a_run_starts_beside_a_directory_that_hangs_and_no_command_waits_for_it(
     assert world.do("START RUN", run=RUN).ok
     world.disks[1].hangs = False
     holds(world)
+
+
+@pytest.mark.parametrize("command", ["STOP RUN", "ABORT RUN", "STOP"])
+def test_the_answer_names_the_files_that_could_not_be_closed(command: str) -> None:
+    world = running(drain_seconds=0.0)
+    fail(world, Operation.NAME, path=PHOTONS_FILES, times=None)
+    answer = world.do(command, **({} if command == "STOP" else {"run": RUN}))
+    assert answer.ok
+    (file,) = answer.data["not_closed"]
+    assert file.startswith("runs/7/photons_0001.dlog: ")
+    assert "Input/output error" in file
