@@ -18,7 +18,13 @@ app = group(
 )
 
 TimeoutOption: TypeAlias = Annotated[
-    float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="Wait this long.")
+    float,
+    typer.Option(
+        "--timeout",
+        min=0.1,
+        metavar="SECONDS",
+        help="Wait this long for the answer, but only 5 s where no logger runs.",
+    ),
 ]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="The answer as JSON.")]
 IdOption: TypeAlias = Annotated[

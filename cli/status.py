@@ -69,7 +69,8 @@ def command(
         float, typer.Option("--interval", min=0.1, metavar="SECONDS", help="Of --watch.")
     ] = 1.0,
     timeout: Annotated[
-        float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="Wait this long.")
+        float,
+        typer.Option("--timeout", min=0.1, metavar="SECONDS", help="Wait this long for an answer."),
     ] = 5.0,
     as_json: Annotated[
         bool, typer.Option("--json", help="The document; with --watch one a line.")

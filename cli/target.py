@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from dlog.adapters.coor_link import CoorClient, CoorServer
 
 DEFAULT_DATA = Path("data")
+# A logger that is started at the same time is waited for; it may take a moment on a busy machine.
+GONE_SECONDS: Final = 5.0
 
 DataOption: TypeAlias = Annotated[
     Path | None,
@@ -64,9 +66,8 @@ def reached(
         if not (DEFAULT_DATA / "logger.json").is_file():
             raise typer.BadParameter("which logger? -d DATA or --to ADDRESS")
         data = DEFAULT_DATA
-    with CoorClient(
-        data if data else checked_address(to, "--to", bound=False), name=name
-    ) as client:
+    target = data if data else checked_address(to, "--to", bound=False)
+    with CoorClient(target, name=name, gone_seconds=GONE_SECONDS) as client:
         yield client
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import enum
 import errno
-import fcntl
 import os
 import re
 import stat
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from dlog.adapters.buffers import HUGE_PAGE_BYTES, map_memory
+from dlog.adapters.directory_lock import is_locked
 from dlog.core.data_directory import MARK, Found, Further, further_directory
 from dlog.core.event_file import (
     FileHeader,
@@ -281,7 +281,7 @@ def is_data_directory(path: Path) -> bool:
 
 def look_at(root: Path, *, read: bool = True) -> DataDirectory:
     """The facts of a data directory. The lock is looked at first, then the journal, then names."""
-    running = logger_runs(root)
+    running = bool(is_locked(root))
     snapshot, problem = None, ""
     folder = root / "journal"
     if read and folder.is_dir():
@@ -319,28 +319,6 @@ def mark_of(folder: Path) -> str:
     with contextlib.suppress(FileNotFoundError):
         return (folder / MARK).read_text(errors="replace").strip()
     return ""
-
-
-def logger_runs(root: Path) -> bool:
-    """Whether a logger holds the locks of this data directory: that of its file, which somebody may
-    have deleted, and that of the directory itself."""
-    return _is_locked(root / "lock") or _is_locked(root)
-
-
-def _is_locked(path: Path) -> bool:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # a filesystem that cannot lock it
-        return False
-    finally:
-        os.close(fd)
-    return False
 
 
 def _entries(folder: Path) -> list[Path]:

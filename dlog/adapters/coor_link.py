@@ -8,6 +8,7 @@ docs/PROTOCOL.md, "COOR link", specifies it.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 import socket as system_socket
@@ -24,6 +25,7 @@ import msgspec
 import zmq
 
 from dlog.adapters.connection_facts import ConnectionFacts
+from dlog.adapters.directory_lock import LOCK_NAME, is_locked
 from dlog.adapters.owners import denied, why_no_permission
 from dlog.adapters.process_room import require_room_for_sockets
 from dlog.adapters.vanished_peers import find_vanished_peers
@@ -437,7 +439,8 @@ class _Coor:
     answered from the journal and not done twice.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, gone_seconds: float = math.inf) -> None:
+        self._gone_seconds = gone_seconds
         self._talk = _Conversation()
         self._introduction = encode_json(
             Introduction(name=name, host=system_socket.gethostname(), process=os.getpid())
@@ -480,10 +483,17 @@ class _Coor:
         )
         if len(text) > CONTROL_MESSAGE_BYTES_MAX:
             raise MessageError("oversized", f"{command}: {len(text)} bytes of parameters")
-        deadline = time.monotonic() + timeout
-        sent = False
-        while time.monotonic() < deadline:
-            sent = self._post(text) or sent
+        reached = time.monotonic()
+        deadline = reached + timeout
+        sent = posted = False
+        while (now := time.monotonic()) < deadline:
+            posted = self._post(text)
+            if posted:
+                sent, reached = True, now
+            elif now - reached > self._gone_seconds:
+                if absence := self._absence():
+                    raise NoAnswer(absence, sent=sent)
+                reached = now  # one has been started: it is waited for
             again = min(deadline, time.monotonic() + (RESEND_SECONDS if sent else 0.05))
             while (left := again - time.monotonic()) > 0:
                 said = self._hear(left)
@@ -491,7 +501,8 @@ class _Coor:
                     continue
                 if said.code != "busy":  # that means: not taken in, ask again
                     return said
-        raise NoAnswer(self._why_no_answer(command, timeout, sent), sent=sent)
+        absence = "" if posted else self._absence()
+        raise NoAnswer(absence or self._why_no_answer(command, timeout, sent), sent=sent)
 
     def close(self) -> None:
         raise NotImplementedError
@@ -509,6 +520,10 @@ class _Coor:
     def _hear(self, seconds: float) -> Answer | Identification | None:
         """Something that came within that time."""
         raise NotImplementedError
+
+    def _absence(self) -> str:
+        """Why there is no logger; "" where there is one, or that is not known."""
+        return ""
 
     def _why_no_answer(self, command: str, timeout: float, sent: bool) -> str:
         raise NotImplementedError
@@ -532,11 +547,14 @@ class CoorClient(_Coor):
     """A COOR that connects to a logger: at an address, or to the one on a data directory.
 
     With a data directory the address is looked up again before each attempt, since a logger that
-    was started anew may have another one.
+    was started anew may have another one. gone_seconds: for so long it waits for a logger to come
+    where none runs on the data directory; for ever, unless it is given.
     """
 
-    def __init__(self, target: str | Path, *, name: str = "coor") -> None:
-        super().__init__(name)
+    def __init__(
+        self, target: str | Path, *, name: str = "coor", gone_seconds: float = math.inf
+    ) -> None:
+        super().__init__(name, gone_seconds=gone_seconds)
         self._data = Path(target) if "://" not in str(target) else None
         self._address = "" if self._data is not None else str(target)
         self._socket: Socket | None = None
@@ -608,13 +626,26 @@ class CoorClient(_Coor):
         frames = self._socket.recv_multipart(zmq.NOBLOCK)
         return self._understood(frames[-1])
 
+    def _absence(self) -> str:
+        if self._data is None:
+            return ""
+        gone = not _runs(self._pid)
+        locked = is_locked(self._data)
+        if locked or (locked is None and not (self._pid and gone)):
+            return ""
+        if not self._pid and (self._data / LOCK_NAME).exists():
+            return f"no logger runs on {self._data}: the last one ended before it could be reached"
+        if not self._pid:
+            return f"no logger has been started on {self._data}"
+        # A number is given to another process, in time.
+        what = "is gone" if gone else "is another program"
+        return f"no logger runs on {self._data}: process {self._pid} {what}"
+
     def _why_no_answer(self, command: str, timeout: float, sent: bool) -> str:
         if self._data is not None and not self._address:
             return f"no logger has been started on {self._data}"
         if not sent:
-            gone = self._pid and not _runs(self._pid)
-            why = f"process {self._pid} is gone" if gone else f"waited {timeout:g} s"
-            return f"no logger at {self._address} ({why})"
+            return f"no logger at {self._address} (waited {timeout:g} s)"
         return f"no answer to {command} from {self._address} within {timeout:g} s"
 
 
@@ -762,6 +793,8 @@ def _where(facts: ConnectionFacts) -> str:
 
 
 def _runs(pid: int) -> bool:
+    if pid <= 0:
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

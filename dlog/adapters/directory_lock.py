@@ -77,8 +77,32 @@ class DirectoryLock:
         self.release()
 
 
+def is_locked(root: Path) -> bool | None:
+    """Whether a logger runs on the data directory; None where that cannot be seen."""
+    seen = [_is_locked(path) for path in (root / LOCK_NAME, root)]
+    return True if True in seen else None if None in seen else False
+
+
+def _is_locked(path: Path) -> bool | None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a filesystem that cannot lock it
+        return False
+    finally:
+        os.close(fd)
+    return False
+
+
 def _lock(fd: int) -> None:
-    """`verify` holds the lock, shared, for the moment that it takes to see whether a logger runs:
+    """`is_locked` holds the lock, shared, for the moment that it takes to see whether one runs:
     that is not another logger, and is waited for."""
     deadline = time.monotonic() + LOOK_SECONDS_MAX
     while True:

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from dlog.adapters import directory_lock
-from dlog.adapters.directory_lock import DirectoryLock
+from dlog.adapters.directory_lock import DirectoryLock, is_locked
 from dlog.errors import DataDirectoryGone, LockedByAnother
-from dlog.recovery.facts import logger_runs
 from tests.rig.commands import start_python
 
 _HOLD = """
@@ -46,14 +45,14 @@ def test_a_second_logger_is_refused_and_told_who_runs(tmp_path: Path) -> None:
 def test_a_second_logger_is_refused_where_the_lock_file_was_deleted(tmp_path: Path) -> None:
     with holder(tmp_path) as other:
         (tmp_path / "lock").unlink()
-        assert logger_runs(tmp_path)
+        assert is_locked(tmp_path)
         for _ in range(2):  # the first try makes a lock file
             with pytest.raises(LockedByAnother, match="was deleted") as refused:
                 DirectoryLock.acquire(tmp_path)
             assert refused.value.exit_code == 75
         other.kill()
     DirectoryLock.acquire(tmp_path).release()
-    assert not logger_runs(tmp_path)
+    assert not is_locked(tmp_path)
 
 
 def test_the_lock_goes_with_its_process_however_it_dies(tmp_path: Path) -> None:

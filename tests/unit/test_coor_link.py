@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from dlog.adapters.coor_link import (
     NoAnswer,
     control_address,
 )
+from dlog.adapters.directory_lock import DirectoryLock
 from dlog.core.states import ConnectionState
 from dlog.errors import Error, MessageError
 from dlog.limits import CONTROL_MESSAGE_BYTES_MAX
@@ -346,6 +348,59 @@ def test_a_logger_that_was_killed_is_said_to_be_gone(tmp_path: Path) -> None:
     (tmp_path / "logger.json").write_bytes(encode_json(gone))
     with CoorClient(tmp_path) as coor, pytest.raises(NoAnswer, match="process 4194305 is gone"):
         coor.ask("STATUS", timeout=0.2)
+
+
+def test_a_logger_that_died_at_once_is_not_waited_for(tmp_path: Path) -> None:
+    DirectoryLock.acquire(tmp_path).release()
+    with (
+        CoorClient(tmp_path, gone_seconds=0.0) as coor,
+        pytest.raises(NoAnswer, match="ended before it could be reached"),
+    ):
+        coor.ask("INIT", timeout=FOREVER_MS)
+
+
+def test_a_number_that_another_process_has_now_is_no_logger(tmp_path: Path) -> None:
+    ours = Whereabouts(control=f"ipc://{tmp_path}/control.sock", pid=os.getpid())
+    (tmp_path / "logger.json").write_bytes(encode_json(ours))
+    (tmp_path / "lock").write_text(f"{os.getpid()}\n")
+    with (
+        CoorClient(tmp_path, gone_seconds=0.0) as coor,
+        pytest.raises(NoAnswer, match=f"process {os.getpid()} is another program") as error,
+    ):
+        coor.ask("STOP", timeout=FOREVER_MS)
+    assert not error.value.sent
+
+
+def test_a_logger_that_is_gone_is_not_waited_for_but_one_that_starts_is(tmp_path: Path) -> None:
+    gone = Whereabouts(control=f"ipc://{tmp_path}/control.sock", pid=4194305)  # above pid_max
+    (tmp_path / "logger.json").write_bytes(encode_json(gone))
+    with CoorClient(tmp_path, gone_seconds=0.0) as coor:
+        with pytest.raises(NoAnswer, match="process 4194305 is gone"):
+            coor.ask("STOP", timeout=FOREVER_MS)
+        # It holds its directory from its first moments on.
+        with DirectoryLock.acquire(tmp_path), pytest.raises(NoAnswer, match=r"waited 0\.3 s"):
+            coor.ask("STOP", timeout=0.3)
+
+
+def test_a_logger_that_dies_with_the_command_is_not_waited_for(tmp_path: Path) -> None:
+    commander = StandIn()
+    commander.unanswered = 1000
+    with CoorClient(tmp_path, gone_seconds=0.0) as coor:
+        with opened(tmp_path) as link, serving(link, commander):
+            asked: list[NoAnswer] = []
+
+            def ask() -> None:
+                with pytest.raises(NoAnswer) as error:
+                    coor.ask("STOP", timeout=FOREVER_MS)
+                asked.append(error.value)
+
+            thread = threading.Thread(target=ask)
+            thread.start()
+            until(lambda: commander.unanswered < 1000, "the command is there")
+        thread.join(LONG)
+    (error,) = asked
+    assert error.sent
+    assert "no logger runs on" in str(error)
 
 
 def test_a_logger_that_does_not_answer_may_have_carried_it_out(tmp_path: Path) -> None:
