@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from dlog.demo.collector import Said
 from dlog.demo.detectors import (
     DETECTORS,
     RUNS,
@@ -27,6 +28,7 @@ from dlog.demo.detectors import (
     streams_of,
 )
 from dlog.demo.proof import compare
+from dlog.demo.story import AcknowledgedAgain
 from tests.end_to_end.test_readme import README, blocks, plain
 from tests.event_files import FileBuilder, Piece, SentEvent, make_key
 from tests.rig.commands import dlog_command, environment, run_dlog
@@ -72,6 +74,26 @@ def test_every_acknowledged_event_stands_exactly_once(demo: Demo) -> None:
         assert counts["stored"] + counts["garbage"] == meant
         assert counts["missing"] == counts["doubled"] == counts["altered"] == 0
         assert counts["unknown"] == counts["refused"] == 0
+
+
+def _said(acknowledged: int, pending: int, reconnects: int) -> Said:
+    return Said(
+        name="router-1", phase="sending", acknowledged={"hits": acknowledged}, pending=pending,
+        reconnects=reconnects,
+    )  # fmt: skip
+
+
+def test_a_source_whose_first_report_has_all_its_acknowledgements_has_them_again() -> None:
+    again = AcknowledgedAgain(_said(10, 5, 0))
+    assert not again.is_so(_said(12, 3, 0))  # from before the kill
+    assert again.is_so(_said(15, 0, 1))
+
+
+def test_acknowledgements_from_before_the_kill_are_no_new_ones() -> None:
+    again = AcknowledgedAgain(_said(10, 5, 0))
+    assert not again.is_so(_said(12, 3, 1))
+    assert not again.is_so(_said(12, 3, 1))
+    assert again.is_so(_said(13, 2, 1))
 
 
 def test_the_story_is_told_in_its_order(demo: Demo) -> None:
