@@ -147,7 +147,8 @@ class SpaceWatch:
                 looked.append(msgspec.structs.replace(before, problem=problem))
                 continue
             free, total = watch.space
-            low = free < (resume if before.low else low_water)
+            # One that is away takes nothing: its space is none that the sources must wait for.
+            low = not watch.problem and free < (resume if before.low else low_water)
             looked.append(DiskStatus(
                 path=watch.name, free_bytes=free, total_bytes=total, low_water_bytes=low_water,
                 low=low, problem=problem,

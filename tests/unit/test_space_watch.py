@@ -75,6 +75,19 @@ def test_a_disk_that_cannot_be_asked_stays_as_it_was_and_the_others_are_watched(
     assert "Input/output error" in watch.disks[0].problem
 
 
+def test_a_disk_that_is_low_and_goes_away_is_low_no_more() -> None:
+    # The sources waited for space on a disk that was not there.
+    clock, disk = SimulatedClock(), directory()
+    watch = SpaceWatch([disk], clock)
+    lows = []
+    for free in (50, None, 150, 50):
+        disk.free = free
+        clock.advance(INTERVAL_NS)
+        look(watch)
+        lows.append(bool(watch.low))
+    assert lows == [True, False, False, True]
+
+
 class _Hanging(_Directory):
     """A directory that answers when it is let go."""
 
