@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 from dlog.cli.groups import group
 from dlog.cli.output import json_out, plain, problem, waiting, words
 from dlog.cli.target import DataOption, ListenOption, ToOption, reached
+
+if TYPE_CHECKING:
+    from dlog.model.messages import Answer
 
 app = group(
     "COOR's commands from a shell. Each is answered when it is done, and the answer is recorded: "
@@ -204,6 +207,31 @@ def _carry_out(
     command_id: str,
 ) -> None:
     """Ask, print the answer, exit 1 where the logger refused it."""
+    answer = asked(command, parameters, data, to, listen, timeout, command_id)
+    if as_json:
+        json_out(answer)
+    elif not answer.ok:
+        problem(f"{command} refused: {plain(answer.error)}")
+    elif command == "STATUS":
+        from dlog.cli.status import show
+
+        show(answer.data)
+    else:
+        _tell(command, answer)
+    if not answer.ok:
+        raise typer.Exit(1)
+
+
+def asked(
+    command: str,
+    parameters: dict[str, Any],
+    data: Path | None,
+    to: str,
+    listen: str,
+    timeout: float,
+    command_id: str,
+) -> Answer:
+    """The answer, also where the logger refuses the command."""
     from dlog.adapters.coor_link import NoAnswer
 
     given = _parse_id(command_id)
@@ -219,24 +247,18 @@ def _carry_out(
         for request in coor.requests():
             runs = ", ".join(map(str, request.runs))
             words(f"{request.name} asks to {request.request} run {runs}: {request.reason}")
-    if as_json:
-        json_out(answer)
-    elif not answer.ok:
-        problem(f"{command} refused: {plain(answer.error)}")
-    elif command == "STATUS":
-        from dlog.cli.status import show
+    return answer
 
-        show(answer.data)
-    else:
-        said = ", ".join(
-            f"{key} {_said(value)}" for key, value in answer.data.items() if key != "not_closed"
-        )
-        again = " (the recorded answer)" if answer.repeated else ""
-        words(f"{command} done, logger {answer.state}{again}{': ' if said else ''}{said}")
-        for file in answer.data.get("not_closed", []):
-            words(f"not closed, and tried again later: {file}")
-    if not answer.ok:
-        raise typer.Exit(1)
+
+def _tell(command: str, answer: Answer) -> None:
+    """What was done, for people."""
+    said = ", ".join(
+        f"{key} {_said(value)}" for key, value in answer.data.items() if key != "not_closed"
+    )
+    again = " (the recorded answer)" if answer.repeated else ""
+    words(f"{command} done, logger {answer.state}{again}{': ' if said else ''}{said}")
+    for file in answer.data.get("not_closed", []):
+        words(f"not closed, and tried again later: {file}")
 
 
 def _said(value: object) -> str:

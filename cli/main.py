@@ -45,6 +45,7 @@ COMMANDS: Final = {
     "start": Entry("dlog.cli.start", "Run the logger; go on with what was running.", LOGGER),
     "resume": Entry("dlog.cli.resume", "Run the logger from its journal alone.", LOGGER),
     "status": Entry("dlog.cli.status", "States, runs, streams, connections, disk, alarms.", LOGGER),
+    "alarms": Entry("dlog.cli.alarms", "The alarms that stand; acknowledge one.", LOGGER),
     "coor": Entry("dlog.cli.coor", "COOR's commands from a shell.", LOGGER),
     "send": Entry("dlog.cli.send", "Replay a recording into a run, as a Collector/Router.", DATA),
     "ls": Entry("dlog.cli.ls", "The catalogue: runs and their files.", DATA),

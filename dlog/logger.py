@@ -50,10 +50,8 @@ from dlog.core.data_directory import (
 from dlog.core.journal_records import (
     BootRecord,
     EndedRunRecord,
-    FileRecord,
     JournalMeta,
     LoggerRecord,
-    QuarantineRecord,
     StreamRecord,
 )
 from dlog.core.record_rules import read_record
@@ -83,7 +81,7 @@ from dlog.model.ids import (
 from dlog.model.messages import Command
 from dlog.model.status import Whereabouts, status_data, within
 from dlog.ports import Directory, Severity
-from dlog.services.alarms import AlarmBoard
+from dlog.services.alarms import AlarmBoard, load_acknowledged
 from dlog.services.commander import Commander
 from dlog.services.committer import Committer
 from dlog.services.data_directories import claim, open_further
@@ -92,6 +90,7 @@ from dlog.services.housekeeper import Housekeeper
 from dlog.services.live_state import (
     ORPHAN_CONFIG,
     config_of_ended,
+    directories_held,
     finished_run,
     live_runs,
     sessions,
@@ -286,7 +285,7 @@ class Logger:
         live = [int(key[len(records.RUNS) :]) for key, _ in journal.scan(records.RUNS)]
         try:
             data = directories_in_use(
-                configured, meta.data, held=self._directories_held(journal), live=live
+                configured, meta.data, held=directories_held(journal), live=live
             )
         except ConfigurationError as error:
             if not live:
@@ -301,19 +300,6 @@ class Logger:
             coor_listen=logger.coor_listen,
             coor_connect=logger.coor_connect,
         )
-
-    @staticmethod
-    def _directories_held(journal: LmdbJournal) -> set[int]:
-        """Positions of the data directories with something that is not settled."""
-        files = [
-            read_record(key, value, FileRecord).directory
-            for key, value in journal.scan(records.FILES)
-        ]
-        tails = [
-            read_record(key, value, QuarantineRecord).directory
-            for key, value in journal.scan(records.QUARANTINE)
-        ]
-        return {*files, *tails}
 
     def _open_directories(self) -> tuple[list[Directory], dict[int, str]]:
         """All of them, and why those are away that are, by their position behind the first."""
@@ -405,12 +391,12 @@ class Logger:
             self._go_on_without_configuration(self._refused)
         elif auto:
             self._give_itself_commands()
-        if self._left_out:
+        for name in self._left_out:
             self._alarms.raise_alarm(
-                "configuration",
+                f"left-out {name}",
                 Severity.WARNING,
-                f"logger.data: {', '.join(self._left_out)}: not in the configuration any more, and "
-                "kept until the files in it that are not closed are settled",
+                f"logger.data: {name}: not in the configuration any more, and kept until the files "
+                "in it that are not closed are settled",
             )
         # What stands now stands to the end: each look through all of it would hold up every thread
         # for tens of milliseconds.
@@ -470,6 +456,7 @@ class Logger:
             raise self._refused or NothingToResume(f"{self._data}: no run was active")
         if self._outdated:
             raise JournalOutdated(self._outdated)
+        load_acknowledged(self._journal, self._alarms)
         live = settle_live_state(self._journal, self._storage)
         self._committer.load()
         self._start("committer", self._committer.run)
@@ -485,6 +472,7 @@ class Logger:
             self._storage,
             partial(config_of_ended, self._journal),
             self._commander.watches,
+            self._left_out,
         )
         self._start("housekeeper", self._housekeeper.run)
         for number, watch in enumerate(self._commander.watches):

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from dlog.core import journal_records as records
 from dlog.core.journal_records import (
+    AcknowledgedRecord,
     BootRecord,
     ClosedFileRecord,
     CommandRecord,
@@ -89,6 +90,10 @@ _JOURNAL: Final[Mapping[bytes, tuple[bytes, type | None, str]]] = {
     records.QUARANTINE: (
         records.quarantine_key("quarantine/7_photons_events_0001_8192_3.tail"), QuarantineRecord,
         "a tail that was saved aside, and what must be stored before it goes",
+    ),
+    records.ACKNOWLEDGED: (
+        records.acknowledged_key("file runs/7/photons_0001.dlog"), AcknowledgedRecord,
+        "an alarm that was acknowledged and that a start would raise again",
     ),
     records.DONE_OPERATIONS: (
         records.done_operation_key(40), OperationRecord, "a file operation that was done",

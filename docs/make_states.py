@@ -120,10 +120,12 @@ to the journal before anything follows from it; the states of connections are no
 """
 
 COMMANDS: Final = """\
-Two of COOR's commands are no transitions and are taken in every state: STATUS, which changes
-nothing and is not recorded, and SET DEBUG. PAUSE RUN, RESUME RUN, STOP RUN and ABORT RUN are events
-of the run that they name (and STOP is one of each that is live). A command with the id of an
-earlier one gets the recorded answer and does nothing; with that id and another body it is refused.
+Three of COOR's commands are no transitions. STATUS, which changes nothing and is not recorded, and
+ACKNOWLEDGE ALARM are taken in every state, SET DEBUG in every one after INIT. PAUSE RUN, RESUME
+RUN, STOP RUN and ABORT RUN are events of the run that they name (and STOP is one of each that is
+live). STOP RUN, ABORT RUN or STOP given again while the first is being carried out waits for the
+same end. A command with the id of an earlier one gets the recorded answer and does nothing; with
+that id and another body it is refused.
 """
 
 SIGNALS: Final = """\

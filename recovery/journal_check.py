@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Final
 
 from dlog.core.journal_records import (
+    ACKNOWLEDGED,
     COMMAND_ORDER,
     COMMANDS,
     COUNTS,
     DONE_OPERATIONS,
     OPERATIONS,
     SCHEMA_VERSION,
+    AcknowledgedRecord,
     ClosedFileRecord,
     CommandRecord,
     CountRecord,
@@ -104,6 +106,8 @@ def _other_records(snapshot: Snapshot) -> Iterator[str]:
                 read_record(key, value, CountRecord)
             elif key.startswith((OPERATIONS, DONE_OPERATIONS)):
                 decode_record(key, value, OperationRecord)
+            elif key.startswith(ACKNOWLEDGED):
+                decode_record(key, value, AcknowledgedRecord)
             elif not key.startswith(COMMAND_ORDER):
                 yield f"record {key!r} is of no known kind"
         except JournalUnreadable as error:

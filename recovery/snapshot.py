@@ -17,6 +17,7 @@ from typing import IO, Final
 from dlog.adapters.child_processes import environment
 from dlog.adapters.journal_probe import UNABLE
 from dlog.core.journal_records import (
+    ACKNOWLEDGED,
     BOOT,
     CLOSED_FILES,
     COMMAND_ORDER,
@@ -251,5 +252,5 @@ def _pairs(stream: IO[bytes], alive: _Watchdog) -> Iterator[tuple[bytes, bytes]]
 # what passes from one to another is seen at least once, and an ended run with all of its files.
 _READ_ORDER: Final = (
     META, BOOT, LOGGER, RUNS, FILES, STREAMS, SESSIONS, MARKS, COUNTS, OPERATIONS, QUARANTINE,
-    ENDED_RUNS, CLOSED_FILES, DONE_OPERATIONS, COMMANDS, COMMAND_ORDER,
+    ACKNOWLEDGED, ENDED_RUNS, CLOSED_FILES, DONE_OPERATIONS, COMMANDS, COMMAND_ORDER,
 )  # fmt: skip

@@ -41,6 +41,7 @@ MARKS: Final = b"mark/"
 COUNTS: Final = b"count/"
 OPERATIONS: Final = b"operation/"  # announced, not done
 QUARANTINE: Final = b"quarantine/"
+ACKNOWLEDGED: Final = b"acknowledged/"
 # What restart never scans:
 DONE_OPERATIONS: Final = b"done/"
 COMMANDS: Final = b"command/"
@@ -50,6 +51,7 @@ CLOSED_FILES: Final = b"closed/"
 
 LIVE_PREFIXES: Final = (
     META, BOOT, LOGGER, RUNS, STREAMS, FILES, SESSIONS, MARKS, COUNTS, OPERATIONS, QUARANTINE,
+    ACKNOWLEDGED,
 )  # fmt: skip
 
 # All that a start reads, and so what is probed before it does.
@@ -126,6 +128,10 @@ def command_order_key(order: int) -> bytes:
 
 def quarantine_key(path: str) -> bytes:
     return QUARANTINE + path.encode()
+
+
+def acknowledged_key(alarm: str) -> bytes:
+    return ACKNOWLEDGED + alarm.encode()
 
 
 # --- records ---------------------------------------------------------------------------------
@@ -412,6 +418,15 @@ class QuarantineRecord(_Record, frozen=True, kw_only=True):
     needed: list[tuple[bytes, int, str, int]] = []
     sessions: list[bytes] = []
     saving: bool = False
+
+
+class AcknowledgedRecord(_Record, frozen=True, kw_only=True):
+    """An alarm that COOR has acknowledged, and whose cause each start finds again: while its text
+    is the same, it is not raised. It goes with the cause."""
+
+    name: str
+    text: str
+    acknowledged_ns: int
 
 
 # --- bytes -----------------------------------------------------------------------------------

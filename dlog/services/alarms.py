@@ -8,12 +8,16 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from dlog.core import journal_records as records
+from dlog.core.alarm_kinds import OVERFLOW
+from dlog.core.journal_records import AcknowledgedRecord
+from dlog.core.record_rules import read_record
 from dlog.model.messages import AlarmState
-from dlog.ports import Clock, Severity
+from dlog.ports import Clock, Journal, Severity
 
 _log = logging.getLogger(__name__)
 
@@ -23,7 +27,6 @@ NAME_LETTERS_MAX: Final = 200
 TEXT_LETTERS_MAX: Final = 1000
 FLUTTER_LINES_MAX: Final = 20
 FLUTTER_NS: Final = 10_000_000_000
-OVERFLOW: Final = "too-many-alarms"
 
 _LEVELS: Final = {
     Severity.WARNING: logging.WARNING,
@@ -58,6 +61,7 @@ class AlarmBoard:
         self._alarms_max = alarms_max
         self._lock = threading.Lock()
         self._raised: dict[str, AlarmState] = {}
+        self._acknowledged: dict[str, str] = {}  # texts, by name, that are not raised again
         self._cleared: deque[tuple[int, str]] = deque(maxlen=CLEARED_KEPT_MAX)
         self._moment = 0
         self._flutters: dict[str, _Flutter] = {}
@@ -71,6 +75,8 @@ class AlarmBoard:
     def raise_alarm(self, name: str, severity: Severity, text: str) -> None:
         name, text = name[:NAME_LETTERS_MAX], text[:TEXT_LETTERS_MAX]
         with self._lock:
+            if self._acknowledged.get(name) == text:
+                return
             if name not in self._raised and len(self._raised) >= self._alarms_max:
                 name, text = OVERFLOW, f"also {name}: {text}"[:TEXT_LETTERS_MAX]
             before = self._raised.get(name)
@@ -91,17 +97,34 @@ class AlarmBoard:
     def clear_alarm(self, name: str) -> None:
         name = name[:NAME_LETTERS_MAX]
         with self._lock:
+            self._acknowledged.pop(name, None)
             if name == OVERFLOW or self._raised.pop(name, None) is None:
                 return
-            gone = [name]
-            if set(self._raised) == {OVERFLOW}:
-                gone.append(self._raised.pop(OVERFLOW).name)
-            listeners = self._changed()
-            self._cleared.extend((self._moment, each) for each in gone)
+            gone, listeners = self._gone([name])
         for each in gone:
             self._say(logging.INFO, each, f"alarm {each} cleared")
         for wake in listeners:
             wake()
+
+    def acknowledge(self, alarms: Sequence[AlarmState], *, for_good: Collection[str] = ()) -> None:
+        """They go, but for those that were raised once more meanwhile. for_good: the names of those
+        that are not raised again with the same text."""
+        with self._lock:
+            self._acknowledged |= {a.name: a.text for a in alarms if a.name in for_good}
+            names = [alarm.name for alarm in alarms if self._raised.get(alarm.name) == alarm]
+            for name in names:
+                del self._raised[name]
+            _, listeners = self._gone(names)
+        for wake in listeners:
+            wake()
+
+    def _gone(self, names: list[str]) -> tuple[list[str], list[Callable[[], None]]]:
+        """These were taken away: all that are gone with them, and who is to be told."""
+        if set(self._raised) == {OVERFLOW}:
+            names = [*names, self._raised.pop(OVERFLOW).name]
+        listeners = self._changed()
+        self._cleared.extend((self._moment, name) for name in names)
+        return names, listeners
 
     def raised(self) -> list[AlarmState]:
         """What is raised now: the worst first, then the oldest."""
@@ -140,3 +163,11 @@ class AlarmBoard:
     def _changed(self) -> list[Callable[[], None]]:
         self._moment += 1
         return list(self._listeners)
+
+
+def load_acknowledged(journal: Journal, board: AlarmBoard) -> None:
+    """What COOR acknowledged before this start. Before anything is found again."""
+    for key, value in journal.scan(records.ACKNOWLEDGED):
+        record = read_record(key, value, AcknowledgedRecord)
+        alarm = AlarmState(name=record.name, severity="", text=record.text, since_ns=0, count=0)
+        board.acknowledge([alarm], for_good=[record.name])

@@ -15,16 +15,23 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from dlog.core.journal_records import LoggerRecord, RunRecord, StreamRecord
+from dlog.core import journal_records as records
+from dlog.core.alarm_kinds import KINDS, chosen, kind_of
+from dlog.core.journal_records import (
+    AcknowledgedRecord,
+    LoggerRecord,
+    RunRecord,
+    StreamRecord,
+)
 from dlog.core.states import LOGGER, LoggerEvent, LoggerState, RunEvent
-from dlog.errors import ConfigurationError, Error, Failure, TransitionRefused
+from dlog.errors import CommandRefused, ConfigurationError, Error, Failure, TransitionRefused
 from dlog.model.config import InitConfig, parse_init, parse_streams
 from dlog.model.ids import NO_RUN, RunNumber, StreamKey, valid_run_number
 from dlog.model.messages import Command, Identification, Request, encode_json
 from dlog.model.status import CommandStatus, DiskStatus
 from dlog.ports import Clock, CoorLink, Directory, Journal, Severity
 from dlog.services.alarms import AlarmBoard
-from dlog.services.command_desk import ITSELF, Asked, Desk, Refusal
+from dlog.services.command_desk import ITSELF, Asked, Desk, Refusal, put
 from dlog.services.committer import Committer
 from dlog.services.event_server import EventServer
 from dlog.services.parts import Part
@@ -95,6 +102,7 @@ class Commander:
         self._committer = committer
         self._directories = directories
         self._alarms = alarms
+        self._clock = clock
         self._status = status
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._desk = Desk(link, journal, committer, clock, self.post)
@@ -241,6 +249,7 @@ class Commander:
             "STOP RUN": lambda a, c: self._runs.stop(_run_number(c), a),
             "ABORT RUN": self._abort_run,
             "SET DEBUG": self._set_debug,
+            "ACKNOWLEDGE ALARM": self._acknowledge_alarm,
             "STOP": self._stop_logger,
         }
         try:
@@ -371,6 +380,30 @@ class Commander:
             answers=[(asked, self._desk.answer(asked))],
             then=lambda: self._machinery.set_debug(str(level)),
         )
+
+    def _acknowledge_alarm(self, asked: Asked, command: Command) -> None:
+        """In every state: an alarm may be raised before INIT."""
+        name, subject = _text(command, "name"), _text(command, "subject")
+        try:
+            alarms = chosen(self._alarms.raised(), name, subject)
+        except CommandRefused as error:
+            raise Refusal(str(error), "alarm") from error
+        names = [alarm.name for alarm in alarms]
+        for_good = [alarm for alarm in alarms if KINDS[kind_of(alarm.name)].found_again]
+        now_ns = self._clock.wall_ns()
+        kept = [
+            put(
+                records.acknowledged_key(alarm.name),
+                AcknowledgedRecord(name=alarm.name, text=alarm.text, acknowledged_ns=now_ns),
+            )
+            for alarm in for_good
+        ]
+
+        def act() -> None:
+            self._alarms.acknowledge(alarms, for_good=[alarm.name for alarm in for_good])
+
+        answer = self._desk.answer(asked, {"alarms": names})
+        self._desk.commit(kept, answers=[(asked, answer)], then=act)
 
     def _stop_logger(self, asked: Asked, command: Command) -> None:
         """Runs that are active are ended first; the answer comes when all is closed."""

@@ -23,7 +23,7 @@ from dlog.errors import StorageError
 from dlog.model.config import StreamConfig
 from dlog.model.ids import MarkKey, RunNumber, SessionId, StreamName
 from dlog.ports import Journal
-from dlog.services.live_state import open_sessions
+from dlog.services.live_state import directories_held, open_sessions
 from dlog.services.parts import Storage, announced, key_of
 from dlog.services.restart import Restart
 from dlog.services.space_watch import DirectoryWatch
@@ -42,12 +42,15 @@ class Housekeeper:
         storage: Storage,
         config_of_ended: Callable[[FileRecord], StreamConfig],
         watches: Sequence[DirectoryWatch],
+        left_out: Sequence[str] = (),
     ) -> None:
-        """watches: of the data directories, in their order."""
+        """watches: of the data directories, in their order. left_out: the last ones, which are kept
+        for what is not settled in them."""
         self._journal = journal
         self._storage = storage
         self._config_of_ended = config_of_ended
         self._watches = watches
+        self._left_out = left_out
         self._stopping = threading.Event()
         self._tidy_up = False
 
@@ -68,6 +71,16 @@ class Housekeeper:
         reachable = self._reachable()
         self._settle_sealed(reachable)
         self._sweep_quarantine(reachable)
+        if self._left_out:
+            self._look_at_left_out()
+
+    def _look_at_left_out(self) -> None:
+        """The next start does without those in which all is settled."""
+        held = directories_held(self._journal)
+        first = len(self._watches) - len(self._left_out)
+        for position, name in enumerate(self._left_out, first):
+            if position not in held:
+                self._storage.alarms.clear_alarm(f"left-out {name}")
 
     def _reachable(self) -> frozenset[int]:
         """Positions of the data directories that answer: in another one each file waits."""

@@ -171,6 +171,12 @@ def _logger_record(journal: Journal) -> LoggerRecord:
     return record
 
 
+def directories_held(journal: Journal) -> set[int]:
+    """Positions of the data directories with something that is not settled."""
+    files = {file.directory for file in _all(journal, records.FILES, FileRecord)}
+    return files | {tail.directory for tail in _all(journal, records.QUARANTINE, QuarantineRecord)}
+
+
 def config_of_ended(
     journal: Journal, record: FileRecord, orphans: StreamConfig = ORPHAN_CONFIG
 ) -> StreamConfig:

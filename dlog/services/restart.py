@@ -21,6 +21,7 @@ from dlog.core.journal_records import (
     OperationKind,
     QuarantineRecord,
     StreamRecord,
+    acknowledged_key,
     encode_record,
     file_key,
     quarantine_key,
@@ -390,9 +391,10 @@ class Restart:
 
     def _over(self, record: FileRecord, *closed: Change) -> None:
         """It is settled for good: nothing that was said of it holds any more."""
-        self._commit([(file_key(key_of(record)), None), *closed])
+        alarm = f"file {record.path}"
+        self._commit([(file_key(key_of(record)), None), (acknowledged_key(alarm), None), *closed])
         self._storage.alarms.clear_alarm(f"close {key_of(record)}")
-        self._storage.alarms.clear_alarm(f"file {record.path}")
+        self._storage.alarms.clear_alarm(alarm)
 
     def _sync_names(self, record: FileRecord) -> None:
         """What moved between the two folders moved in both."""

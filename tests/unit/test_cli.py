@@ -88,6 +88,7 @@ class StandIn:
     def __init__(self, data: Path) -> None:
         self.told: list[Command] = []
         self.ok = True
+        self.data: dict[str, Any] | None = None  # of its answers, if not what it was asked with
         self.link = CoorSockets(
             control_address(data),
             listen="tcp://127.0.0.1:*",
@@ -107,6 +108,7 @@ class StandIn:
                 asked = decode_json(text, Command)
                 self.told.append(asked)
                 data = status_data(document()) if asked.command == "STATUS" else asked.parameters
+                data = data if self.data is None else self.data
                 answer = Answer(
                     session=asked.session, number=asked.number, command=asked.command, ok=self.ok,
                     state="RUNNING", error="" if self.ok else "logger is RUNNING: not accepted",

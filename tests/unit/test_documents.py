@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -14,8 +15,10 @@ import msgspec
 import pytest
 
 from dlog.core import fate
+from dlog.core.alarm_kinds import KINDS, OVERFLOW
 from dlog.model.config import InitConfig, LoggerConfig, StreamConfig, parse_bytes
-from dlog.services.alarms import ALARMS_MAX, OVERFLOW
+from dlog.services.alarms import ALARMS_MAX
+from dlog.services.source_alarms import OF_A_SESSION
 from tests.rig.commands import CHECKOUT
 
 OPERATING = CHECKOUT / "docs" / "OPERATING.md"
@@ -66,26 +69,51 @@ def test_architecture_names_modules_that_exist() -> None:
 # --- OPERATING: alarms --------------------------------------------------------------------------
 
 
-def _alarms_raised() -> set[str]:
-    """The first word of each alarm's name that the logger can raise."""
-    names = {OVERFLOW}
-    for path in (CHECKOUT / "dlog").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "raise_alarm":
-                names.add(_first_word(node.args[0]))
-    return names
+def _first_words(method: str) -> set[str]:
+    """The first word of each alarm's name that this method of a board is called with."""
+    calls = [call for call in _calls() if getattr(call.func, "attr", "") == method]
+    return {word for call in calls for word in _first_word(call.args[0])}
 
 
-def _first_word(argument: ast.expr) -> str:
+@functools.cache
+def _calls() -> list[ast.Call]:
+    return [
+        node
+        for path in (CHECKOUT / "dlog").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+    ]
+
+
+def _first_word(argument: ast.expr) -> Collection[str]:
     begin = argument.values[0] if isinstance(argument, ast.JoinedStr) else argument
+    if isinstance(begin, ast.FormattedValue):
+        assert ast.unparse(begin) == "{kind}"
+        return OF_A_SESSION
+    if isinstance(begin, ast.Name):
+        assert begin.id == "alarm"  # of a file, which is said two lines above
+        return ["file"]
     assert isinstance(begin, ast.Constant), "an alarm's name begins with a word of its own"
-    return str(begin.value).split()[0]
+    return [str(begin.value).split()[0]]
+
+
+def test_each_alarm_that_is_raised_has_its_kind_and_each_kind_is_raised() -> None:
+    assert _first_words("raise_alarm") | {OVERFLOW} == set(KINDS)
+
+
+def test_each_alarm_is_cleared_or_acknowledged_as_its_kind_says() -> None:
+    by_event = {name for name, kind in KINDS.items() if kind.cleared_when}
+    by_a_start = {"configuration", "failure"}  # no alarm outlives the process
+    assert _first_words("clear_alarm") == by_event - by_a_start - {OVERFLOW}
+    assert [name for name, kind in KINDS.items() if not kind.until] == []
 
 
 def test_operating_tells_of_every_alarm_and_of_no_other() -> None:
     text = OPERATING.read_text()
     section = text[text.index("## Alarms") : text.index("## Full disk")]
-    assert set(re.findall(r"^\| `([\w-]+)`", section, re.M)) == _alarms_raised()
+    rows = re.findall(r"^\| `([\w-]+)`.*\| ([^|]+) \|$", section, re.M)
+    assert {name for name, _ in rows} == set(KINDS)
+    assert [row for row in rows if row[1] != KINDS[row[0]].until] == []
     assert f"more than {ALARMS_MAX} at once" in section
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from dlog.core import journal_records
 from dlog.core.journal_records import (
+    ACKNOWLEDGED,
     BOOT,
     CLOSED_FILES,
     COMMAND_ORDER,
@@ -34,6 +35,7 @@ from dlog.core.journal_records import (
     STREAMS,
     BootRecord,
     CountRecord,
+    acknowledged_key,
     closed_file_key,
     command_key,
     command_order_key,
@@ -176,6 +178,7 @@ ALL_KEYS = {
     COUNTS: count_key("ccd@host:1", RunNumber(7), "photons"),
     OPERATIONS: operation_key(12),
     QUARANTINE: quarantine_key("quarantine/7_photons_events_0001_4096_2.tail"),
+    ACKNOWLEDGED: acknowledged_key("file runs/7/photons_0001.dlog"),
     DONE_OPERATIONS: done_operation_key(12),
     COMMANDS: command_key(CommandId(b"c" * 8, 2)),
     COMMAND_ORDER: command_order_key(5),

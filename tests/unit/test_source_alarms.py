@@ -6,6 +6,8 @@ from dlog.core.frame import MessageKind, encode_control
 from dlog.faults.simulation.sources import SimulatedSource
 from dlog.faults.simulation.world import World
 from dlog.model.messages import Hello, encode_body
+from dlog.ports import Severity
+from dlog.services.source_alarms import OF_A_SESSION
 from tests.simulated_logger import life_of, running, send
 
 
@@ -110,4 +112,13 @@ def test_what_a_source_did_is_no_alarm_once_another_one_has_its_name() -> None:
     source.silent = True
     world.run_until(lambda: stands(world, "source-lost router-1"), "it is not missed")
     world.source("router-1")
+    world.run_until(lambda: not life_of(world).alarms.raised(), "the alarms stand")
+
+
+def test_what_a_source_did_is_no_alarm_once_its_session_ends() -> None:
+    world = running()
+    source = settled(world)
+    for kind in OF_A_SESSION:
+        life_of(world).alarms.raise_alarm(f"{kind} router-1", Severity.WARNING, "why")
+    source.close()
     world.run_until(lambda: not life_of(world).alarms.raised(), "the alarms stand")

@@ -50,7 +50,7 @@ from dlog.model.ids import (
 )
 from dlog.model.messages import Answer
 from dlog.ports import Directory
-from dlog.services.alarms import AlarmBoard
+from dlog.services.alarms import AlarmBoard, load_acknowledged
 from dlog.services.commander import Commander
 from dlog.services.committer import Committer
 from dlog.services.data_directories import create, open_further
@@ -214,6 +214,7 @@ class Life:
         return BootNumber(before + 1)
 
     def _resume(self) -> None:
+        load_acknowledged(self.journal, self.alarms)
         live = settle_live_state(self.journal, self.storage, ORPHAN_CONFIG)
         self._world.lost += live.lost
         self.committer.load()
