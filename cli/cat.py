@@ -184,8 +184,8 @@ def _tell(events: Reader, *, complete: bool) -> None:
     """What was not there to be read. complete: all blocks of the streams should have been."""
     for tail in events.tails:
         problem(
-            f"{tail.path}: bytes {tail.begin} to {tail.end} are no whole block ({tail.reason}): "
-            "torn, or being written now; nothing of them was read"
+            f"{tail.path}: nothing of bytes {tail.begin} to {tail.end} was read: torn, being "
+            f"written now, or void ({tail.reason})"
         )
     for gap in events.missing if complete else ():
         problem(

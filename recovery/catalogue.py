@@ -14,6 +14,7 @@ from dlog.core.journal_records import ClosedFileRecord, FileRecord
 from dlog.core.states import FileState
 from dlog.errors import DlogError
 from dlog.model.ids import FileKey, FileKind, RunNumber
+from dlog.reader.beside import Beside
 from dlog.recovery.facts import (
     PART_SUFFIX,
     DataDirectory,
@@ -99,6 +100,7 @@ def catalogue(root: Path) -> Catalogue:
         return _from_journal(data, data.snapshot)
     problem = data.journal_problem or "there is no journal: this is what the files say"
     entries, tails = [], []
+    beside = Beside(roots=data.roots)
     for _, path in data.paths():
         if path.suffix == ".tail":
             place = place_of(path)
@@ -112,7 +114,7 @@ def catalogue(root: Path) -> Catalogue:
                 )
             )
         else:
-            entries.append(file_entry(path))
+            entries.append(file_entry(path, beside))
     runs = sorted({entry.run for entry in entries if not _is_orphan(entry)})
     return Catalogue(
         data=[str(folder) for folder in data.folders],
@@ -191,8 +193,9 @@ def _of_record(data: DataDirectory, record: FileRecord | ClosedFileRecord) -> Fi
     )
 
 
-def file_entry(path: Path) -> FileEntry:
-    """What a file's sidecar, else its header, says."""
+def file_entry(path: Path, beside: Beside | None = None) -> FileEntry:
+    """What a file's sidecar, else its header, says; and, of an open file, its successor, which is
+    looked for `beside` it (None: in its own folder)."""
     try:
         sidecar = None if path.suffix == PART_SUFFIX else read_sidecar(path)
     except (DlogError, OSError):
@@ -213,18 +216,23 @@ def file_entry(path: Path) -> FileEntry:
         )  # fmt: skip
     is_open = path.suffix == PART_SUFFIX
     without = "" if is_open else f"no {Path(sidecar_path(path.name)).name} beside it"
+    told = (beside or Beside()).seal(path, header, None) if is_open else None
+    size, sealed = _size(path), ""
+    if told is not None and told[1] is not None:
+        size, sealed = told[0].at, f"its successor {told[1].name} goes on from byte {told[0].at}"
     return FileEntry(
         path=str(path), run=header.key.run, stream=header.key.stream,
         kind=header.key.kind.name.lower(), part=header.key.part,
-        state=FileState.OPEN if is_open else FileState.CLOSED, size_bytes=_size(path),
-        created_ns=header.created_ns, problem=without,
+        state=FileState.OPEN if is_open else FileState.CLOSED, size_bytes=size,
+        created_ns=header.created_ns, sealed=sealed, problem=without,
     )  # fmt: skip
 
 
 def run_entry(folder: Path) -> RunEntry:
     """Of a folder with event files, without a journal."""
     names = sorted(p for p in folder.iterdir() if p.name.endswith((".dlog", ".dlog.part")))
-    entries = [file_entry(path) for path in names]
+    beside = Beside()
+    entries = [file_entry(path, beside) for path in names]
     return _with_files(RunEntry(run=entries[0].run if entries else 0), entries, of_run=False)
 
 

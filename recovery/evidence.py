@@ -23,9 +23,11 @@ from dlog.core.block import FLAG_GROUP_END, FragmentEntry
 from dlog.core.event_file import FileHeader, Sidecar, Totals
 from dlog.core.numbering import REACH
 from dlog.core.scan import Depth, Span, SpanKind, payload_bytes, scan
+from dlog.core.sealed_end import Numbered, numbered_by, void_from
 from dlog.errors import DlogError, FormatError
 from dlog.limits import PAGE_BYTES
 from dlog.model.ids import BlockNumber, FileKey, FileKind, MarkKey, PartNumber, SessionId
+from dlog.reader.beside import Beside
 from dlog.recovery.facts import (
     DataDirectory,
     FileSource,
@@ -152,12 +154,16 @@ class _Gatherer:
 
 
 def hear(
-    place: Place, directory: int, old: DataDirectory | None, progress: Progress = no_progress
+    place: Place,
+    directory: int,
+    old: DataDirectory | None,
+    beside: Beside,
+    progress: Progress = no_progress,
 ) -> Testimony:
     """Read one event file through. Raises `OSError` or `DlogError` where it cannot be opened."""
     with FileSource(place.path) as source:
         opened = open_header(source, place)
-        known = known_of(place, opened.header, old)
+        known = known_of(place, opened.header, old, beside)
         size = source.size()
         sealed_at = known.durable if known.stage is FileStage.SEALED else None
         end = size if sealed_at is None else min(size, sealed_at)
@@ -205,21 +211,19 @@ class Trust:
 
 
 def leave_out_void(files: Sequence[Testimony]) -> None:
-    """Take out of the open files of one stream the blocks that a later boot wrote anew.
-
-    A boot goes on behind the last number that was committed: what an earlier one wrote from there
-    on is cut, or, in a directory that is away then, stays until it is back."""
-    rows = _all_rows(files)
-    firsts = {  # by boot, the lowest number
-        int(boot): int(rows["number"][rows["boot"] == boot].min())
-        for boot in np.unique(rows["boot"])
-    }
+    """Take out of the open files of one stream the blocks whose numbers a later boot gave again."""
+    numbered = [numbered_by(file.header) for file in files if file.header is not None]
     for file in files:
-        last = int(file.rows["boot"].max()) if len(file.rows) else 0
-        later = [number for boot, number in firsts.items() if boot > last]
-        if file.is_open and later:
-            file.rows = file.rows[file.rows["number"] < min(later)]
-            file.pieces = [piece for piece in file.pieces if piece[0] < min(later)]
+        boots, first = np.unique(file.rows["boot"], return_index=True)
+        lowest = file.rows["number"][first]  # numbers rise in a file
+        numbered += map(Numbered, boots.tolist(), lowest.tolist())
+    for file in files:
+        void = None
+        if file.is_open and file.sealed_at is None and len(file.rows):
+            void = void_from(int(file.rows["boot"].max()), numbered)
+        if void is not None:
+            file.rows = file.rows[file.rows["number"] < void]
+            file.pieces = [piece for piece in file.pieces if piece[0] < void]
 
 
 def trust(files: Sequence[Testimony], old_durable: Iterable[tuple[Testimony, int]] = ()) -> Trust:

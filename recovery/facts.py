@@ -10,7 +10,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -39,8 +39,9 @@ from dlog.model.ids import (
     PartNumber,
     RunNumber,
     StreamName,
-    file_path,
 )
+from dlog.reader.beside import Beside
+from dlog.recovery.report import shown
 from dlog.recovery.snapshot import Snapshot, read_journal
 
 SIDECAR_BYTES_MAX: Final = 4 * MIB
@@ -261,6 +262,11 @@ class DataDirectory:
     running: bool
     away: dict[int, str] = field(default_factory=dict)
 
+    @property
+    def roots(self) -> list[Path]:
+        """Its directories that can be looked into."""
+        return [folder for n, folder in enumerate(self.folders) if n not in self.away]
+
     def paths(self) -> Iterator[tuple[int, Path]]:
         """Every event file and every saved tail, with the number of its directory, in order."""
         for number, folder in enumerate(self.folders):
@@ -333,45 +339,6 @@ def _run_folders(root: Path) -> list[Path]:
     return sorted(folders, key=lambda p: int(p.name))
 
 
-# --- where a sealed file ends -----------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Seal:
-    """A fault ended the file at byte `at`; what is behind it is void. chain: None where unknown."""
-
-    at: int
-    chain: int | None
-    witness: str
-
-
-def successor_seal(place: Place, header: FileHeader, folders: Iterable[Path]) -> Seal | None:
-    """What a part that goes on for this one says of its end. It lies in the same folder, or in that
-    of another data directory (`folders`): a stream leaves one that fails."""
-    beside = place.path.absolute().parent
-    below = Path(file_path(header.key)).parent
-    others = [folder.absolute() / below for folder in folders]
-    for path in [p for f in dict.fromkeys((beside, *others)) for p in _entries(f)]:
-        if not is_event_file_name(path.name) or path.name == place.path.name:
-            continue
-        other = place_of(path)
-        if other.stream != header.key.stream or (other.part or 0) <= header.key.part:
-            continue
-        following = read_header(path)
-        if (
-            following is not None
-            and following.key.stream_key == header.key.stream_key
-            and following.key.kind == header.key.kind
-            and following.predecessor_part == header.key.part
-        ):
-            return Seal(
-                following.predecessor_sealed,
-                following.predecessor_chain,
-                f"its successor {path.name}",
-            )
-    return None
-
-
 # --- how much of a file counts ----------------------------------------------------------------
 
 
@@ -402,7 +369,9 @@ class Known:
     problem: str = ""
 
 
-def known_of(place: Place, header: FileHeader | None, data: DataDirectory | None) -> Known:
+def known_of(
+    place: Place, header: FileHeader | None, data: DataDirectory | None, beside: Beside
+) -> Known:
     """Asks the journal first, then the sidecar, then the successor's header."""
     if place.tail_begin is not None:
         return Known(FileStage.TAIL, "a saved tail was never acknowledged")
@@ -421,14 +390,12 @@ def known_of(place: Place, header: FileHeader | None, data: DataDirectory | None
         return _known_open(record)
     if closed is not None and closed.sealed:
         return Known(FileStage.SEALED, "the journal", closed.size_bytes, closed.chain, None, closed)
-    folders = [f for n, f in enumerate(data.folders) if n not in data.away] if data else []
-    seal = None
+    if record is not None and record.sealed:
+        return Known(FileStage.SEALED, "the journal", record.durable, record.chain, record, closed)
     if closed is None and record is None:
-        seal = _seal_without_journal(place, header, folders)
-    if seal is None and record is not None and record.sealed:
-        seal = Seal(record.durable, record.chain, "the journal")
-    if seal is not None:
-        return Known(FileStage.SEALED, seal.witness, seal.at, seal.chain, record, closed, problem)
+        seal = _seal_without_journal(place, header, beside)
+        if seal is not None:
+            return seal
     if place.is_part:
         if closed is not None:
             problem = "the journal says that it is closed, and it has its open name"
@@ -448,16 +415,20 @@ def _known_open(record: FileRecord) -> Known:
     return Known(stage, "the journal", durable, record.chain, record)
 
 
-def _seal_without_journal(
-    place: Place, header: FileHeader | None, folders: Iterable[Path]
-) -> Seal | None:
+def _seal_without_journal(place: Place, header: FileHeader | None, beside: Beside) -> Known | None:
     sidecar = None
-    try:
+    with contextlib.suppress(DlogError, OSError):
         sidecar = read_sidecar(place.final_path)
-    except (DlogError, OSError):
-        sidecar = None
-    if sidecar is not None and sidecar.sealed:
-        return Seal(sidecar.size_bytes, None, "its sidecar")
-    if header is not None and (place.is_part or sidecar is None):
-        return successor_seal(place, header, folders)
-    return None
+    if header is None:
+        if sidecar is None or not sidecar.sealed:
+            return None
+        return Known(FileStage.SEALED, "its sidecar", sidecar.size_bytes)
+    told = beside.seal(place.path, header, sidecar)
+    if told is None:
+        return None
+    seal, successor = told
+    witness = "its sidecar"
+    if successor is not None:
+        here = successor.parent == place.path.absolute().parent
+        witness = f"its successor {successor.name if here else shown(successor)}"
+    return Known(FileStage.SEALED, witness, seal.at, seal.chain)

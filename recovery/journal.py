@@ -68,6 +68,7 @@ from dlog.model.ids import (
 )
 from dlog.model.status import Whereabouts
 from dlog.ports import Change
+from dlog.reader.beside import Beside
 from dlog.recovery.evidence import (
     Range,
     Testimony,
@@ -191,6 +192,7 @@ class _Rebuild:
         self._folders = [self._root, *(given or known)]
         self._refuse_away()
         self._old.folders, self._old.away = self._folders, {}
+        self._beside = Beside(roots=self._folders)
         self._book = _Book(self._old.snapshot)
 
     def _refuse_away(self) -> None:
@@ -231,7 +233,7 @@ class _Rebuild:
         if place.is_part and not self._report.dry_run:
             _make_durable(place.path)
         try:
-            return hear(place, number, self._old, self._progress)
+            return hear(place, number, self._old, self._beside, self._progress)
         except (OSError, DlogError) as error:
             self._problem(place.path, str(error))
             return None

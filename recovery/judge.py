@@ -22,6 +22,8 @@ from dlog.core.states import FileState
 from dlog.errors import FormatError, FormatVersionError, StorageError
 from dlog.limits import PAGE_BYTES
 from dlog.model.ids import file_name
+from dlog.reader.beside import Beside
+from dlog.reader.event_file import void_words
 from dlog.recovery.facts import (
     DataDirectory,
     FileSource,
@@ -97,15 +99,20 @@ def verify_file(
     place: Place,
     data: DataDirectory | None = None,
     *,
+    beside: Beside | None = None,
     depth: Depth = Depth.FULL,
     progress: Progress = no_progress,
 ) -> FileReport:
-    """The verdict on one file; never raises for what the file holds or for its disk."""
+    """The verdict on one file; never raises for what the file holds or for its disk.
+
+    beside: where the other files of its stream are; None for its own folder and those of `data`.
+    """
+    beside = beside or Beside(roots=data.roots if data is not None else ())
     report = FileReport(path=shown(place.path), complete=depth is Depth.FULL, findings=[], notes=[])
     running = data is not None and data.running
     try:
         with FileSource(place.path) as source:
-            _Judge(report, place, data, source, depth, progress).run()
+            _Judge(report, place, data, beside, source, depth, progress).run()
             for begin, end in source.unread:
                 report.add(Finding(
                     kind=FindingKind.READ_ERROR, verdict=Verdict.DAMAGED, begin=begin, end=end,
@@ -114,7 +121,7 @@ def verify_file(
     except FileNotFoundError:
         other = renamed_since(place)
         if other is not None:
-            return verify_file(other, data, depth=depth, progress=progress)
+            return verify_file(other, data, beside=beside, depth=depth, progress=progress)
         if running:
             report.note("gone since the journal was read")
         else:
@@ -145,6 +152,7 @@ class _Judge:
         report: FileReport,
         place: Place,
         data: DataDirectory | None,
+        beside: Beside,
         source: FileSource,
         depth: Depth,
         progress: Progress,
@@ -152,6 +160,7 @@ class _Judge:
         self._report = report
         self._place = place
         self._data = data
+        self._beside = beside
         self._running = data is not None and data.running
         self._source = source
         self._depth = depth
@@ -164,7 +173,7 @@ class _Judge:
         report.size_bytes = report.judged_bytes = self._source.size()
         opened = open_header(self._source, place)
         self._header = opened.header
-        self._known = known_of(place, opened.header, self._data)
+        self._known = known_of(place, opened.header, self._data, self._beside)
         self._identify()
         self._sidecar = self._read_sidecar()
         if self._known.problem:
@@ -178,7 +187,7 @@ class _Judge:
         begin, end = self._bounds()
         walked = self._walk(begin, end, opened)
         if self._known.stage is FileStage.OPEN and self._known.durable is None:
-            walked = self._without_torn_writes(walked, opened)
+            walked = self._without_void(self._without_torn_writes(walked, opened), opened)
         self._blocks(walked)
         self._order(walked)
         if self._known.stage is FileStage.CLOSED:
@@ -210,12 +219,18 @@ class _Judge:
         report, place, known = self._report, self._place, self._known
         key = self._header.key if self._header is not None else place.key
         report.state = str(known.stage)
-        report.acknowledgement = known.witness or (
-            "unknown: an open file without a journal is judged by its blocks"
-        )
+        report.acknowledgement = known.witness or self._unknown()
         if key is not None:
             report.run, report.stream, report.part = key.run, key.stream, key.part
             report.kind = key.kind.name.lower()
+
+    def _unknown(self) -> str:
+        """Of an open file that no witness tells of."""
+        words = "unknown: an open file without a journal is judged by its blocks"
+        header = self._header
+        if header is None or len(self._beside.folders_of(self._place.path, header)) != 1:
+            return words
+        return f"{words}; a part in another data directory may say that it ends earlier"
 
     def _header_problem(self, problem: Finding) -> bool:
         """Report it; whether there is anything behind it to go on with."""
@@ -303,6 +318,24 @@ class _Judge:
         walked = self._walk(walked.begin, torn.begin, opened)
         walked.tail = Damage(torn.begin, end, torn.reason, torn.before, whole=False)
         return walked
+
+    def _without_void(self, walked: Walked, opened: Opened) -> Walked:
+        """The file ends at the first block whose number a later start of the logger gave again."""
+        if opened.header is None:
+            return walked
+        void = self._beside.void_from(self._place.path, opened.header)
+        rows = walked.rows[walked.rows["number"] >= void] if void is not None else walked.rows[:0]
+        if void is None or not len(rows):
+            return walked
+        end = walked.tail.end if walked.tail is not None else walked.tail_zeros or walked.end
+        kept = self._walk(walked.begin, int(rows["offset"][0]), opened)
+        self._report.add(Finding(
+            kind=FindingKind.TAIL, verdict=Verdict.TORN, reason=void_words(void), begin=kept.end,
+            end=end, blocks=(int(rows["number"][0]), int(rows["number"][-1])),
+            events=int(rows["events"].sum()), exact=walked.tail is None,
+            acknowledged=Acknowledged.NO,
+        ))  # fmt: skip
+        return kept
 
     # --- damage -------------------------------------------------------------------------------
 

@@ -48,6 +48,8 @@ from dlog.model.ids import (
     valid_stream_name,
 )
 from dlog.ports import DataFile
+from dlog.reader.beside import Alone, Beside
+from dlog.reader.event_file import void_words
 from dlog.recovery.facts import (
     DataDirectory,
     FileSource,
@@ -379,7 +381,8 @@ def output_problem(path: Path, totals: Totals, file_crc: int) -> str:
     """Why an output that was read back does not hold; "" where it does."""
     # Under a name that says that it is closed: no sidecar and no journal know it yet.
     place = Place(path, None, None, None, None, None, is_part=False)
-    report = verify_file(place)
+    # Its neighbours here are of other recoveries.
+    report = verify_file(place, beside=Alone())
     for finding in report.findings:
         if finding.kind not in _BEFORE_ITS_NAME:
             return finding_line(finding)
@@ -432,7 +435,8 @@ def recover_file(
     """Judge the source, unless its report is given, then write what is whole of it; never raises
     for what the disk does."""
     place, data = job.task.place, job.task.data
-    report = report or verify_file(place, data, progress=progress)
+    beside = job.task.beside
+    report = report or verify_file(place, data, beside=beside, progress=progress)
     made = Recovery(
         source=shown(place.path), outcome=Outcome.FAILED, verdict=report.verdict,
         destination=shown(job.destination), mode=mode, report=report, gaps=[], lost=[],
@@ -459,7 +463,7 @@ def _recover_open(
     place, data = job.task.place, job.task.data
     opened = open_header(source, place)
     header, made.header_from = _output_header(source, place, opened, data, now())
-    begin, end, durable = _bounds(source, place, opened, data)
+    begin, end, durable, void = _bounds(source, opened, job.task)
     made.source_sha256 = _sha256(source, end)
     assert opened.salt is not None
     spans = scan(
@@ -467,7 +471,7 @@ def _recover_open(
         chain=opened.chain if begin == PAGE_BYTES else None, memory=source.memory,
     )  # fmt: skip
     kept = _Kept(_first_number(opened, place))
-    chosen = _select(spans, mode, kept, durable)
+    chosen = _select(_without_void(spans, void, kept), mode, kept, durable)
     writer: _Writer | None = None
     try:
         for span in chosen:
@@ -491,10 +495,13 @@ def _recover_open(
 
 
 def _bounds(
-    source: FileSource, place: Place, opened: Opened, data: DataDirectory | None
-) -> tuple[int, int, int | None]:
-    """Where blocks begin and end, and from where on they were never acknowledged."""
-    known = known_of(place, opened.header, data)
+    source: FileSource, opened: Opened, task: Task
+) -> tuple[int, int, int | None, int | None]:
+    """Where blocks begin and end, from where on they were never acknowledged, and from which number
+    on they are void."""
+    place, data = task.place, task.data
+    beside = task.beside or Beside(roots=data.roots if data is not None else ())
+    known = known_of(place, opened.header, data, beside)
     size = source.size()
     running = data is not None and data.running
     begin = max(PAGE_BYTES, place.tail_begin or 0)
@@ -504,7 +511,26 @@ def _bounds(
     if known.durable is not None and (known.stage is FileStage.SEALED or running):
         end = min(size, known.durable)
     durable = begin if known.stage is FileStage.TAIL else known.durable
-    return begin, end, durable
+    void = None
+    if known.stage is FileStage.OPEN and opened.header is not None:
+        void = beside.void_from(place.path, opened.header)
+    return begin, end, durable, void
+
+
+def _without_void(spans: Iterator[Span], void: int | None, kept: _Kept) -> Iterator[Span]:
+    """The spans, but for blocks whose numbers stand in another file: those are told as lost."""
+    for span in spans:
+        header = span.header
+        if (
+            void is None
+            or span.kind is not SpanKind.BLOCK
+            or header is None
+            or header.number < void
+        ):
+            yield span
+        else:
+            kept.lost.append(Lost(begin=span.begin, end=span.end, reason=void_words(void),
+                                  blocks=(header.number, header.number)))  # fmt: skip
 
 
 def _sha256(source: FileSource, end: int) -> str:
@@ -649,7 +675,8 @@ def recover(
 ) -> Iterator[Recovery]:
     """Recover one source after the other. all_of_them: also the good, closed ones."""
     for job in jobs:
-        report = verify_file(job.task.place, job.task.data, progress=progress)
+        task = job.task
+        report = verify_file(task.place, task.data, beside=task.beside, progress=progress)
         if all_of_them or needs_recovery(job.task.place, report):
             yield recover_file(job, mode, dry_run=dry_run, report=report)
             continue

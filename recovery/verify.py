@@ -16,6 +16,7 @@ from dlog.core.journal_records import ClosedFileRecord, FileRecord
 from dlog.core.scan import Depth
 from dlog.core.states import FileState
 from dlog.model.ids import FileKind
+from dlog.reader.beside import Beside
 from dlog.recovery.facts import (
     DataDirectory,
     Place,
@@ -32,10 +33,12 @@ from dlog.recovery.report import Acknowledged, FileReport, Finding, FindingKind,
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One file to be verified, with what is known of its data directory."""
+    """One file to be verified, with what is known of its data directory, and of where the other
+    files of its stream are: in all directories of the plan."""
 
     place: Place
     data: DataDirectory | None
+    beside: Beside | None = None
 
 
 @dataclass(slots=True)
@@ -60,12 +63,15 @@ def plan(paths: Sequence[Path]) -> Plan:
     """Find the files below the paths: files, run folders, data directories, in any mix."""
     made = Plan([], [])
     known: dict[Path, DataDirectory | None] = {}
+    beside = Beside(path if path.is_dir() else path.parent for path in paths)
     for path in paths:
         if path.is_dir():
-            _plan_folder(made, path, known)
+            _plan_folder(made, path, known, beside)
         else:
             place = place_of(path)
-            made.tasks.append(Task(place, _data_of(place, known)))
+            made.tasks.append(Task(place, _data_of(place, known), beside))
+    for data in known.values():
+        beside.add(data.roots if data is not None else ())
     return made
 
 
@@ -80,12 +86,14 @@ def _data_of(place: Place, known: dict[Path, DataDirectory | None]) -> DataDirec
     return known[root]
 
 
-def _plan_folder(made: Plan, path: Path, known: dict[Path, DataDirectory | None]) -> None:
+def _plan_folder(
+    made: Plan, path: Path, known: dict[Path, DataDirectory | None], beside: Beside
+) -> None:
     if is_data_directory(path):
         data = look_at(path)
         known[path.resolve()] = data
         before = len(made.tasks)
-        made.tasks += [Task(place_of(file), data) for _, file in data.paths()]
+        made.tasks += [Task(place_of(file), data, beside) for _, file in data.paths()]
         journal = journal_report(data, {t.place.path for t in made.tasks[before:]})
         if journal:
             made.reports += journal
@@ -102,7 +110,7 @@ def _plan_folder(made: Plan, path: Path, known: dict[Path, DataDirectory | None]
         made.reports.append(_nothing(path))
     for file in files:
         place = place_of(file)
-        made.tasks.append(Task(place, _data_of(place, known)))
+        made.tasks.append(Task(place, _data_of(place, known), beside))
 
 
 def _no_entry(made: Plan, error: OSError) -> None:
@@ -130,18 +138,20 @@ def verify(
     count = workers or len(os.sched_getaffinity(0))
     if count == 1 or len(made.tasks) <= 1:
         for task in made.tasks:
-            yield verify_file(task.place, task.data, depth=depth, progress=progress)
+            yield _verified(task, depth, progress)
         return
     pool = ThreadPoolExecutor(max_workers=count, thread_name_prefix="verify")
     over = False
     try:
-        yield from pool.map(
-            lambda t: verify_file(t.place, t.data, depth=depth, progress=progress), made.tasks
-        )
+        yield from pool.map(lambda task: _verified(task, depth, progress), made.tasks)
         over = True
     finally:
         # Whoever interrupts does not wait for the files that are being read.
         pool.shutdown(wait=over, cancel_futures=True)
+
+
+def _verified(task: Task, depth: Depth, progress: Progress) -> FileReport:
+    return verify_file(task.place, task.data, beside=task.beside, depth=depth, progress=progress)
 
 
 # --- the journal of a data directory ----------------------------------------------------------

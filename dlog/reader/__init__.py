@@ -18,6 +18,7 @@ from dlog.core.sent_order import merge
 from dlog.errors import FormatError, FormatVersionError, NotThere
 from dlog.limits import PAGE_BYTES
 from dlog.model.ids import FileKind, RunNumber, StreamName
+from dlog.reader.beside import Beside
 from dlog.reader.block import Block, Event
 from dlog.reader.event_file import FILE_NAME, EventFile, PathLike, Tail, event_files
 from dlog.reader.file_bytes import PART_SUFFIX, FileBytes
@@ -64,13 +65,15 @@ class Reader:
             paths = [paths]
         given = [Path(path) for path in paths]
         folders = [path for path in given if path.is_dir()]
+        # A part may go on in another data directory, of which only a file was named.
+        beside = Beside(path if path in folders else path.parent for path in given)
         self._unborn: list[Tail] = []
         sources: list[EventFile | FormatError] = []
         for path in given:
             if path in folders:
-                sources += self._in_folder(path, folders)
+                sources += self._in_folder(path, beside)
             else:
-                sources.append(EventFile(path, beside=folders))
+                sources.append(EventFile(path, beside=beside))
         wanted = None if streams is None else set(streams)
         there = {_stream_of(source) for source in sources}
         for name in sorted((wanted or set()) - there):
@@ -80,14 +83,14 @@ class Reader:
         self.missing: list[Missing] = []
         self._iterators: WeakSet[Generator[Any, None, None]] = WeakSet()
 
-    def _in_folder(self, folder: Path, folders: list[Path]) -> Iterator[EventFile | FormatError]:
+    def _in_folder(self, folder: Path, beside: Beside) -> Iterator[EventFile | FormatError]:
         """The files of a folder; of one whose header does not hold, the error, for its turn."""
         paths = event_files(folder)
         if not paths:
             raise FormatError("no event files in this folder", path=str(folder))
         for path in paths:
             try:
-                yield EventFile(path, beside=folders)
+                yield EventFile(path, beside=beside)
             except FormatError as error:
                 # A file that was being created when its logger died holds nothing.
                 tail = _unborn(path, error)

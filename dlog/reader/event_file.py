@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -44,6 +44,7 @@ from dlog.core.scan import WHOLE, Depth, SpanKind, scan
 from dlog.errors import FormatError
 from dlog.limits import BLOCK_BYTES_MAX, MIB, PAGE_BYTES
 from dlog.model.events import EVENT_BYTES, EVENT_DTYPE
+from dlog.reader.beside import Beside
 from dlog.reader.block import Block, Event, content_problem
 from dlog.reader.file_bytes import PART_SUFFIX, FileBytes, Window
 
@@ -75,12 +76,12 @@ class EventFile:
 
     header: the file header. sidecar: None where there is none beside it. sealed_bytes: where a
     fault ended the file without footer, as its sidecar or its successor says; no reader goes
-    beyond. tail: what lies behind the last block of an open file, known once it was read to its
-    end.
+    beyond. The successor may lie in another data directory, which `beside` must name. tail: what
+    lies behind the last block of an open file, known once it was read to its end.
     """
 
-    def __init__(self, path: PathLike, *, beside: Iterable[Path] = ()) -> None:
-        """`beside`: further folders in which the run has files."""
+    def __init__(self, path: PathLike, *, beside: Beside | None = None) -> None:
+        """`beside`: the folders in which the run has files, if there are more than its own."""
         self.path = Path(path)
         with closing(FileBytes(self.path)) as file:
             self.path = file.path
@@ -93,21 +94,17 @@ class EventFile:
         except FormatError as error:
             # It matters only where the file has no footer.
             self._sidecar_error = error
-        self.sealed_bytes = self._sealed_bytes({self.path.parent, *beside})
+        self._beside = beside or Beside()
+        told = self._beside.seal(self.path, self.header, self.sidecar)
+        self.sealed_bytes = told[0].at if told is not None else None
 
-    def _sealed_bytes(self, folders: Iterable[Path]) -> int | None:
-        if self.sidecar is not None:
-            return self.sidecar.size_bytes if self.sidecar.sealed else None
-        mine = self.header.key
-        for path in (path for folder in folders for path in event_files(folder)):
-            name = FILE_NAME.fullmatch(path.name)
-            if name is None or name["stream"] != mine.stream or int(name["part"]) <= mine.part:
-                continue
-            with suppress(FormatError, OSError), closing(FileBytes(path)) as file:
-                header = decode_file_header(file.read(0, PAGE_BYTES), path=str(path))
-                if header.predecessor_part == mine.part and header.key[:3] == mine[:3]:
-                    return header.predecessor_sealed
-        return None
+    @cached_property
+    def void_from(self) -> int | None:
+        """The block number from which on an open file is void: a later start of the logger gave
+        these numbers again. None for no number."""
+        if not self.is_open or self.sealed_bytes is not None:
+            return None
+        return self._beside.void_from(self.path, self.header)
 
     @property
     def is_open(self) -> bool:
@@ -275,7 +272,7 @@ class EventFile:
                         return
                     window.forget()
                     continue
-                stale = _stale_reason(header, before)
+                stale = _stale_reason(header, before) or self._void_reason(header)
                 if stale and self.is_open and stop is None:
                     self.tail = Tail(self.path, position, file.size(), stale)
                     return
@@ -353,8 +350,21 @@ class EventFile:
             reason = "the file ends without footer, and no sidecar says that it was sealed here"
         return self._error(reason, error.offset_bytes)
 
+    def _void_reason(self, header: BlockHeader) -> str:
+        void = self.void_from
+        if void is None or header.type is not BlockType.EVENTS or header.number < void:
+            return ""
+        return void_words(void)
+
     def _error(self, reason: str, offset: int) -> FormatError:
         return FormatError(reason, path=str(self.path), offset_bytes=offset)
+
+
+def void_words(number: int) -> str:
+    return (
+        f"a later start of the logger gave the block numbers from {number} on again: these were "
+        "never acknowledged"
+    )
 
 
 def payload_bytes(header: BlockHeader) -> int:

@@ -56,6 +56,7 @@ assert crc32c(b"123456789") == 0xE3069283
 
 class Header(NamedTuple):
     file_uuid: bytes
+    logger_uuid: bytes
     salt: bytes
     run: int
     part: int
@@ -124,8 +125,8 @@ def read_header(path: Path) -> Header:
     before, chain, sealed, text_bytes = struct.unpack_from("<IIQI", page, 104)
     text = json.loads(page[160 : 160 + text_bytes])
     return Header(
-        page[24:40], page[56:72], run, part, kind, boot, first_block, before, chain, sealed,
-        name_of(page[128:160]), text, crc,
+        page[24:40], page[40:56], page[56:72], run, part, kind, boot, first_block, before, chain,
+        sealed, name_of(page[128:160]), text, crc,
     )  # fmt: skip
 
 
@@ -243,25 +244,55 @@ def content_of(path: Path, offset: int, block: Checked) -> tuple[list[Fragment],
 # --- files --------------------------------------------------------------------------------------
 
 
-def sealed_end(path: Path, header: Header) -> int | None:
-    sidecar_path = Path(str(path).removesuffix(".part") + ".json")
-    if sidecar_path.exists():
-        sidecar = json.loads(sidecar_path.read_text())
-        if sidecar["file_uuid"] != header.file_uuid.hex():
-            raise Damage(sidecar_path, 0, "sidecar of another file")
-        return int(sidecar["size_bytes"]) if sidecar["sealed"] else None
-    for other_path in path.parent.glob("*.dlog*"):
+def beside(path: Path, header: Header) -> Iterator[tuple[Path, Header]]:
+    """The other files of the stream, here all in one folder."""
+    for other_path in sorted(path.parent.glob("*.dlog*")):
         if other_path.suffix == ".json" or other_path == path:
             continue
         try:
             other = read_header(other_path)
         except Damage:
             continue
-        if (other.run, other.stream, other.kind) == (header.run, header.stream, header.kind) and (
-            other.predecessor_part == header.part
-        ):
+        mine = (header.logger_uuid, header.run, header.stream)
+        if (other.logger_uuid, other.run, other.stream) == mine:
+            yield other_path, other
+
+
+def sealed_end(path: Path, header: Header) -> int | None:
+    sidecar_path = Path(str(path).removesuffix(".part") + ".json")
+    if sidecar_path.exists():
+        sidecar = json.loads(sidecar_path.read_text())
+        if sidecar["file_uuid"] != header.file_uuid.hex():
+            raise Damage(sidecar_path, 0, "sidecar of another file")
+        if sidecar["sealed"]:
+            return int(sidecar["size_bytes"])
+        if path.suffix != ".part":
+            return None
+    for _, other in beside(path, header):
+        if (other.kind, other.predecessor_part) == (header.kind, header.part):
             return other.predecessor_sealed
     return None
+
+
+def blocks_in(path: Path, header: Header) -> Iterator[Checked]:
+    content, at = path.read_bytes(), PAGE
+    try:
+        while True:
+            block = check_block(path, content, at, header.salt)
+            if block.kind == 1:
+                yield block
+            at += block.length
+    except Damage:
+        return
+
+
+def void_from(path: Path, header: Header) -> int | None:
+    mine = max([header.boot, *(block.boot for block in blocks_in(path, header))])
+    told = []
+    for other_path, other in beside(path, header):
+        told.append((other.boot, other.first_block))
+        told += [(block.boot, block.number) for block in blocks_in(other_path, other)]
+    return min((number for boot, number in told if boot > mine), default=None)
 
 
 class EventFile:
@@ -279,6 +310,7 @@ class EventFile:
         content = self.path.read_bytes()
         stop = sealed_end(self.path, self.header)
         is_open = self.path.suffix == ".part"
+        void = void_from(self.path, self.header) if is_open and stop is None else None
         chain, number, boot, at = self.header.crc, 0, 0, PAGE
         rows = []
         while stop is None or at < stop:
@@ -293,6 +325,9 @@ class EventFile:
                 raise Damage(self.path, at, "chain or boot")
             if block.kind == 2:
                 self._footer(content, at, block, rows)
+                return
+            if void is not None and block.number >= void:
+                self.tail = at
                 return
             if block.number <= number or (stop is not None and at + block.length > stop):
                 raise Damage(self.path, at, "number, or over the sealed end")

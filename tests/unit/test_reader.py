@@ -22,6 +22,7 @@ from dlog.limits import PAGE_BYTES
 from dlog.model.config import StreamConfig
 from dlog.model.ids import FileKind
 from dlog.reader import Event, EventFile, Reader, event_file, in_sent_order
+from dlog.reader.beside import Beside
 from tests.event_files import (
     SESSION_A,
     SESSION_B,
@@ -440,7 +441,7 @@ def test_a_successor_in_another_directory_counts_where_it_is_given_too(tmp_path:
     second.path.rename(tmp_path / "b" / second.path.name)
     assert [e.number for e in dlog.read([tmp_path / "a", tmp_path / "b"])] == numbers
     assert EventFile(first.path).sealed_bytes is None
-    assert EventFile(first.path, beside=[tmp_path / "b"]).sealed_bytes is not None
+    assert EventFile(first.path, beside=Beside([tmp_path / "b"])).sealed_bytes is not None
 
 
 def test_damage_below_a_sealed_end_is_an_error(tmp_path: Path) -> None:
