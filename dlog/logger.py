@@ -50,6 +50,7 @@ from dlog.core.data_directory import (
 from dlog.core.journal_records import (
     BootRecord,
     EndedRunRecord,
+    FileRecord,
     JournalMeta,
     LoggerRecord,
     StreamRecord,

@@ -1,7 +1,8 @@
 """The desk: takes COOR's commands in, once each, and gives their answers out.
 
 It knows ids, repeated commands, recorded answers and the logger's own record; what a command does
-is the commander's. An answer is committed with the change that it tells of, and sent behind that.
+is the commander's. An answer is committed with the change that it tells of, and sent after that. A
+refusal changes nothing: if the journal does not take it now, it is sent all the same.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from crc32c import crc32c
 from dlog.core import journal_records as records
 from dlog.core.journal_records import CommandRecord, LoggerRecord, Pending
 from dlog.core.states import LOGGER, LoggerEvent, LoggerState
-from dlog.errors import CommandRefused, ConfigurationError, Error, MessageError
+from dlog.errors import CommandRefused, ConfigurationError, Error, JournalFailed, MessageError
 from dlog.limits import (
     COMMAND_NAME_LETTERS_MAX,
     COMMANDS_IN_HAND_MAX,
@@ -83,6 +84,7 @@ class Desk:
         self.since_ns = clock.wall_ns()
         self.last: deque[CommandStatus] = deque(maxlen=LAST_COMMANDS)
         self._asked: dict[CommandId, Asked] = {}
+        self._refused: dict[CommandId, Answer] = {}  # on their way into the journal
 
     # --- coming in ---------------------------------------------------------------------------
 
@@ -225,6 +227,25 @@ class Desk:
             then=lambda: self._post(acted),
         )
 
+    def refuse(self, asked: Asked, answer: Answer) -> None:
+        """Record and send the refusal of a command. Raises `JournalFailed` after it was sent."""
+        self._refused[asked.id] = answer
+        try:
+            self.commit([], answers=[(asked, answer)])
+        except JournalFailed:
+            self.send_refusals()
+            raise
+
+    def send_refusals_of_full_journal(self) -> None:
+        """Whoever gave a command that was refused, or gives it again, need not wait for space."""
+        if self._refused and self._committer.full_since_ns is not None:
+            self.send_refusals()
+
+    def send_refusals(self) -> None:
+        """Send what no commit has recorded yet, to those who asked since it was sent last."""
+        for command_id, answer in list(self._refused.items()):
+            self._send_to_all(self._asked[command_id], answer)
+
     def _answer_changes(self, asked: Asked, answer: Answer) -> list[Change]:
         record = CommandRecord(
             order=asked.order,
@@ -244,6 +265,7 @@ class Desk:
 
     def _tell(self, asked: Asked, answer: Answer) -> None:
         self._asked.pop(asked.id, None)
+        self._refused.pop(asked.id, None)
         self.last.append(
             CommandStatus(
                 id=str(asked.id),
@@ -253,12 +275,17 @@ class Desk:
                 time_ns=self._clock.wall_ns(),
             )
         )
-        if ITSELF in asked.peers and answer.code == "configuration":
+        self._send_to_all(asked, answer)
+
+    def _send_to_all(self, asked: Asked, answer: Answer) -> None:
+        """To whoever asked, once; raises the refusal of a command that the logger gave itself."""
+        peers, asked.peers = asked.peers, set()
+        if ITSELF in peers and answer.code == "configuration":
             # Its first line says what the error's own does.
             raise ConfigurationError([p.strip() for p in answer.error.splitlines()[1:]])
-        if ITSELF in asked.peers and not answer.ok:
+        if ITSELF in peers and not answer.ok:
             raise Error(f"{asked.command} refused: {answer.error}")
-        for peer in asked.peers - {ITSELF}:
+        for peer in peers - {ITSELF}:
             self._send(peer, answer)
 
     def _send(self, peer: bytes, answer: Answer) -> None:

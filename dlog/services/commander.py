@@ -186,6 +186,7 @@ class Commander:
         """A thread died: the logger cannot go on."""
 
         def fail() -> None:
+            self._desk.send_refusals()
             raise error
 
         self.post(fail)
@@ -214,6 +215,7 @@ class Commander:
             except queue.Empty:
                 break
             action()
+        self._desk.send_refusals_of_full_journal()
         self._runs.look_at_drains()
         if self._space.look(self.record.init):
             self._look_at_space()
@@ -279,7 +281,7 @@ class Commander:
     ) -> None:
         log.warning("%s: %s refused: %s", asked.id, command.command, text)
         answer = self._desk.error_answer(command, text, code, list(accepts))
-        self._desk.commit([], answers=[(asked, answer)])
+        self._desk.refuse(asked, answer)
 
     # --- INIT, CONFIGURE, SET DEBUG, STOP ----------------------------------------------------
 

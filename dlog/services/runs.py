@@ -303,11 +303,8 @@ class Runs:
 
     def _answer_pending(self, run: Run, text: str) -> None:
         """The commands that were being carried out on the run come to nothing."""
-        answers = [
-            (asked, self._desk.error_answer(asked, text, "run")) for asked in self._asked_of(run)
-        ]
-        if answers:
-            self._desk.commit([], answers=answers)
+        for asked in self._asked_of(run):
+            self._desk.refuse(asked, self._desk.error_answer(asked, text, "run"))
 
     def _asked_of(self, run: Run) -> list[Asked]:
         return self._desk.pending(run.record.pending)

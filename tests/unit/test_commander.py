@@ -7,6 +7,7 @@ import pytest
 from dlog.core import journal_records as records
 from dlog.core.journal_records import StreamRecord
 from dlog.core.states import LoggerState, RunState
+from dlog.errors import JournalFailed
 from dlog.faults.simulation.steps import Operation, When
 from dlog.faults.simulation.world import World
 from dlog.model.ids import NO_RUN, ORPHAN_STREAM, StreamKey
@@ -335,3 +336,65 @@ def test_the_answer_names_the_files_that_could_not_be_closed(command: str) -> No
     (file,) = answer.data["not_closed"]
     assert file.startswith("runs/7/photons_0001.dlog: ")
     assert "Input/output error" in file
+
+
+REFUSED = (
+    ("INIT", {}, "transition"),
+    ("CONFIGURE", {"streams": {}}, "configuration"),
+    ("START RUN", {"run": RUN}, "run"),
+    ("PAUSE RUN", {"run": 99}, "run"),
+    ("RESUME RUN", {"run": RUN}, "transition"),
+    ("STOP RUN", {"run": 99}, "run"),
+    ("ABORT RUN", {"run": 99}, "run"),
+    ("SET DEBUG", {"level": "loud"}, "parameters"),
+    ("MAKE TEA", {}, "unknown-command"),
+)
+
+
+@pytest.mark.parametrize(("command", "parameters", "code"), REFUSED, ids=[r[0] for r in REFUSED])
+def test_a_command_is_refused_with_its_reason_while_the_journal_is_full(
+    command: str, parameters: dict[str, object], code: str
+) -> None:
+    world = running()
+    world.fill_journal(10**15)
+    answer = world.do(command, **parameters)
+    assert (answer.ok, answer.code) == (False, code)
+    assert answer.error
+    assert life_of(world).committer.full_since_ns is not None
+    world.free_journal()
+    holds(world)
+
+
+def test_a_refusal_is_told_again_to_who_asks_again_on_a_full_journal() -> None:
+    world = running()
+    world.fill_journal(10**15)
+    first = world.do("PAUSE RUN", run=99)
+    life = life_of(world)
+    text = world.coor.text_of(first.number)
+    for _ in range(3):  # as it may come behind a reconnect
+        life.link.commands.append((b"coor", text))
+        world.pump(5)
+    assert world.coor.answers[first.number] == first  # the simulated COOR takes no other one
+    assert not life.link.answers
+    life.link.commands.append((b"another", text))
+    life.commander.step()
+    life.commander.step()
+    assert [peer for peer, _ in life.link.answers] == [b"another"]
+    world.free_journal()
+    world.pump(5)
+    assert len(life.commander.last_commands) == 4
+    assert life.commander.last_commands[-1].error == first.error
+    holds(world)
+
+
+def test_a_refusal_is_told_before_a_journal_that_fails_ends_the_logger() -> None:
+    world = running()
+    life = life_of(world)
+    number = world.give("PAUSE RUN", run=99)
+    world.coor.step(life.link)
+    life.commander.step()  # the refusal is on its way into the journal
+    life.commander.fail(JournalFailed("journal: a commit failed"))
+    with pytest.raises(JournalFailed):
+        life.commander.step()
+    world.coor.step(life.link)
+    assert world.coor.answers[number].code == "run"
