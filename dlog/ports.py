@@ -110,6 +110,11 @@ class DataFile(Protocol):
         """Wait for the writes that were begun. Not durable until `sync`."""
         ...
 
+    def forget(self) -> None:
+        """Wait for the syncs that were begun, whatever becomes of them; what none was begun for is
+        not written, or not durable, and the memory is the caller's again. No write follows."""
+        ...
+
     def sync(self) -> None:
         """`settle`, then fdatasync. After it raised, what was not synced is of unknown state."""
         ...

@@ -253,11 +253,16 @@ class EventDataFile:
                 left = left[os.write(fd, left) :]
         os.fsync(fd)
 
+    def forget(self) -> None:
+        before, self._under_way = self._under_way, None
+        if before is not None:
+            before.outcome()  # why it failed is not asked for here
+        self._queued.clear()
+        self._broken = self._broken or "what was written before was given up"
+
     def close(self) -> None:
         if self._fd >= 0:
-            if self._under_way is not None:
-                self._under_way.outcome()  # why it failed is not asked for here
-            self._queued.clear()  # what is not synced is not there
+            self.forget()  # what is not synced is not there
             fd, self._fd = self._fd, -1
             with _errors_of(self._shown_path):
                 os.close(fd)

@@ -211,7 +211,7 @@ class BlockStore:
         """Give up on everything under way; what the committer was never told of it."""
         for part in {id(b.slot): b.slot.part for b in self._blocks if b.written}.values():
             if part is not None and part.dirty:
-                part.settle()
+                part.forget()
         self._syncs.clear()
         self._groups.clear()
         return self._take(len(self._blocks), len(self._settlements))

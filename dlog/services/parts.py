@@ -418,12 +418,9 @@ class Part:
         )
         return crc32c(block[framed + header.stored_bytes :], crc)
 
-    def settle(self) -> None:
-        """Wait until the memory of what was written is free."""
-        try:
-            self._file.settle()
-        except StorageError as error:
-            log.warning("%s", error)
+    def forget(self) -> None:
+        """Give up what is written and not synced; its memory is free after that."""
+        self._file.forget()
 
     def begin_sync(self, over: Callable[[], None]) -> PartSync:
         """Begin to sync what is written up to now; `over` is called, by any thread, when it is

@@ -222,6 +222,19 @@ def test_a_sync_is_not_over_before_the_one_that_was_begun_before_it(file: DataFi
         assert large.is_over()
 
 
+def test_what_is_given_up_is_written_no_more(file: DataFile) -> None:
+    file.write(Offset(0), pages(3, fill=1))
+    file.sync_behind(lambda: None)
+    memory = mmap.mmap(-1, 2 * MIB)
+    file.write_behind(Offset(MIB), memoryview(memory))
+    file.forget()
+    memory[:] = b"\7" * len(memory)  # the caller's again
+    assert 7 not in file.read(Offset(0), 4 * MIB)
+    for use in (lambda: file.write(Offset(0), pages(1)), file.sync):
+        with pytest.raises(StorageError):
+            use()
+
+
 def test_a_file_is_closed_under_a_sync(file: DataFile) -> None:
     file.write(Offset(0), pages(3))
     file.sync_behind(lambda: None)

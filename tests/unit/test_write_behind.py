@@ -80,6 +80,13 @@ def test_a_file_is_closed_when_its_writes_are_over_though_they_fail(
     assert not closing.is_alive()
 
 
+def test_what_is_given_up_is_not_written_at_all(file: EventDataFile) -> None:
+    size = file.size()
+    file.write_behind(Offset(MIB), memoryview(mmap.mmap(-1, MIB)))
+    file.forget()
+    assert file.size() == size
+
+
 def test_a_write_that_fails_under_a_sync_fails_the_sync_and_the_file(
     file: EventDataFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:

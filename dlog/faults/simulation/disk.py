@@ -11,6 +11,7 @@ SYNC_FILE, SYNC_FOLDER.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final, NamedTuple
@@ -468,6 +469,14 @@ class SimulatedFile:
         if failed is not None:
             self._broken = self._broken or "an earlier write failed"
             raise failed
+
+    def forget(self) -> None:
+        begun, self._sync_behind = self._sync_behind, None
+        if begun is not None:
+            with suppress(StorageError):
+                begun.wait()
+        self._watch_memory(self._behind)
+        self._broken = self._broken or "what was written before was given up"
 
     def sync(self) -> None:
         self._refuse_unless_usable(0)
