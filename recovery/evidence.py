@@ -10,7 +10,7 @@ block of a later boot, since a restart cuts what was not.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 
 from dlog.core.block import FLAG_GROUP_END, FragmentEntry
 from dlog.core.event_file import FileHeader, Sidecar, Totals
+from dlog.core.journal_records import LATE, Diversion
 from dlog.core.numbering import REACH
 from dlog.core.scan import Depth, Span, SpanKind, payload_bytes, scan
 from dlog.core.sealed_end import Numbered, numbered_by, void_from
 from dlog.errors import DlogError, FormatError
-from dlog.limits import PAGE_BYTES
+from dlog.limits import END_PARTS_MAX, PAGE_BYTES
 from dlog.model.ids import BlockNumber, FileKey, FileKind, MarkKey, PartNumber, SessionId
 from dlog.reader.beside import Beside
 from dlog.recovery.facts import (
@@ -57,6 +58,7 @@ class Testimony:
     sealed_at: where a fault ended it, None for no fault. has_footer: its index is whole, so that
     all its blocks had been committed. pieces: for an open file, the block in which each piece ends,
     with its watermark; for a closed one `marks` alone. crc32c: of the whole file, if closed.
+    diverted: of garbage and orphan files, what lies in which block that was sent for elsewhere.
     """
 
     place: Place
@@ -75,6 +77,7 @@ class Testimony:
     pieces: list[tuple[int, MarkKey, int]]
     sessions: dict[SessionId, int]
     problems: list[str]
+    diverted: list[tuple[int, SessionId, Diversion]]
 
     @property
     def is_open(self) -> bool:
@@ -94,8 +97,10 @@ class Testimony:
 class _Gatherer:
     """Takes the spans of one file."""
 
-    def __init__(self, keep_pieces: bool) -> None:
+    def __init__(self, keep_pieces: bool, kind: FileKind | None) -> None:
         self._keep_pieces = keep_pieces
+        self._kind = kind
+        self.diverted: list[tuple[int, SessionId, Diversion]] = []
         self._rows: list[tuple[Any, ...]] = []
         self._packed: list[NDArray[Any]] = []  # an archive's rows would not fit as tuples
         self.totals = Totals()
@@ -134,6 +139,11 @@ class _Gatherer:
         self.totals = self.totals.plus(header, payload)
         for entry in span.fragments:
             self._piece(entry, header.number, header.time_ns)
+            if self._kind in (FileKind.GARBAGE, FileKind.ORPHAN):
+                why = LATE if self._kind is FileKind.GARBAGE else entry.orphan_reason.words
+                self.diverted.append((header.number, entry.session, Diversion(
+                    run=entry.run, stream=entry.stream, why=why, events=entry.events,
+                )))  # fmt: skip
 
     def _piece(self, entry: FragmentEntry, number: BlockNumber, time_ns: int) -> None:
         self.sessions[entry.session] = max(self.sessions.get(entry.session, 0), time_ns)
@@ -172,7 +182,8 @@ def hear(
             problems.append(f"header page: {opened.problem.reason}")
         file_crc = FileChecksum(progress)
         file_crc.data(memoryview(source.header_page()))
-        gathered = _Gatherer(keep_pieces=place.is_part)
+        key = opened.header.key if opened.header is not None else place.key
+        gathered = _Gatherer(place.is_part, key.kind if key is not None else None)
         if opened.salt is not None:
             for span in scan(
                 source, salt=opened.salt, path=str(place.path), end=end, chain=opened.chain,
@@ -192,6 +203,7 @@ def hear(
         # In an open file it is a torn write, unless a later block knows better.
         [*problems, *(text for at, text in gathered.damage
                       if not place.is_part or at < gathered.durable)],
+        gathered.diverted,
     )  # fmt: skip
 
 
@@ -386,6 +398,27 @@ def ranges(files: Sequence[Testimony]) -> dict[int, Range]:
             if its_root == root:
                 found[part] = Range(low, high, newest)
     return found
+
+
+def unmade(files: Sequence[Testimony], spans: Mapping[int, Range]) -> list[tuple[int, int]]:
+    """The closed ranges whose last part a fault ended: another one takes what comes late, unless
+    it is too late for the range. Only the journal knew that; so they are opened once more."""
+    last: dict[tuple[int, int], Testimony] = {}
+    for file in files:
+        span = spans.get(file.header.key.part) if file.header is not None else None
+        if span is None or file.header is None or file.header.key.kind is not FileKind.EVENTS:
+            continue
+        before = last.get((span.low, span.high))
+        if before is None or before.header is None or (
+            before.header.key.part < file.header.key.part
+        ):  # fmt: skip
+            last[span.low, span.high] = file
+    waiting = [
+        (low, high) for (low, high), file in last.items()
+        if file.sealed_at is not None and high > low
+        and file.header is not None and file.header.text.config.ranges
+    ]  # fmt: skip
+    return sorted(waiting)[-END_PARTS_MAX:]
 
 
 def followed(low: int, rows: NDArray[Any]) -> int:

@@ -27,6 +27,7 @@ from dlog.core.journal_records import (
     BootRecord,
     ClosedFileRecord,
     CountRecord,
+    Diversion,
     EndedRunRecord,
     FileRecord,
     JournalMeta,
@@ -51,6 +52,7 @@ from dlog.core.journal_records import (
     run_key,
     session_key,
     stream_key,
+    with_diversion,
 )
 from dlog.core.scan import SpanKind, scan
 from dlog.core.states import FileState, LoggerState, RunState
@@ -79,6 +81,7 @@ from dlog.recovery.evidence import (
     leave_out_void,
     ranges,
     trust,
+    unmade,
 )
 from dlog.recovery.facts import (
     DataDirectory,
@@ -138,6 +141,7 @@ class _Book:
         self.marks: dict[MarkKey, int] = {}
         self.session_times: dict[SessionId, int] = {}
         self.live_sessions: set[SessionId] = set()
+        self.diverted: dict[SessionId, list[Diversion]] = {}
         self.boot = 0
         self.loggers: Counter[tuple[bytes, str]] = Counter()
         self.newest_streams: dict[str, StreamConfig] = {}
@@ -331,6 +335,10 @@ class _Rebuild:
                 if live:
                     book.live_sessions.add(session)
             self._marks(file, found.last)
+            for number, session, diversion in file.diverted:
+                if not file.is_open or number <= found.last:
+                    told = book.diverted.get(session, [])
+                    book.diverted[session] = with_diversion(told, diversion)
             if file.is_open:
                 self._open_file(file, found.last, spans)
             else:
@@ -501,9 +509,14 @@ class _Rebuild:
                 highest = followed(highest, rows)
             if newest is None or newest.key is None or part.part >= newest.key.part:
                 newest = file
+        waiting = unmade(files, spans)
+        old = self._book.old.streams.get(key) if self._book.old is not None else None
+        if old is not None and old.low >= low:
+            waiting = [one for one in waiting if one in map(tuple, old.unmade)]
         self._book.put(stream_key(key), StreamRecord(
             run=key.run, stream=key.stream, next_block=last + 1, highest_event=highest, low=low,
             next_part=next_part, directory=newest.directory if newest is not None else 0,
+            unmade=waiting, anew=old.anew if old is not None else [],
         ))  # fmt: skip
 
     # --- what is not of one run ---------------------------------------------------------------
@@ -573,6 +586,12 @@ class _Rebuild:
                 # Nothing tells what had been acknowledged: batches below a watermark may wait for
                 # another stream. The source says it when it comes back.
                 record = SessionRecord(session=session, name="", since_ns=now_ns, rebuilt=True)
+            told = {(d.run, d.stream, d.why): d for d in record.diverted}
+            for one in book.diverted.get(session, []):
+                before = told.get((one.run, one.stream, one.why))
+                if before is None or before.events < one.events:
+                    told[one.run, one.stream, one.why] = one
+            record = msgspec.structs.replace(record, diverted=list(told.values()))
             book.put(session_key(session), record)
         report.sessions = len(taken)
         per_session: dict[SessionId, list[MarkKey]] = {}

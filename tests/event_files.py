@@ -32,6 +32,7 @@ from dlog.core.block import (
     BlockHeader,
     Fragment,
     FragmentEntry,
+    OrphanReason,
     Packing,
     Place,
     block_bytes_max,
@@ -94,6 +95,7 @@ class Piece:
     order_base: int = 0
     run: int | None = None
     stream: str | None = None
+    orphan_reason: OrphanReason = OrphanReason.NONE
 
 
 @dataclass(frozen=True)
@@ -219,6 +221,7 @@ def make_entry(
         sum(len(e.payload) for e in taken),
         first,
         last,
+        piece.orphan_reason,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import struct
+from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -16,6 +17,7 @@ from crc32c import crc32c
 from dlog.core.event_file import Totals
 from dlog.core.states import FileState, LoggerState, RunState
 from dlog.errors import JournalUnreadable
+from dlog.limits import DIVERSIONS_KEPT_MAX
 from dlog.model.config import InitConfig, StreamConfig
 from dlog.model.ids import (
     CommandId,
@@ -338,6 +340,19 @@ class SessionRecord(_Record, frozen=True, kw_only=True):
 
 
 LATE: Final = "late"
+
+
+def with_diversion(diverted: Sequence[Diversion], more: Diversion) -> list[Diversion]:
+    """One more, added to those of its run, stream and reason."""
+    kept = {(d.run, d.stream, d.why): d.events for d in diverted}
+    key = (more.run, more.stream, more.why)
+    if key not in kept and len(kept) >= DIVERSIONS_KEPT_MAX:
+        key = (0, "", more.why)
+    kept[key] = kept.get(key, 0) + more.events
+    return [
+        Diversion(run=run, stream=stream, why=why, events=events)
+        for (run, stream, why), events in kept.items()
+    ]
 
 
 class MarkRecord(_Record, frozen=True, kw_only=True):

@@ -33,7 +33,6 @@ from dlog.core.record_rules import read_record
 from dlog.errors import InvariantBroken, JournalFailed, JournalFull
 from dlog.limits import (
     COUNTS_PER_RUN_MAX,
-    DIVERSIONS_KEPT_MAX,
     ORPHAN_SOURCES_MAX,
     REFUSALS_TOLD_MAX,
 )
@@ -462,7 +461,8 @@ class Committer:
             ledger.refuse(settlement)
         if settlement.garbage or settlement.orphan:
             ledger.record = msgspec.structs.replace(
-                ledger.record, diverted=_with_diversion(ledger.record.diverted, settlement)
+                ledger.record,
+                diverted=records.with_diversion(ledger.record.diverted, _diversion(settlement)),
             )
         touched.add(settlement.session)
         if n <= ledger.record.acknowledged or n in ledger.settled:
@@ -676,16 +676,9 @@ def _within_a_record(
     return [*counts[:COUNTS_PER_RUN_MAX], *rest]
 
 
-def _with_diversion(diverted: Sequence[Diversion], s: Settlement) -> list[Diversion]:
-    """One more, added to those of its run, stream and reason."""
+def _diversion(s: Settlement) -> Diversion:
     assert s.mark is not None
-    kept = {(d.run, d.stream, d.why): d.events for d in diverted}
     why = records.LATE if s.garbage else s.reason
-    key = (int(s.mark.run), str(s.mark.stream), why)
-    if key not in kept and len(kept) >= DIVERSIONS_KEPT_MAX:
-        key = (0, "", why)
-    kept[key] = kept.get(key, 0) + s.garbage + s.orphan
-    return [
-        Diversion(run=run, stream=stream, why=why, events=events)
-        for (run, stream, why), events in kept.items()
-    ]
+    return Diversion(
+        run=int(s.mark.run), stream=str(s.mark.stream), why=why, events=s.garbage + s.orphan
+    )

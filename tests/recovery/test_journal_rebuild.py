@@ -9,6 +9,7 @@ import pytest
 
 from dlog.adapters.directory_lock import DirectoryLock
 from dlog.adapters.journal import LmdbJournal
+from dlog.core.block import OrphanReason
 from dlog.core.data_directory import MARK
 from dlog.core.journal_records import (
     LOGGER,
@@ -36,6 +37,7 @@ from tests.event_files import (
     SESSION_B,
     BuiltFile,
     FileBuilder,
+    Piece,
     SentEvent,
     build_orphans,
     build_run,
@@ -578,3 +580,73 @@ def test_a_record_that_cannot_be_is_named_by_the_check(tmp_path: Path) -> None:
     report = check(tmp_path)
     assert report.verdict is Verdict.DISAGREE
     assert any("END, and its range has no end" in f.reason for f in report.findings)
+
+
+def with_sealed_first_part(data: Path) -> tuple[FileBuilder, FileBuilder]:
+    """Part 1 has its range behind it, was sealed by a fault and settled; part 2 takes events."""
+    first = open_file(data)
+    first.pieces(make_pieces(make_events(20), 10), 10)
+    first.write(data / file_path(first.key), sealed="fault")
+    second = FileBuilder(make_key(stream="a", part=2), first_block=3, low=20)
+    second.pieces(make_pieces(make_events(10, first=21), 10, first_sequence=3), 10)
+    return first, second
+
+
+def test_a_range_whose_part_a_fault_ended_still_waits_for_another_part(tmp_path: Path) -> None:
+    _, second = with_sealed_first_part(tmp_path)
+    write_open(second, tmp_path)
+    assert rebuilt(tmp_path).streams[A7].unmade == [(-1, 20)]
+
+
+def test_a_range_waits_no_more_once_its_next_part_is_there(tmp_path: Path) -> None:
+    first, second = with_sealed_first_part(tmp_path)
+    write_open(second, tmp_path)
+    end = len(first.content)
+    before = BuiltFile(Path(), first.key, first.header, tuple(first.blocks), end, end, None)
+    third = FileBuilder(make_key(stream="a", part=3), first_block=4, low=-1, predecessor=before)
+    third.pieces(make_pieces(make_events(5, first=15), 10, first_sequence=4), 10)
+    third.write(tmp_path / file_path(third.key))
+    assert rebuilt(tmp_path).streams[A7].unmade == []
+
+
+def test_an_old_journal_knows_which_ranges_are_over_and_which_sessions_count_anew(
+    tmp_path: Path,
+) -> None:
+    _, second = with_sealed_first_part(tmp_path)
+    write_open(second, tmp_path)
+    rebuild(tmp_path)
+    journal = LmdbJournal.open(tmp_path / "journal")
+    known = look_at(tmp_path).snapshot
+    assert known is not None
+    after = msgspec.structs.replace(known.streams[A7], unmade=[], anew=[SESSION_A])
+    key = stream_key(A7)
+    journal.commit([(key, encode_record(key, after))])
+    journal.close()
+    stream = rebuilt(tmp_path).streams[A7]
+    assert (stream.unmade, stream.anew) == ([], [SESSION_A])
+
+
+def test_what_was_diverted_is_told_to_its_sources_again(tmp_path: Path) -> None:
+    file = open_file(tmp_path)
+    file.pieces(make_pieces(make_events(20), 10), 10)
+    write_open(file, tmp_path)
+    garbage = FileBuilder(make_key(stream="a", kind=FileKind.GARBAGE), first_block=3)
+    garbage.pieces(make_pieces(make_events(7), 5, first_sequence=3), 10)
+    garbage.write(tmp_path / file_path(garbage.key))
+    more = FileBuilder(make_key(stream="a", kind=FileKind.GARBAGE, part=2), first_block=5)
+    more.pieces(make_pieces(make_events(3), 5, first_sequence=5), 10)
+    more.next_number = 9  # not known to be acknowledged
+    more.pieces(make_pieces(make_events(4), 5, first_sequence=9), 10)
+    more.write(tmp_path / (file_path(more.key) + ".part"), closed=False)
+    why = OrphanReason.RUN_UNKNOWN
+    orphan = Piece(make_events(2), sequence=6, run=9, stream="b", orphan_reason=why)
+    build_orphans(tmp_path, [orphan])
+    for _ in range(2):  # the second time with an old journal
+        rebuild(tmp_path)
+        snapshot = look_at(tmp_path).snapshot
+        assert snapshot is not None
+        diverted = snapshot.sessions[SESSION_A].diverted
+        assert {(d.run, d.stream, d.why): d.events for d in diverted} == {
+            (7, "a", "late"): 10,
+            (9, "b", "run-unknown"): 2,
+        }
