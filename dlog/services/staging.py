@@ -183,16 +183,18 @@ class Staging:
         self.now.low = self.low
 
     def _adopt_sealed(self, part: SealedPart) -> None:
-        """A part that names it goes on for it, so that nobody reads beyond its durable offset;
-        where there is one already, nothing is left to do."""
+        """A part that names it goes on for it, so that no reader goes beyond its durable offset;
+        where there is one already, nothing is left to do. Of several, each goes on for the one
+        before it: the last is the one to name."""
         record = part.record
-        slot: Slot | None = self.garbage if part.key.kind is FileKind.GARBAGE else self.now
+        slot = self.garbage if part.key.kind is FileKind.GARBAGE else self.now
         if part.key.kind is FileKind.EVENTS and record.high >= 0:
-            known = Range(record.low, record.high) in [slot.ended for slot in self.ends]
-            slot = None if known else Slot(part.key.kind, low=record.low)
-            if slot is not None:
+            mine = Range(record.low, record.high)
+            known = next((slot for slot in self.ends if slot.ended == mine), None)
+            slot = known or Slot(part.key.kind, low=record.low)
+            if known is None:
                 self._adopt_end(slot, record.high)
-        if slot is not None and slot.part is None:
+        if slot.part is None:
             slot.predecessor = part.predecessor
 
     def _adopt_end(self, slot: Slot, high: int) -> None:

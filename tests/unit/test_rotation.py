@@ -4,19 +4,32 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise
+from typing import cast
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given
 
+from dlog.core.journal_records import FileRecord
 from dlog.core.pieces import Piece
 from dlog.core.rotation import Fill, Full, Range, fitting, full, sort_late
+from dlog.core.states import FileState
 from dlog.faults.simulation.clock import SimulatedClock
 from dlog.limits import MIB, PAGE_BYTES
 from dlog.model.config import StreamConfig
 from dlog.model.events import EVENT_BYTES, EVENT_DTYPE, EventTable
-from dlog.model.ids import FileKind, MarkKey, RunNumber, Sequence, SessionId, StreamName
+from dlog.model.ids import (
+    FileKind,
+    MarkKey,
+    Offset,
+    PartNumber,
+    RunNumber,
+    Sequence,
+    SessionId,
+    StreamName,
+)
+from dlog.services.parts import Predecessor, SealedPart, Storage
 from dlog.services.staging import Slot, Staging
 
 MARK = MarkKey(SessionId(bytes(16)), RunNumber(7), StreamName("photons"))
@@ -129,6 +142,29 @@ def test_every_event_goes_to_exactly_one_place(
 def piece(numbers: list[int], sequence: int) -> Piece:
     table = table_of(numbers)
     return Piece(MARK, "router-1", Sequence(sequence), 0, table, np.empty(0, np.uint8), 1, 0)
+
+
+def sealed_part(part: int, high: int, durable: int) -> SealedPart:
+    record = FileRecord(
+        run=7, stream="photons", kind=FileKind.EVENTS, part=part, state=FileState.ERROR, path="",
+        directory=0, reserved=durable,
+        file_uuid=bytes(16), salt=bytes(16), boot=1, created_ns=0, durable=durable, chain=part,
+        high=high, sealed=True,
+    )  # fmt: skip
+    return SealedPart(cast(Storage, None), StreamConfig(), record)
+
+
+@pytest.mark.parametrize("high", [20, -1])
+def test_of_several_parts_that_were_sealed_the_next_one_names_the_last(high: int) -> None:
+    """Another one would leave the end of the last untold to who reads without the journal."""
+    parts = [sealed_part(2, high, 8192), sealed_part(1, high, 4096)]
+    staging = Staging(
+        StreamConfig(), SimulatedClock(), FileKind.EVENTS, low=max(high, -1), highest=high,
+        parts=parts, ended=lambda *_: None, told=lambda _: None,
+    )  # fmt: skip
+    slot = staging.now if high < 0 else staging.ends[0]
+    assert len(staging.ends) == (high >= 0)
+    assert slot.predecessor == Predecessor(PartNumber(2), Offset(8192), 2)
 
 
 @given(
