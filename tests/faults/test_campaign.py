@@ -12,6 +12,7 @@ import re
 import pytest
 
 from dlog.faults.simulation.campaign import Menu, Outcome, play
+from dlog.faults.simulation.menu import SCENARIOS
 from tests.faults.mutation import Mutation
 from tests.faults.mutations import MUTATIONS
 
@@ -44,11 +45,30 @@ def test_crashes_and_a_bad_network_alone(seed: int) -> None:
     holds(play(seed, Menu(disk=False, space=False, journal=False)))
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(23, 33))
+def test_all_that_can_happen_to_disks_at_once(seed: int) -> None:
+    """Seed 25: blocks in a directory that is away, whose numbers a later boot gives again."""
+    holds(play(seed, SCENARIOS["directories"].menu))
+
+
+@pytest.mark.long
+def test_everything_and_a_directory_that_goes_away() -> None:
+    holds(play(23, Menu(outsiders=True, away=True)))
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("block", range(40))
 def test_thousands_of_seeds(block: int) -> None:
     for seed in range(10_000 + 100 * block, 10_000 + 100 * (block + 1)):
         holds(play(seed))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("block", range(10))
+def test_hundreds_of_seeds_with_all_that_can_happen_to_disks(block: int) -> None:
+    for seed in range(10_000 + 100 * block, 10_000 + 100 * (block + 1)):
+        holds(play(seed, SCENARIOS["directories"].menu))
 
 
 def test_the_same_seed_plays_the_same_history() -> None:

@@ -64,6 +64,10 @@ SCENARIOS: Final = {
         "a second data directory that goes away and comes back, and crashes meanwhile",
         Menu(network=False, disk=False, space=False, journal=False, away=True),
     ),
+    "directories": Scenario(
+        "all that can happen to disks: one goes away, others fail or are full, files are moved",
+        Menu(network=False, journal=False, outsiders=True, away=True),
+    ),
     "everything": Scenario("all of it at once", EVERYTHING),
 }
 
