@@ -13,6 +13,7 @@ import msgspec
 
 from dlog.faults.simulation import campaign
 from dlog.faults.simulation.campaign import Menu, Outcome
+from dlog.faults.simulation.menu import SCENARIOS
 from dlog.faults.simulation.port_wrappers import UNWRAPPED, PortWrappers
 from dlog.faults.simulation.world import ROUNDS_MAX
 
@@ -25,6 +26,7 @@ JOURNAL = replace(CALM, journal=True)
 CRASHES_AND_NETWORK = replace(CRASHES, network=True)
 CRASHES_AND_DISK = replace(CRASHES, disk=True)
 CRASHES_AND_JOURNAL = replace(CRASHES, journal=True)
+DIRECTORIES = SCENARIOS["directories"].menu
 
 
 @dataclass(frozen=True)

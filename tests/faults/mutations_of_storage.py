@@ -13,6 +13,7 @@ from dlog.core.journal_records import FILES, FileRecord
 from dlog.core.numbering import Latecomers, Numbering
 from dlog.core.replay import Action, decide
 from dlog.core.rotation import sort_late
+from dlog.core.sealed_end import void_from
 from dlog.core.states import FileState
 from dlog.errors import StorageError
 from dlog.faults.simulation.disk import SimulatedDisk
@@ -27,6 +28,7 @@ from tests.faults.mutation import (
     CALM,
     CRASHES,
     CRASHES_AND_DISK,
+    DIRECTORIES,
     DISK,
     SPACE,
     Mutation,
@@ -415,6 +417,10 @@ MUTATIONS = [
     Mutation(
         "predecessor-not-named", "the new part's header names its predecessor and D",
         CRASHES_AND_DISK, 20, decided(encode_file_header, _predecessor_is_not_named),
+    ),
+    Mutation(
+        "void-blocks-are-read", "what a later boot numbered again does not count", DIRECTORIES, 26,
+        decided(void_from, lambda true, *others: None),
     ),
     Mutation(
         "reservation-not-committed", "a reservation is committed before it is made", CRASHES, 20,

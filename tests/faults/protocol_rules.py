@@ -212,7 +212,41 @@ PROTOCOL_RULES: Final = (
          "added-under-a-sync-is-settled"),
     ),
     ProtocolRule("Contract 3: journal first", ("journal-after-file",)),
-    ProtocolRule("Contract 4: a refusal is told", ("refusals-not-told",)),
+    ProtocolRule(
+        "Contract 4: a refusal is told, until its source has confirmed it",
+        ("refusals-not-told",),
+        ("refusal_journalled", "refusal_until_seen"),
+    ),
+    ProtocolRule(
+        "While no run is listed, what was sent before and is lost gets the window to be settled",
+        (),
+        ("settle_window",),
+        (
+            Clause(
+                "the source says how much (`settle_bytes`), and gets no more",
+                "each history of the simulation ends with a run that is active, and so with window",
+                ("test_what_was_lost_on_the_way_is_refused_while_no_run_is_active",
+                 "test_several_sources_with_more_than_the_window_are_all_settled"),
+            ),
+        ),
+    ),
+    ProtocolRule(
+        "A source gives nothing up on the word of another logger than the one that acknowledged",
+        (),
+        ("another_logger_ends_nothing",),
+        (
+            Clause(
+                "REFUSED and WELCOME name the logger",
+                "the simulation has one logger",
+                ("test_nothing_is_given_up_on_the_word_of_another_logger",),
+            ),
+        ),
+    ),
+    ProtocolRule(
+        "Contract 7: without the journal no block is read twice, though a later boot gave its "
+        "number again",
+        ("void-blocks-are-read",),
+    ),
     ProtocolRule(
         "Late events go to the END part of their range; no single number closes a range for those "
         "that follow, and a counter that begins anew is not late",

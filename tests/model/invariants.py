@@ -72,6 +72,7 @@ def _all_known(scenario: Scenario, state: State, i: int) -> bool:
     source = state.sources[i]
     for n, batch in enumerate(scenario.batches[i], 1):
         known = n <= source.acknowledged or source.settled >> n & 1
+        known = known or (source.over and n > source.sent)
         if not known and not (state.stalled and scenario.stalled_stream in batch):
             return False
     return True
@@ -110,7 +111,8 @@ def _acknowledged(scenario: Scenario, state: State) -> Iterator[Event]:
     for i, batches in enumerate(scenario.batches):
         source = state.sources[i]
         for n, batch in enumerate(batches, 1):
-            if n <= source.acknowledged or source.settled >> n & 1:
+            known = n <= source.acknowledged or source.settled >> n & 1
+            if known and not source.refused >> n & 1:
                 for stream, events in batch.items():
                     yield from ((i, n, stream, event) for event in events)
 

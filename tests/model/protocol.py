@@ -107,12 +107,17 @@ def _source_steps(scenario: Scenario, state: State, i: int, source: Source) -> I
         yield Step(f"source {i} says HELLO from {lowest}", False, _with_source(state, i, greeted))
     if source.phase == "open" and source.cursor <= last and room:
         yield from _send(scenario, state, i, source)
+    if source.phase == "open" and source.confirm and room:
+        seen = source._replace(confirm=0, up=(*source.up, Upward("seen", source.confirm)))
+        yield Step(f"source {i} confirms refusals", False, _with_source(state, i, seen))
+    if scenario.another_logger and source.up and source.up[0].kind == "hello":
+        yield from _another_logger(state, i, source)
     done = scenario.bye and source.phase in ("open", "leaving") and source.acknowledged == last
     if done and room and Upward("bye") not in source.up:
         left = source._replace(phase="leaving", up=(*source.up, Upward("bye")))
         yield Step(f"source {i} says BYE", False, _with_source(state, i, left))
     if source.down is not None:
-        heard = _heard(source._replace(down=None), source.down, last)
+        heard = _heard(scenario, source._replace(down=None), source.down, last)
         yield Step(f"source {i} hears {_words(source.down)}", False, _with_source(state, i, heard))
     if scenario.losses and source.up:
         lost = source._replace(up=source.up[1:])
@@ -130,17 +135,37 @@ def _send(scenario: Scenario, state: State, i: int, source: Source) -> Iterator[
             yield Step(f"source {i} passes batch {n} over", False, _with_source(state, i, skipped))
             return
         message = Upward("placeholder", n)
+    elif source.over and n > source.sent:
+        return
     elif n > source.limit:
+        message = Upward("settle", source.sent)
+        if source.over and scenario.rules.settle_window and message not in source.up:
+            asked = source._replace(up=(*source.up, message))
+            yield Step(f"source {i} wants window", False, _with_source(state, i, asked))
         return
     else:
         message = Upward("batch", n)
     sent = source._replace(cursor=n + 1, up=(*source.up, message))
+    if scenario.aborts:  # nothing else asks for it
+        sent = sent._replace(sent=max(source.sent, n))
     yield Step(f"source {i} sends {message.kind} {n}", False, _with_source(state, i, sent))
 
 
-def _heard(source: Source, said: Downward, last: int) -> Source:
+def _another_logger(state: State, i: int, source: Source) -> Iterator[Step]:
+    """At the same address, and begun anew: it does not know a session that goes on."""
+    lowest = source.up[0].number
+    if lowest > 1:
+        said = Downward("refused by another logger", 0, 0, 1, 0)
+        refused = source._replace(up=source.up[1:], down=said)
+        yield Step(f"another logger refuses source {i}", True, _with_source(state, i, refused))
+
+
+def _heard(scenario: Scenario, source: Source, said: Downward, last: int) -> Source:
     if source.phase in ("over", "dead"):
         return source
+    if said.kind == "refused by another logger":
+        ours = scenario.rules.another_logger_ends_nothing
+        return source if ours else source._replace(phase="over")
     if said.kind == "bye-done":
         return source._replace(phase="over")
     if source.phase == "greeting" and said.kind != "welcome":
@@ -161,6 +186,9 @@ def _heard(source: Source, said: Downward, last: int) -> Source:
         settled=settled,
         cursor=max(cursor, acknowledged + 1),
         limit=said.limit,
+        refused=source.refused | said.refused,
+        confirm=source.confirm | said.refused,
+        over=source.over or said.over,
     )
 
 
@@ -211,6 +239,14 @@ def _receive(
         closed = record._replace(closed=True, marks=(0,) * len(record.marks))
         after = _with_record(_with_session(state, k, session._replace(connected=False)), k, closed)
         yield "the session is dropped", _answer(scenario, after, i, "bye-done")
+    elif message.kind == "seen":
+        state = _with_session(state, k, session._replace(refused=session.refused & ~message.number))
+        yield (
+            "noted",
+            _with_record(state, k, record._replace(refused=record.refused & ~message.number)),
+        )
+    elif message.kind == "settle":
+        yield "granted", _with_session(state, k, session._replace(asked=message.number))
     else:
         yield _batch(scenario, state, i, message)
 
@@ -269,7 +305,7 @@ def _batch(scenario: Scenario, state: State, i: int, message: Upward) -> tuple[s
 def _taker(scenario: Scenario, state: State, stream: int) -> int:
     assert state.logger is not None
     over = state.journal.streams[stream].ended or state.logger.writers[stream].closed
-    return scenario.orphans if over else stream
+    return scenario.orphans if over and scenario.run_ends else stream
 
 
 def _may_go_to(session: Session, record: SessionRecord, stream: int, taker: int) -> bool:
@@ -286,6 +322,8 @@ def _admit_piece(scenario: Scenario, state: State, k: int, piece: Piece, taker: 
     marks = session.marks if rules.duplicates_by_admitted else record.marks
     if n <= marks[key]:
         return writer.settle(scenario, state, k, n, None)
+    if scenario.aborts and state.journal.streams[piece.stream].ended:
+        return writer.settle(scenario, state, k, n, key, refused=True)
     marked = session._replace(marks=put(session.marks, key, max(n, session.marks[key])))
     if scenario.run_ends:
         marked = marked._replace(takers=put(session.takers, piece.stream, (taker, n)))
@@ -315,7 +353,12 @@ def _answer(scenario: Scenario, state: State, i: int, kind: str) -> State:
     committed, settled = record.acknowledged, session.settled
     if not rules.selective_acknowledgement:
         settled = 0
-    limit = committed + settled.bit_count() + scenario.window
+    over = all(stream.ended for stream in state.journal.streams)
+    window = max(0, session.asked - committed) if over else scenario.window
+    limit = committed + settled.bit_count() + window
+    refused = record.refused | session.refused
+    if not rules.refusal_until_seen:
+        state = _with_record(state, k, record._replace(refused=0))
     acknowledged = committed if rules.acknowledge_committed else session.high
     if not rules.acknowledgement_repeated and kind in ("welcome", "resend"):
         acknowledged, settled = 0, 0
@@ -324,7 +367,15 @@ def _answer(scenario: Scenario, state: State, i: int, kind: str) -> State:
     source = state.sources[i]
     if not rules.acknowledgement_absolute:
         acknowledged += source.acknowledged - session.told[0]
-    said = Downward(kind, acknowledged, settled, session.admitted + 1, limit)  # type: ignore[arg-type]
+    said = Downward(
+        kind,
+        acknowledged,
+        settled,
+        session.admitted + 1,
+        limit,
+        refused,
+        over,  # type: ignore[arg-type]
+    )
     return _with_source(state, i, source._replace(down=said))
 
 

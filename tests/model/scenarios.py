@@ -89,6 +89,16 @@ SCENARIOS: Final = {
     "failed commit": Scenario((({0: (1,)}, {0: (2,)}),), losses=False, commit_faults=1),
     # The journal may be full at any commit.
     "full journal": Scenario((({0: (1,)}, {0: (2,)}),), losses=False, full_journal=True),
+    # The run may be aborted: what is not stored then is refused, and no run is listed any more.
+    "aborted run": Scenario((({0: (1,)}, {0: (2,)}),), power_cuts=False, aborts=True),
+    # Another logger may stand at the address for a while.
+    "another logger": Scenario(
+        (({0: (1,)}, {0: (2,)}),),
+        patient=True,
+        losses=False,
+        power_cuts=False,
+        another_logger=True,
+    ),
 }
 
 # The same with wider bounds; minutes instead of seconds.
@@ -138,6 +148,8 @@ STATES: Final = {
     "one name": 7528,
     "failed commit": 5655,
     "full journal": 2690,
+    "aborted run": 16950,
+    "another logger": 2315,
 }
 
 
@@ -184,4 +196,8 @@ MISSED: Final = {
     "exit_on_failed_commit": Missed("failed commit", "loss", 11),
     "journal_copied_after_failure": Missed("failed commit", "loss", 13),
     "full_group_kept": Missed("full journal", "deadlock", 9),
+    "refusal_journalled": Missed("aborted run", "loss", 11),
+    "refusal_until_seen": Missed("aborted run", "loss", 9),
+    "settle_window": Missed("aborted run", "deadlock", 6),
+    "another_logger_ends_nothing": Missed("another logger", "deadlock", 14),
 }

@@ -79,12 +79,14 @@ class StreamRecord(NamedTuple):
 
 
 class SessionRecord(NamedTuple):
-    """marks: watermarks by stream as sent. known: HELLO came. closed: BYE, or a newer session."""
+    """marks: watermarks by stream as sent. known: HELLO came. closed: BYE, or a newer session.
+    refused: batches, as bits, whose refusal the source has not confirmed."""
 
     known: bool = False
     closed: bool = False
     acknowledged: int = 0
     marks: tuple[int, ...] = ()
+    refused: int = 0
 
 
 class Journal(NamedTuple):
@@ -107,8 +109,9 @@ class Piece(NamedTuple):
 class Session(NamedTuple):
     """silent: it missed its heartbeats. shares: of each batch the settlements to come. settled:
     batches above the acknowledgement, as bits. takers: by stream as sent, who took the last piece
-    (-1: nobody yet) and of which batch. told: acknowledgement and settled bits as last told, where
-    a rule that is left out needs it."""
+    (-1: nobody yet) and of which batch. asked: the batch up to which the source wants window while
+    no run is listed. told, refused: acknowledgement and settled bits as last told, and refusals,
+    where a rule that is left out needs them."""
 
     connected: bool
     silent: bool
@@ -118,7 +121,9 @@ class Session(NamedTuple):
     shares: tuple[int, ...]
     takers: tuple[tuple[int, int], ...]
     settled: int = 0
+    asked: int = 0
     told: tuple[int, int] = (0, 0)
+    refused: int = 0
 
 
 class Writer(NamedTuple):
@@ -143,25 +148,31 @@ class Logger(NamedTuple):
 
 
 class Upward(NamedTuple):
-    """A message to the logger. number: HELLO's lowest unacknowledged batch, or the batch's."""
+    """A message to the logger. number: HELLO's lowest unacknowledged batch, or the batch's; of
+    `seen` the refusals that came, as bits; of `settle` the batch up to which window is wanted."""
 
-    kind: Literal["hello", "batch", "placeholder", "bye"]
+    kind: Literal["hello", "batch", "placeholder", "bye", "seen", "settle"]
     number: int = 0
 
 
 class Downward(NamedTuple):
-    """A message to the source; all of it is absolute. settled: bits above the acknowledgement."""
+    """A message to the source; all of it is absolute. settled: bits above the acknowledgement.
+    refused: batches, as bits. over: no run is listed any more."""
 
-    kind: Literal["welcome", "acknowledgement", "resend", "bye-done"]
+    kind: Literal["welcome", "acknowledgement", "resend", "bye-done", "refused by another logger"]
     acknowledged: int
     settled: int
     next: int
     limit: int
+    refused: int = 0
+    over: bool = False
 
 
 class Source(NamedTuple):
     """up: messages on their way, first in, first out. down: the last answer that is on its way;
-    a later one overtakes it, which is as good as its loss."""
+    a later one overtakes it, which is as good as its loss. sent: the highest batch sent. refused,
+    confirm: batches, as bits, that were refused, and of those what is to be confirmed. over: no run
+    is listed any more, so that what has no number yet is given back to the caller."""
 
     phase: Literal["greeting", "open", "leaving", "over", "dead"] = "greeting"
     acknowledged: int = 0
@@ -170,6 +181,10 @@ class Source(NamedTuple):
     limit: int = 0
     up: tuple[Upward, ...] = ()
     down: Downward | None = None
+    sent: int = 0
+    refused: int = 0
+    confirm: int = 0
+    over: bool = False
 
 
 class State(NamedTuple):
@@ -251,6 +266,13 @@ class Rules:
     journal_copied_after_failure: bool = True
     # Journal full: the same group is tried again.
     full_group_kept: bool = True
+    # A refusal is committed with what it settles, and told until the source has confirmed it.
+    refusal_journalled: bool = True
+    refusal_until_seen: bool = True
+    # While no run is listed, window is granted for what was sent before and is lost.
+    settle_window: bool = True
+    # A source gives nothing up on the word of another logger than the one that acknowledged.
+    another_logger_ends_nothing: bool = True
 
     def without(self, *names: str) -> Rules:
         return replace(self, **dict.fromkeys(names, False))
@@ -284,6 +306,8 @@ class Scenario:
     full_journal: bool = False
     stalled_stream: int | None = None
     bye: bool = False
+    aborts: bool = False
+    another_logger: bool = False
     rules: Rules = field(default_factory=Rules)
 
     @property

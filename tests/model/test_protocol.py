@@ -15,10 +15,11 @@ from tests.model.scenarios import MISSED, SCENARIOS, STATES, WIDER
 from tests.model.states import Rules
 
 QUICK = {
-    "two streams", "full journal", "acknowledge_committed", "all_pieces_settle",
+    "two streams", "full journal", "another logger", "acknowledge_committed", "all_pieces_settle",
     "duplicates_by_admitted", "exit_on_failed_commit", "hello_again",
     "journal_copied_after_failure", "name_held_over_restart", "predecessor_named",
-    "readers_stop_at_sealed", "resend_from_lowest", "sealed_not_retried", "whole_pieces",
+    "readers_stop_at_sealed", "refusal_until_seen", "resend_from_lowest", "sealed_not_retried",
+    "whole_pieces",
 }  # fmt: skip
 
 

@@ -387,15 +387,21 @@ def _committed(
     return state
 
 
-def settle(scenario: Scenario, state: State, k: int, n: int, mark: int | None) -> State:
-    """The ledger: a piece of batch n is committed. The batch is settled when all its pieces are;
-    the acknowledgement advances over settled batches."""
+def settle(
+    scenario: Scenario, state: State, k: int, n: int, mark: int | None, *, refused: bool = False
+) -> State:
+    """The ledger: a piece of batch n is committed, or refused. The batch is settled when all its
+    pieces are; the acknowledgement advances over settled batches."""
     assert state.logger is not None
     record, session = state.journal.sessions[k], state.logger.sessions[k]
     if record.closed:
         return state
     if mark is not None:
         record = record._replace(marks=put(record.marks, mark, max(n, record.marks[mark])))
+    if refused and scenario.rules.refusal_journalled:
+        record = record._replace(refused=record.refused | 1 << n)
+    elif refused:
+        session = session._replace(refused=session.refused | 1 << n)
     if n > record.acknowledged and not session.settled >> n & 1:
         left = session.shares[n - 1] - 1
         if left <= 0 or not scenario.rules.all_pieces_settle:
@@ -452,12 +458,27 @@ def _environment(
         part.durable == len(file.blocks) or part.state in ("sealed", "closed")
         for part, file in zip(record.parts, state.files[s], strict=True)
     )
+    if scenario.aborts and stored and not record.ended and not writer.staged:
+        yield "its run is aborted", _aborted(scenario, state, s, writer)
     if writer.closed and stored and not writer.queue and not writer.staged:
         parts = tuple(part._replace(state="closed") for part in record.parts)
         ended = _with(state, s, record=record._replace(ended=True, parts=parts))
         if not scenario.rules.watermark_outlives_run:
             ended = _without_marks(ended, s)
         yield "its run has ended", ended
+
+
+def _aborted(scenario: Scenario, state: State, s: int, writer: Writer) -> State:
+    """What is stored stays; what waits to be stored is refused, as is what comes."""
+    record = state.journal.streams[s]
+    parts = tuple(part._replace(state="closed") for part in record.parts)
+    state = _with(
+        state, s, writer=writer._replace(queue=()), record=record._replace(ended=True, parts=parts)
+    )
+    for piece in writer.queue:
+        session = scenario.session_of(piece.source)
+        state = settle(scenario, state, session, piece.batch, piece.stream, refused=True)
+    return state
 
 
 def _without_marks(state: State, s: int) -> State:
