@@ -5,28 +5,23 @@ It shows and asks; which alarm may be acknowledged is the logger's.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from dlog.cli.coor import OTHER_SECONDS, IdOption, JsonOption, TimeoutOption, asked
-from dlog.cli.output import console, json_out, plain, print_in_full, problem, table, words
+from dlog.cli.groups import group
+from dlog.cli.output import json_out, plain, problem, table, words
+from dlog.cli.output import show as show_view
 from dlog.cli.target import DataOption, ListenOption, ToOption
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
     from dlog.model.status import Status
 
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="The alarms of a logger as they stand: what each says, and when it goes away.",
-)
-
-COLUMNS_FOR_ALL: Final = 100  # of a terminal; on a narrower one what it waits for goes below
+app = group("The alarms of a logger as they stand: what each says, and when it goes away.")
 
 
 class _Target(NamedTuple):
@@ -35,7 +30,7 @@ class _Target(NamedTuple):
     listen: str
 
 
-@app.callback(invoke_without_command=True)
+@app.callback(invoke_without_command=True, no_args_is_help=False)
 def show(
     context: typer.Context,
     data: DataOption = None,
@@ -55,7 +50,7 @@ def show(
         problem(f"STATUS refused: {plain(answer.error)}")
         raise typer.Exit(1)
     status = read_status(answer.data)
-    json_out(_as_data(status)) if as_json else _show(status)
+    json_out(_as_data(status)) if as_json else show_view(_view(status))
 
 
 @app.command("ack")
@@ -115,34 +110,18 @@ def _as_data(status: Status) -> list[dict[str, object]]:
     ]  # fmt: skip
 
 
-def _show(status: Status) -> None:
-    from rich.text import Text
-
-    if not status.alarms:
-        console().print(Text("no alarms", "green"))
-    elif sys.stdout.isatty():
-        out = console()
-        out.print(_table(status, below=out.width < COLUMNS_FOR_ALL))
-    else:
-        print_in_full(_table(status, below=False))
-
-
-def _table(status: Status, *, below: bool) -> Table:
-    """below: when an alarm goes away stands below what it says, and not beside it."""
+def _view(status: Status) -> RenderableType:
     from rich.text import Text
 
     from dlog.cli.status import styled
     from dlog.quantities import count, since
 
-    beside = () if below else ("until",)
-    shown = table("alarm", "", "for", "times", "what", *beside, numbers=("times",))
+    if not status.alarms:
+        return Text("no alarms", "green")
+    shown = table("alarm", "", "for", "times", "what", "until", numbers=("times",))
     for alarm in status.alarms:
-        what = Text(plain(alarm.text))
-        until = _until(alarm.name)
-        if below and until:
-            what.append(f"\nuntil {until}", "dim")
         shown.add_row(
             styled(alarm.severity), plain(alarm.name), since(alarm.since_ns, status.time_ns),
-            count(alarm.count), what, *([] if below else [until]),
+            count(alarm.count), plain(alarm.text), _until(alarm.name),
         )  # fmt: skip
     return shown

@@ -61,6 +61,8 @@ OF_COMMAND: Final[Mapping[str, Mapping[int, str]]] = {
     },
     "coor init": {**_COOR, 78: ""},
     "coor configure": {**_COOR, 78: ""},
+    "alarms": {1: "no logger answers"},
+    "alarms ack": {1: "no such alarm, one that ends with its cause, or no logger answers"},
     "send": {
         0: "all is stored",
         1: "not all is stored where it was sent to, or it could not run",

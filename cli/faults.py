@@ -10,6 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -91,18 +92,26 @@ def run(
     What does not hold is shortened: actions are left out as long as the same goes wrong. The
     shortest story is told, with the command that plays it again.
     """
-    # What the loggers and sources say of their faults is not for the terminal.
-    logging.disable(logging.CRITICAL)
     jobs = jobs or os.cpu_count() or 1
     if only is not None and (seed is None or directory is not None):
         raise typer.BadParameter("--only is for --seed, and for what is simulated")
-    with ended_by_signals():
+    with ended_by_signals(), _no_log():
         if directory is None:
             kept = None if only is None else _numbers(only)
             failed = _simulated(scenarios, seeds, seed, kept, jobs, as_json)
         else:
             failed = _on_disk(directory, scenarios, seeds, seed, jobs, as_json)
     raise typer.Exit(int(failed))
+
+
+@contextmanager
+def _no_log() -> Iterator[None]:
+    """What the loggers and sources say of their faults is not for the terminal."""
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _simulated(

@@ -41,11 +41,11 @@ class Failure(DlogError):
 
 
 def meant(word: str, there: Iterable[str]) -> str:
-    """`: did you mean status?`, for a word that is like one of those that there are."""
+    """` (did you mean status?)`, for a word that is like one of those that there are."""
     from difflib import get_close_matches
 
     found = get_close_matches(word, list(there), n=1)
-    return f": did you mean {found[0]}?" if found else ""
+    return f" (did you mean {found[0]}?)" if found else ""
 
 
 # --- what a peer or a file said ---------------------------------------------------------------

@@ -107,7 +107,8 @@ def test_a_source_knows_the_streams_of_the_runs_that_take_events() -> None:
     assert not source.machine.runs.streams
     world.run_until(lambda: bool(source.machine.runs.streams), "the source is told")
     with pytest.raises(
-        StreamUnknown, match="run 7 has no stream photon; its streams: photons, raw"
+        StreamUnknown,
+        match=r"no stream photon \(did you mean photons\?\); its streams: photons, raw",
     ):
         source.machine.check_run_has(RUN, (PHOTON, PHOTONS))
     source.machine.check_run_has(RUN, (PHOTONS,))

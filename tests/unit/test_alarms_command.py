@@ -31,11 +31,11 @@ def logger(tmp_path: Path) -> Iterator[StandIn]:
     made.end()
 
 
-def shown(width: int, *, below: bool) -> str:
+def shown(width: int) -> str:
     status: Status = document(alarms=ALARMS)
     console = Console(width=width, markup=False, highlight=False)
     with console.capture() as capture:
-        console.print(alarms_command._table(status, below=below))
+        console.print(alarms_command._view(status))
     return capture.get()
 
 
@@ -54,7 +54,7 @@ def test_scripts_get_a_list(logger: StandIn, tmp_path: Path) -> None:
 
 
 def test_a_narrow_terminal_shows_all_within_its_width() -> None:
-    lines = shown(80, below=True).splitlines()
+    lines = shown(80).splitlines()
     assert max(map(len, lines)) <= 80
     text = "".join("".join(lines).split())
     assert "untilitisacknowledged" in text

@@ -33,7 +33,7 @@ def commands() -> dict[str, Any]:
     found: dict[str, Any] = {}
 
     def add(words: str, command: Any) -> None:
-        if not getattr(command, "commands", None):
+        if not getattr(command, "commands", None) or command.invoke_without_command:
             found[words] = command
         for name, each in getattr(command, "commands", {}).items():
             add(f"{words} {name}", each)

@@ -598,7 +598,7 @@ def test_a_file_of_a_folder_with_a_bad_header_is_an_error_at_its_turn(tmp_path: 
     assert got == built.numbers
     assert error is not None
     assert error.path == str(bad.path)
-    with pytest.raises(NotThere, match=r"no stream photon: did you mean photons\?; streams "):
+    with pytest.raises(NotThere, match=r"no stream photon \(did you mean photons\?\); streams "):
         dlog.read(run, streams=["photon"])
 
 

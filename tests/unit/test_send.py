@@ -74,7 +74,7 @@ def test_a_misspelt_stream_is_told_before_anything_is_sent(
     result = send("--stream", "photon")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
-        "dlog: run 7 has no stream photon: did you mean photons?; its streams: photons, raw\n"
+        "dlog: run 7 has no stream photon (did you mean photons?); its streams: photons, raw\n"
     )
     assert stored(logger) == []
     assert list(tmp_path.rglob("*.json")) == []  # the next command begins anew
