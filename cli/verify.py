@@ -34,7 +34,7 @@ def command(
     """
     from dlog.core.scan import Depth
     from dlog.recovery.report import report_lines, summarise, summary_line
-    from dlog.recovery.verify import plan, verify
+    from dlog.recovery.verify import plan, verify, what_is_not_known
 
     made = plan(paths)
     depth = Depth.STORED if quick else Depth.FULL
@@ -46,6 +46,9 @@ def command(
                 json_line(report)
             else:
                 print("\n".join(plain(line) for line in report_lines(report)), flush=True)
+    unknown = what_is_not_known(made, reports)
+    if unknown:
+        words(unknown)
     summary = summarise(reports)
     words(summary_line(summary))
     raise typer.Exit(summary.verdict.exit_code)

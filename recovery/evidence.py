@@ -24,7 +24,7 @@ from dlog.core.event_file import FileHeader, Sidecar, Totals
 from dlog.core.journal_records import LATE, Diversion
 from dlog.core.numbering import REACH
 from dlog.core.scan import Depth, Span, SpanKind, payload_bytes, scan
-from dlog.core.sealed_end import Numbered, numbered_by, void_from
+from dlog.core.sealed_end import Numbered, Own, numbered_by, void_from
 from dlog.errors import DlogError, FormatError
 from dlog.limits import END_PARTS_MAX, PAGE_BYTES
 from dlog.model.ids import BlockNumber, FileKey, FileKind, MarkKey, PartNumber, SessionId
@@ -232,7 +232,9 @@ def leave_out_void(files: Sequence[Testimony]) -> None:
     for file in files:
         void = None
         if file.is_open and file.sealed_at is None and len(file.rows):
-            void = void_from(int(file.rows["boot"].max()), numbered)
+            told = file.rows["number"][file.rows["offset"] < durable_told(file)]
+            own = Own(int(file.rows["boot"].max()), int(told.max()) if len(told) else 0)
+            void = void_from(own, numbered)
         if void is not None:
             file.rows = file.rows[file.rows["number"] < void]
             file.pieces = [piece for piece in file.pieces if piece[0] < void]

@@ -219,18 +219,12 @@ class _Judge:
         report, place, known = self._report, self._place, self._known
         key = self._header.key if self._header is not None else place.key
         report.state = str(known.stage)
-        report.acknowledgement = known.witness or self._unknown()
+        report.acknowledgement = known.witness or (
+            "unknown: an open file without a journal is judged by its blocks"
+        )
         if key is not None:
             report.run, report.stream, report.part = key.run, key.stream, key.part
             report.kind = key.kind.name.lower()
-
-    def _unknown(self) -> str:
-        """Of an open file that no witness tells of."""
-        words = "unknown: an open file without a journal is judged by its blocks"
-        header = self._header
-        if header is None or len(self._beside.folders_of(self._place.path, header)) != 1:
-            return words
-        return f"{words}; a part in another data directory may say that it ends earlier"
 
     def _header_problem(self, problem: Finding) -> bool:
         """Report it; whether there is anything behind it to go on with."""

@@ -19,11 +19,13 @@ from dlog.model.ids import FileKind
 from dlog.reader.beside import Beside
 from dlog.recovery.facts import (
     DataDirectory,
+    FileStage,
     Place,
     is_data_directory,
     is_event_file_name,
     look_at,
     place_of,
+    read_header,
 )
 from dlog.recovery.judge import Progress, could_not, no_progress, verify_file
 from dlog.recovery.report import Acknowledged, FileReport, Finding, FindingKind, Verdict, shown
@@ -63,7 +65,8 @@ def plan(paths: Sequence[Path]) -> Plan:
     """Find the files below the paths: files, run folders, data directories, in any mix."""
     made = Plan([], [])
     known: dict[Path, DataDirectory | None] = {}
-    beside = Beside(path if path.is_dir() else path.parent for path in paths)
+    folders = [path for path in paths if not is_data_directory(path)]
+    beside = Beside(path if path.is_dir() else path.parent for path in folders)
     for path in paths:
         if path.is_dir():
             _plan_folder(made, path, known, beside)
@@ -152,6 +155,25 @@ def verify(
 
 def _verified(task: Task, depth: Depth, progress: Progress) -> FileReport:
     return verify_file(task.place, task.data, beside=task.beside, depth=depth, progress=progress)
+
+
+def what_is_not_known(made: Plan, reports: Sequence[FileReport]) -> str:
+    """Of open files without a journal, where no other data directory was named; "" for nothing."""
+    tasks = {shown(task.place.path): task for task in made.tasks}
+    for report in reports:
+        task = tasks.get(report.path)
+        if task is None or report.state != FileStage.OPEN or (
+            task.data is not None and task.data.snapshot is not None
+        ):  # fmt: skip
+            continue
+        header = read_header(task.place.path)
+        beside = task.beside
+        if header and beside and len(beside.folders_of(task.place.path, header)) == 1:
+            return (
+                f"{report.path}: without a journal, a part in another data directory may say that "
+                "this one ends earlier; if there is another, name all of them in one command"
+            )
+    return ""
 
 
 # --- the journal of a data directory ----------------------------------------------------------

@@ -75,15 +75,33 @@ class Numbered(NamedTuple):
     number: int
 
 
-def void_from(last_boot: int, others: Iterable[Numbered]) -> int | None:
+class Own(NamedTuple):
+    """Of an open file: the highest boot number in it, and the highest block number below an offset
+    that a block of it tells to have been acknowledged."""
+
+    boot: int
+    acknowledged: int
+
+
+def void_from(own: Own, others: Iterable[Numbered]) -> int | None:
     """The block number from which on an open, unsealed file's blocks are void; None for no number.
 
-    last_boot: the highest boot number in the file. Each boot goes on at the first number that is
-    not committed. A block of an earlier boot with that number or a higher one was therefore never
-    acknowledged, and its number stands, or will stand, in another file. A restart cuts such blocks;
-    they stay where it could not: in a directory that was away, or on a disk that failed.
+    Each boot goes on at the first number that is not committed. A block of an earlier boot with
+    that number or a higher one was therefore never acknowledged, and its number stands, or will
+    stand, in another file. A restart cuts such blocks; they stay where it could not: in a directory
+    that was away, or on a disk that failed. What was acknowledged all the same is not void: then
+    the journal was rebuilt without this file.
     """
-    return min((number for boot, number in others if boot > last_boot), default=None)
+    first = min((number for boot, number in others if boot > own.boot), default=None)
+    return None if first is None else max(first, own.acknowledged + 1)
+
+
+def own_of(header: FileHeader, blocks: Iterable[BlockHeader]) -> Own:
+    """blocks: the headers of the file's blocks."""
+    known = list(blocks)
+    durable = max((block.durable for block in known), default=0)
+    below = (block.number for block in known if block.offset < durable)
+    return Own(last_boot(header, known), max(below, default=0))
 
 
 def numbered_by(header: FileHeader) -> Numbered:

@@ -20,6 +20,7 @@ from dlog.core.sealed_end import (
     is_beside,
     last_boot,
     numbered_by,
+    own_of,
     seal_of,
     void_from,
 )
@@ -82,10 +83,9 @@ class Beside:
         if not later:
             return None
         with suppress(DlogError, OSError), closing(FileBytes(path)) as file:
-            boot = last_boot(header, block_headers(file, header, path=str(path)))
-            return void_from(
-                boot, (n for other, found in later for n in _after(boot, other, found))
-            )
+            own = own_of(header, block_headers(file, header, path=str(path)))
+            told = (n for other, found in later for n in _after(own.boot, other, found))
+            return void_from(own, told)
         return None
 
     def _others(self, path: Path, header: FileHeader) -> Iterator[tuple[Path, FileHeader]]:

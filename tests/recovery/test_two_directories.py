@@ -12,12 +12,11 @@ from typer.testing import CliRunner
 import dlog
 from dlog.cli.main import app
 from dlog.core.data_directory import MARK
+from dlog.errors import FormatError
 from dlog.faults.simulation.files_alone import doubled_blocks
 from dlog.reader import EventFile
 from dlog.recovery.catalogue import catalogue
-from dlog.recovery.facts import place_of
 from dlog.recovery.journal import rebuild
-from dlog.recovery.judge import verify_file
 from dlog.recovery.rebuild import Mode, Outcome, destinations, recover
 from dlog.recovery.report import Acknowledged, FileReport, Verdict
 from dlog.recovery.snapshot import read_journal
@@ -63,7 +62,9 @@ def sealed(one: Path, other: Path) -> BuiltFile:
 
 def away(one: Path, other: Path) -> BuiltFile:
     """Part 1 was away when the next boot began at block 3, in a part of its own."""
-    before = first_part(EVENTS[:40])
+    before = first_part(EVENTS[:20])
+    before.durable = len(before.content)
+    add(before, EVENTS[20:40])
     following = FileBuilder(make_key(part=2), first_block=3, boot=2)
     add(following, EVENTS[20:])
     following.write(other / OPEN, closed=False)
@@ -75,6 +76,7 @@ def away_twice(one: Path, other: Path) -> BuiltFile:
     whose header is of the first boot; the first of them had nothing of it acknowledged either."""
     before = first_part(EVENTS[:10])
     before.next_number = 3
+    before.durable = len(before.content)
     add(before, EVENTS[20:40])
     following = FileBuilder(make_key(part=2), first_block=2)
     add(following, EVENTS[10:20])
@@ -156,10 +158,13 @@ def test_verify_of_both_counts_each_block_once(tmp_path: Path, history: History)
 
 
 def test_verify_of_one_says_that_another_directory_may_tell_more(tmp_path: Path) -> None:
-    built = sealed(*roots(tmp_path))
-    assert "another data directory may say that it ends earlier" in (
-        verify_file(place_of(built.path)).acknowledgement
-    )
+    one, other = roots(tmp_path)
+    built = sealed(one, other)
+    words = "a part in another data directory may say that this one ends earlier"
+    for paths, known in (([built.path], False), ([one], False), ([one, other], True)):
+        told = CliRunner().invoke(app, ["verify", *map(str, paths)])
+        assert told.exit_code == 0
+        assert (words in told.stderr) is not known
 
 
 @HISTORIES
@@ -187,6 +192,18 @@ def test_rebuild_ends_the_part_where_the_others_say(tmp_path: Path, history: His
     assert report.events == 50
     record = read_journal(one / "journal").files[built.key]
     assert record.durable == built.blocks[kept_blocks(built)].offset
+    assert {report.verdict for report in reports_of(one).values()} <= {Verdict.GOOD, Verdict.TORN}
+
+
+def test_blocks_that_were_acknowledged_are_not_left_out_in_silence(tmp_path: Path) -> None:
+    """A journal was rebuilt without the directory, and gave its numbers again."""
+    one, other = roots(tmp_path)
+    first_part(EVENTS[:40]).write(one / SHORT, closed=False)  # block 4 knows that 3 was
+    following = FileBuilder(make_key(part=2), first_block=3, boot=2)
+    add(following, EVENTS[20:])
+    following.write(other / OPEN, closed=False)
+    with pytest.raises(FormatError, match="stands also in"):
+        list(dlog.read([one / "runs/7", other / "runs/7"]).in_sent_order())
 
 
 @HISTORIES

@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from dlog.core.event_file import FileHeader, Sidecar
-from dlog.core.sealed_end import Numbered, Seal, block_headers, last_boot, seal_of, void_from
+from dlog.core.sealed_end import (
+    Numbered,
+    Own,
+    Seal,
+    block_headers,
+    last_boot,
+    own_of,
+    seal_of,
+    void_from,
+)
 from dlog.faults.simulation.files_alone import BytesOf
 from dlog.limits import PAGE_BYTES
 from dlog.model.ids import FileKind
@@ -80,7 +89,17 @@ def test_files_of_others_do_not_tell() -> None:
 def test_blocks_are_void_from_the_first_number_of_a_later_boot(
     others: list[Numbered], number: int | None
 ) -> None:
-    assert void_from(2, others) == number
+    assert void_from(Own(2, 0), others) == number
+
+
+def test_what_was_acknowledged_is_not_void() -> None:
+    """A later block of the file says that it was: the journal was rebuilt without this file."""
+    assert void_from(Own(2, 9), [Numbered(3, 8)]) == 10
+    builder = built(durable=PAGE_BYTES)
+    assert own_of(builder.header, [block.header for block in builder.blocks]) == Own(1, 0)
+    builder.durable = len(builder.content)
+    builder.pieces(make_pieces(make_events(10, first=21), BLOCKS_OF_TEN), BLOCKS_OF_TEN)
+    assert own_of(builder.header, [block.header for block in builder.blocks]) == Own(1, 2)
 
 
 def test_headers_are_found_behind_damage_and_in_torn_blocks() -> None:

@@ -22,8 +22,8 @@ from dlog.core.sealed_end import (
     Numbered,
     block_headers,
     is_beside,
-    last_boot,
     numbered_by,
+    own_of,
     seal_of,
     void_from,
 )
@@ -92,7 +92,7 @@ def _numbers(file: _File, files: Sequence[_File]) -> list[int]:
     void = None
     if seal is None and file.is_open:
         others = (n for f in files if is_beside(header, f.header) for n in f.numbered)
-        void = void_from(last_boot(header, file.blocks), others)
+        void = void_from(own_of(header, file.blocks), others)
     content = file.content if seal is None else file.content[: seal.at]
     spans = scan(
         BytesOf(content), salt=header.salt, path=file.path, begin=PAGE_BYTES, chain=header.crc,
