@@ -310,6 +310,12 @@ def test_a_run_can_be_ended_while_the_journal_is_full(
     logger.start_run(7)
     sender = Sender(logger.data, "source", (7,), ("b",), pause_seconds=0.01)
     until_full(logger, sender)
+    wrong = ("PAUSE RUN", {"run": 99}, LONG)
+    with logger.coor() as coor:
+        refused = coor.ask(*wrong, command_id=("ab", 1))
+    assert (refused.ok, refused.code) == (False, "run")
+    with logger.coor() as coor:  # the answer was lost with its connection, say
+        assert coor.ask(*wrong, command_id=("ab", 1)).error == refused.error
     assert logger.do("STOP RUN", {"run": 7}).data["state"] == "ENDED"
     end_with_losses(sender)
     assert_acknowledged_once(logger.data, sender)

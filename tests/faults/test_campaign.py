@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterator
 
 import pytest
 
@@ -57,7 +58,16 @@ def test_everything_and_a_directory_that_goes_away() -> None:
     holds(play(23, Menu(outsiders=True, away=True)))
 
 
+@pytest.fixture
+def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """pytest keeps what is logged until the test is over: errors with their frames, and so each
+    world of a hundred."""
+    with caplog.at_level(logging.CRITICAL + 1):
+        yield
+
+
 @pytest.mark.soak
+@pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("block", range(40))
 def test_thousands_of_seeds(block: int) -> None:
     for seed in range(10_000 + 100 * block, 10_000 + 100 * (block + 1)):
@@ -65,6 +75,7 @@ def test_thousands_of_seeds(block: int) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("block", range(10))
 def test_hundreds_of_seeds_with_all_that_can_happen_to_disks(block: int) -> None:
     for seed in range(10_000 + 100 * block, 10_000 + 100 * (block + 1)):
