@@ -178,7 +178,8 @@ def hear(
         sealed_at = known.durable if known.stage is FileStage.SEALED else None
         end = size if sealed_at is None else min(size, sealed_at)
         problems = []
-        if opened.problem is not None:
+        # Nothing is acknowledged before the whole header page is durable.
+        if opened.problem is not None and not (place.is_part and size < PAGE_BYTES):
             problems.append(f"header page: {opened.problem.reason}")
         file_crc = FileChecksum(progress)
         file_crc.data(memoryview(source.header_page()))

@@ -450,6 +450,10 @@ class _Rebuild:
         `dlog recover`; either way a restart writes nothing to it."""
         rows = file.rows[file.rows["number"] <= last]
         if not len(rows):
+            self._report.notes.append(
+                f"{shown(file.place.path)}: no block of it was acknowledged; the next start moves "
+                "it aside"
+            )
             self._book.put(file_key(key), FileRecord(
                 run=key.run, stream=key.stream, kind=key.kind, part=key.part,
                 state=FileState.CREATING, directory=file.directory, path=file_path(key),

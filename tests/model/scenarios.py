@@ -108,7 +108,8 @@ WIDER: Final = {
         SCENARIOS["roll-over"], batches=(({0: (1, 2)}, {0: (3,)}, {0: (2, 4)}),), part_events=2
     ),
     # The time for late events may be over: they go to the garbage file.
-    "late": replace(SCENARIOS["split piece"], kills=True, late_over=True),
+    # (Without crashes, after which the program waits for the sources: see "wild number".)
+    "late": replace(SCENARIOS["split piece"], losses=True, power_cuts=False, late_over=True),
     "failed sync": replace(SCENARIOS["failed sync"], part_events=1),
     "failed syncs": replace(
         SCENARIOS["failed sync"],
