@@ -302,7 +302,9 @@ def _consecutive(found: Trust, rows: NDArray[Any]) -> int:
         if number != expected:
             found.problems.append(
                 f"block numbers {expected} to {number - 1} are missing; {len(above)} blocks from "
-                f"{number} on are not trusted and stay in their files"
+                f"{number} on are not trusted and stay in their files. A logger that died while it "
+                "wrote them leaves it so, and then none of them was acknowledged; otherwise a file "
+                "of the stream is lost"
             )
             break
         if row["group_end"]:

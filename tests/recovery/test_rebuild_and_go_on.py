@@ -9,6 +9,7 @@ import random
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,11 +62,12 @@ def _finish(logger: LoggerProcess, senders: list[Sender]) -> None:
     finish(logger, *senders, counted=False)
 
 
-def _rebuilt(data: Path) -> dict[str, object]:
+def _rebuilt(data: Path) -> dict[str, Any]:
     done = run_dlog("journal", "rebuild", data, "--json")
     assert done.returncode == 0, done.stderr.decode()
-    told: dict[str, object] = json.loads(done.stdout)
-    assert told["problems"] == []
+    told: dict[str, Any] = json.loads(done.stdout)
+    # A kill may leave a later block on the disk and not an earlier one, of other parts too.
+    assert [text for text in told["problems"] if "are not trusted" not in text] == []
     checked = run_dlog("journal", "check", data)
     assert checked.returncode == 0, checked.stdout.decode()
     return told
