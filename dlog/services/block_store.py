@@ -634,6 +634,15 @@ class BlockStore:
         self._storage.commits.submit([announced, put_file(part.record), put_stream(self.stream)])
         self._storage.commits.submit(self._storage.operations.done(number))
 
+    def give_back(self, slots: Sequence[Slot]) -> None:
+        """Give back the space that is reserved ahead; nothing is under way."""
+        for slot in slots:
+            try:
+                if slot.part is not None:
+                    slot.part.give_back()
+            except StorageError as error:
+                self._fault(slot, error)
+
     def discard(self, slot: Slot) -> None:
         """Remove a part in which there never was an event."""
         if slot.part is None or slot.part.holds_blocks:

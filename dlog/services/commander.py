@@ -42,6 +42,7 @@ from dlog.services.stream_thread import Ending, StreamWriter
 log = logging.getLogger("dlog.commander")
 
 TICK_MS: Final = 100
+GIVE_BACK_NS: Final = 5_000_000_000  # a stream to which nothing came for so long is quiet
 LEVELS: Final = ("debug", "info", "warning", "error")
 
 
@@ -120,6 +121,7 @@ class Commander:
         )
         self._stop: list[Asked] = []  # each STOP that waits for the end
         self._short = False
+        self._give_back_ns = 0  # when streams are asked next for what they have reserved
         self._waiting = ""  # what the routes say
         self._hung: set[str] = set()  # directories with an alarm
         self._failing: set[str] = set()  # directories with another alarm
@@ -498,6 +500,8 @@ class Commander:
             self._alarms.raise_alarm("journal-full", Severity.ERROR, "the journal finds no space")
         else:
             self._alarms.clear_alarm("journal-full")
+        if self._space.is_short:
+            self._give_back()
         low = self._space.low
         short = bool(low) or full
         if short == self._short:
@@ -523,6 +527,13 @@ class Commander:
             )
         )
         self._runs.send_routes()
+
+    def _give_back(self) -> None:
+        """What quiet streams have reserved ahead is for others, before the sources must wait."""
+        now_ns = self._clock.monotonic_ns()
+        if now_ns >= self._give_back_ns:
+            self._give_back_ns = now_ns + GIVE_BACK_NS
+            self._runs.give_back()
 
     # --- restart and end ---------------------------------------------------------------------
 

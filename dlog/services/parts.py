@@ -361,6 +361,28 @@ class Part:
             raise
         self._storage.commits.submit(self._storage.operations.done(number), use_ballast=use_ballast)
 
+    def give_back(self) -> None:
+        """Give the space back that is reserved beyond the next footer, for other streams. There is
+        nothing under way. Raises `StorageError`."""
+        keep = Offset(padded(self.end + footer_bytes(self._written.totals.blocks + 1)))
+        if self._allocated - keep < RESERVE_BYTES_MIN:
+            return
+        number, announced = self._storage.operations.announce(
+            OperationKind.CUT, self.record.path, f"reservation from {self._allocated} to {keep}"
+        )
+        self._storage.commits.submit([announced]).wait()
+        try:
+            self._file.cut(keep)
+        except StorageError as error:
+            self._storage.commits.submit(self._storage.operations.done(number, f"failed: {error}"))
+            raise
+        # Behind the cut: what lies beyond the reservation must not exist, and until now it did.
+        self._allocated = keep
+        self.record = msgspec.structs.replace(self.record, reserved=keep)
+        self._storage.commits.submit(
+            [put_file(self.record), *self._storage.operations.done(number)]
+        )
+
     def _ahead(self, least: Offset, wanted_bytes: int) -> int:
         """How much beyond `least`: what is reserved is taken from other streams. Not much beyond
         the end of the part, and where the space above the low-water mark is short, half of it."""

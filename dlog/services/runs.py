@@ -533,6 +533,11 @@ class Runs:
         for writer in self.writers():
             writer.nudge()
 
+    def give_back(self) -> None:
+        """Space is short: quiet streams give back what they have reserved ahead."""
+        for writer in self.writers():
+            writer.give_back()
+
     def settle(self) -> None:
         """SIGTERM: what was taken is stored where that can be; the runs stay active."""
         for writer in self.writers():

@@ -108,6 +108,7 @@ class SpaceWatch:
         ]
         self._clock = clock
         self._next_ns = 0
+        self.is_short = False  # one has less than it needs to go on once it is low
         self.disks = [DiskStatus(path=watch.name) for watch in self.watches]
 
     @property
@@ -154,4 +155,5 @@ class SpaceWatch:
                 low=low, problem=problem,
             ))  # fmt: skip
         self.disks = looked
+        self.is_short = any(disk.total_bytes and disk.free_bytes < resume for disk in looked)
         return True

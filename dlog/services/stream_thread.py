@@ -52,7 +52,7 @@ class Ending(enum.IntEnum):
 
 
 class StreamWriter:
-    """`offer`, `end`, `seal` and `nudge` are for any thread, `step` for the stream's own.
+    """`step` is for the stream's own thread; `offer`, `end`, `seal`, `give_back`, `nudge` for any.
 
     turn: held by who works on the stream now, whichever thread that is.
     """
@@ -89,6 +89,8 @@ class StreamWriter:
         self.ending = Ending.NOT
         self.over = False
         self._seal_wanted = False
+        self._give_back_wanted = False
+        self._offered_before = -1  # at the last call of `give_back`
         self._offered = 0  # events; written by who offers
         self._refused = 0  # events
         self._offered_bytes = 0
@@ -162,6 +164,13 @@ class StreamWriter:
         """Close the current part once what was handed in is stored; another opens when needed."""
         self._seal_wanted = True
         self._inbox.put(None)
+
+    def give_back(self) -> None:
+        """Space is short: if nothing has come since the last call, what is reserved ahead goes."""
+        if self._offered == self._offered_before and not self.ending:
+            self._give_back_wanted = True
+            self._inbox.put(None)
+        self._offered_before = self._offered
 
     def _sync_over(self) -> None:
         """A sync of the stream is over; called by the thread that synced."""
@@ -489,6 +498,10 @@ class StreamWriter:
             self._seal_wanted = False
         for slot in staging.over(now_ns, self._store.busy()):
             self._store.close(slot)
+        if self._give_back_wanted:
+            self._give_back_wanted = False
+            if self._is_idle() and not self.stalled:
+                self._store.give_back(staging.slots())
 
     def _look_at_names(self, now_ns: int) -> None:
         """Whether somebody deleted or moved an open file: a few files at a time, in turn."""

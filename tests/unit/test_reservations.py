@@ -3,7 +3,9 @@ and never what would take the disk below its low-water mark."""
 
 from __future__ import annotations
 
-from dlog.faults.simulation.steps import Operation
+import pytest
+
+from dlog.faults.simulation.steps import Operation, When
 from dlog.faults.simulation.world import Life, World
 from dlog.limits import KIB, MIB
 from dlog.model.ids import RunNumber, StreamName
@@ -12,11 +14,13 @@ RUN = RunNumber(7)
 LOW_WATER, RESUME = 4 * MIB, 5 * MIB
 
 
-def running(*streams: str, free_bytes: int, low_water: int = LOW_WATER) -> World:
+def running(
+    *streams: str, free_bytes: int, low_water: int = LOW_WATER, resume: int = RESUME
+) -> World:
     """A run with these streams on one disk, and alarms as an operator would see them."""
     world = World(1, capacity_bytes=free_bytes)
     world.do(
-        "INIT", low_water_bytes=low_water, resume_bytes=RESUME,
+        "INIT", low_water_bytes=low_water, resume_bytes=resume,
         stream_defaults={"reserve_bytes": 64 * MIB},
     )  # fmt: skip
     world.do("CONFIGURE", streams={name: {} for name in streams})
@@ -90,3 +94,50 @@ def test_below_the_mark_the_block_and_its_footer_still_find_their_space() -> Non
         world.settle()
     assert held_bytes(world)["busy"] < MIB // 4
     assert world.problems(complete=True) == []
+
+
+def test_quiet_streams_give_back_what_they_reserved_before_the_sources_must_wait() -> None:
+    # What streams held that had been busy once was of no use to the others: `disk-low` came with
+    # half of the disk reserved and not written.
+    names = [f"s{i}" for i in range(4)]
+    world = running(*names, "late", free_bytes=48 * MIB, resume=12 * MIB)
+    source = world.source("router-1")
+    for name in names:
+        for number in range(3):
+            assert source.send(RUN, (StreamName(name),), number, bytes(MIB))
+            world.settle()
+    held = held_bytes(world)
+    assert sum(held[name] for name in names) > 12 * MIB
+    sent = 0
+    while sent < 26:  # more than was left, before the others gave anything back
+        if source.send(RUN, (StreamName("late"),), sent, bytes(MIB)):
+            sent += 1
+        world.pump(40, tick_ns=100_000_000)
+        assert life_of(world).alarms.raised() == []
+    world.settle()
+    assert all(held_bytes(world)[name] < MIB for name in names)
+    for name in names:
+        assert source.send(RUN, (StreamName(name),), 7, b"x")
+    world.settle()
+    assert world.problems(complete=True) == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("when", list(When))
+def test_a_crash_while_a_stream_gives_back_what_it_reserved_loses_nothing(when: When) -> None:
+    for step in range(1, 8):
+        world = running("busy", free_bytes=60 * MIB)
+        source = world.source("router-1")
+        for number in range(3):
+            assert source.send(RUN, (StreamName("busy"),), number, bytes(MIB))
+            world.settle()
+        (writer,) = [w.writer for w in life_of(world).writers if w.writer.key.run == RUN]
+        for _ in range(2):
+            writer.give_back()
+        world.steps.crash_at(world.steps.count + step, when)
+        world.pump(20)
+        assert source.send(RUN, (StreamName("busy"),), 6, b"x")
+        world.settle()
+        assert world.problems(complete=True) == []
+        assert world.lost == []
+        assert world.unsettled == []
