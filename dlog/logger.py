@@ -37,6 +37,7 @@ from dlog.adapters.logger_address import LOGGER_FILE
 from dlog.adapters.logs import set_level, start_logging
 from dlog.adapters.notice_links import NoticeLinks
 from dlog.adapters.owners import owned, user_name
+from dlog.adapters.patience import answered_within
 from dlog.adapters.priority import run_before_others
 from dlog.adapters.thread_names import show_thread_name
 from dlog.adapters.whereabouts_file import WhereaboutsFile
@@ -708,6 +709,9 @@ class Logger:
 
     def descriptors_left(self) -> int:
         return descriptors_left()
+
+    def within(self, seconds: float, path: str, ask: Callable[[], bool]) -> bool:
+        return answered_within(seconds, path, ask)
 
     def set_debug(self, level: str) -> None:
         set_level(level)

@@ -470,6 +470,8 @@ class Commander:
             text = f"{name} has not answered for {seconds} s; what is written there waits"
             if name not in self._hung:
                 self._alarms.raise_alarm(f"hung {name}", Severity.ERROR, text)
+        if hung:
+            self._runs.give_up_starting(f"{', '.join(hung)}: the directory does not answer")
         for name in self._hung - set(hung):
             self._alarms.clear_alarm(f"hung {name}")
         self._hung = set(hung)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
@@ -37,6 +38,7 @@ FINISHED_KEPT: Final = 1000
 NOT_CLOSED_TOLD_MAX: Final = 100
 # For folders, sidecars and new parts of the streams that write already, and for connections.
 DESCRIPTORS_SPARE: Final = 16
+LOOK_SECONDS: Final = 2.0  # for a directory to say what is in it
 
 
 class Writers(Protocol):
@@ -58,6 +60,11 @@ class Writers(Protocol):
 
     def descriptors_left(self) -> int:
         """How many files and connections may still be opened."""
+        ...
+
+    def within(self, seconds: float, path: str, ask: Callable[[], bool]) -> bool:
+        """The answer of the disk of that path. Raises `StorageError` where there is none in that
+        time, so that a disk that hangs holds up no command."""
         ...
 
 
@@ -137,7 +144,7 @@ class Runs:
                     "configuration",
                 )
         self._refuse_without_descriptors(len(configs))
-        self._refuse_without_directory(configs)
+        self._refuse_without_directory(number, configs)
         record = RunRecord(
             run=number,
             state=RunState.STARTING,
@@ -173,17 +180,6 @@ class Runs:
         if not self._never_was(number):
             ended = finished_run(self._journal, number)
             raise Refusal(f"run {number} is in the journal already: it is {ended}", "run")
-        for directory, watch in zip(self._directories, self._watches, strict=True):
-            try:
-                watch.refuse_waiting()
-                on_disk = bool(directory.names(f"runs/{number}"))
-            except NoDescriptor:
-                raise
-            except StorageError as error:
-                log.warning("whether run %d is there cannot be told: %s", number, error)
-                continue
-            if on_disk:
-                raise Refusal(f"run {number} is on the disk already, in {directory.name}", "run")
 
     def _refuse_without_descriptors(self, streams: int) -> None:
         """Each stream keeps a file open; what is active needs some now and then."""
@@ -196,15 +192,26 @@ class Runs:
                 "resources",
             )
 
-    def _refuse_without_directory(self, configs: Mapping[str, StreamConfig]) -> None:
-        """A stream must have a directory that can be reached; so the run's number stays free."""
+    def _refuse_without_directory(
+        self, number: RunNumber, configs: Mapping[str, StreamConfig]
+    ) -> None:
+        """The run must not be on a disk already, and each stream must have a directory that can be
+        reached; so the run's number stays free."""
         away: dict[int, str] = {}
         for position, directory in enumerate(self._directories):
             try:
                 self._watches[position].refuse_waiting()
-                directory.space()
+                on_disk = self._writers.within(
+                    LOOK_SECONDS, directory.name, partial(_has_run, directory, number)
+                )
+            except NoDescriptor:
+                raise
             except StorageError as error:
+                log.warning("whether run %d is there cannot be told: %s", number, error)
                 away[position] = str(error)
+                continue
+            if on_disk:
+                raise Refusal(f"run {number} is on the disk already, in {directory.name}", "run")
         for name, config in configs.items():
             positions = config.directories or range(len(self._directories))
             if all(position in away for position in positions):
@@ -394,6 +401,22 @@ class Runs:
                 log.warning("run %d: %s", run.number, reason)
                 self._finish(run, RunState.ENDED, reason)
 
+    def give_up_starting(self, why: str) -> None:
+        """A directory hangs: COOR is not to wait for it. The run is over when it answers."""
+        for run in list(self.live.values()):
+            if run.record.state is RunState.STARTING and run.outcome is None:
+                self._give_up(run, f"{why}, and run {run.number} ends when it does")
+
+    def _give_up(self, run: Run, text: str) -> None:
+        log.error("run %d cannot be started: %s", run.number, text)
+        self._answer_pending(run, text)
+        run.record = msgspec.structs.replace(run.record, pending=[], abort_reason=text)
+        self._desk.commit(
+            [put(records.run_key(run.number), run.record)],
+            use_ballast=True,
+            then=lambda: self._finish(run, RunState.ABORTED, text),
+        )
+
     def _finish(self, run: Run, state: RunState, reason: str) -> None:
         """Nothing goes to the run's writers any more; then they store what they have, and close."""
         run.going_to, run.reason = state, reason
@@ -547,6 +570,12 @@ class Runs:
         """All of them, the orphans' too."""
         found = [w for run in self.live.values() for w in run.writers.values()]
         return found + ([self.orphans] if self.orphans is not None else [])
+
+
+def _has_run(directory: Directory, number: RunNumber) -> bool:
+    """Raises `StorageError`, also where there is no directory to look into."""
+    directory.space()
+    return bool(directory.names(f"runs/{number}"))
 
 
 def _pending_command(record: RunRecord) -> str:

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from dlog.adapters.patience import answered_within
 from dlog.errors import JournalGone, StorageError
 from dlog.faults.simulation.clock import SimulatedClock
 from dlog.faults.simulation.disk import SimulatedDirectory, SimulatedDisk
@@ -16,7 +17,7 @@ from dlog.model.config import InitConfig
 from dlog.model.ids import RunNumber, StreamName
 from dlog.ports import Space
 from dlog.services.space_watch import HUNG_NS, INTERVAL_NS, SpaceWatch
-from tests.waiting import until
+from tests.waiting import LONG, until
 
 RUN = RunNumber(7)
 PHOTONS = StreamName("photons")
@@ -146,6 +147,81 @@ def test_a_logger_whose_disk_hangs_answers_and_starts_no_run_there() -> None:
     world.pump(300)
     assert world.life.alarms.raised() == []
     assert world.do("START RUN", run=8).ok
+
+
+def test_a_start_in_the_first_second_of_a_hang_is_answered() -> None:
+    world = World(1)
+    world.do("INIT")
+    world.do("CONFIGURE", streams={"photons": {}})
+    world.disks[0].hangs = True
+    refused = world.do("START RUN", run=8)
+    assert "no data directory can be reached" in refused.error
+    assert "no answer for 2 s" in refused.error
+    world.disks[0].hangs = False
+    assert world.do("START RUN", run=8).ok
+
+
+def test_a_run_whose_directory_hangs_while_it_is_made_is_refused_and_over_when_it_answers() -> None:
+    world = World(1)
+    world.do("INIT")
+    world.do("CONFIGURE", streams={"photons": {}})
+    world.asleep = frozenset({"photons"})  # it waits for the disk
+    number = world.give("START RUN", run=8)
+    world.pump(20)
+    assert number not in world.coor.answers
+    world.disks[0].hangs = True
+    world.run_until(lambda: number in world.coor.answers, "COOR waits for the disk")
+    answer = world.coor.answers[number]
+    assert not answer.ok
+    assert answer.error == (
+        "disk0:data: the directory does not answer, and run 8 ends when it does"
+    )
+    world.disks[0].hangs, world.asleep = False, frozenset()
+    world.run_until(
+        lambda: world.life is not None and not world.life.commander.runs, "the run does not end"
+    )
+    assert "run 8 is ABORTED already" in world.do("STOP RUN", run=8).error
+    world.pump(300)
+    assert world.do("START RUN", run=9).ok
+    assert world.problems() == []
+
+
+def test_a_run_that_was_given_up_is_not_started_by_the_next_start() -> None:
+    world = World(1)
+    world.do("INIT")
+    world.do("CONFIGURE", streams={"photons": {}})
+    world.asleep = frozenset({"photons"})
+    number = world.give("START RUN", run=8)
+    world.pump(20)
+    world.disks[0].hangs = True
+    world.run_until(lambda: number in world.coor.answers, "COOR waits for the disk")
+    world.kill()
+    world.disks[0].hangs, world.asleep = False, frozenset()
+    world.boot()
+    world.run_until(
+        lambda: world.life is not None and not world.life.commander.runs, "the run does not end"
+    )
+    assert "run 8 is ABORTED already" in world.do("STOP RUN", run=8).error
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_a_disk_that_answers_in_time_is_heard(answer: bool) -> None:
+    assert answered_within(LONG, "disk", lambda: answer) is answer
+
+
+def test_a_disk_that_does_not_answer_is_not_waited_for() -> None:
+    let_go = threading.Event()
+    with pytest.raises(StorageError, match="no answer for"):
+        answered_within(0.01, "disk", lambda: let_go.wait(LONG))
+    let_go.set()
+
+
+def test_what_a_disk_answers_wrong_is_raised() -> None:
+    def ask() -> bool:
+        raise StorageError("Input/output error", path="disk")
+
+    with pytest.raises(StorageError, match="Input/output error"):
+        answered_within(LONG, "disk", ask)
 
 
 def test_a_second_directory_that_goes_away_is_an_alarm_until_it_is_back() -> None:

@@ -33,7 +33,7 @@ from dlog.core.journal_records import (
     StreamRecord,
 )
 from dlog.core.states import RunState
-from dlog.errors import Error, Failure, JournalFull, NoThread
+from dlog.errors import Error, Failure, JournalFull, NoThread, StorageError
 from dlog.faults.simulation.clock import SimulatedClock
 from dlog.faults.simulation.disk import SimulatedDisk, SimulatedHang
 from dlog.faults.simulation.journal import JournalStore, SimulatedJournal
@@ -288,6 +288,12 @@ class Life:
         if str(writer.key.stream) in self._world.without_thread:
             raise NoThread(f"no thread can be started for the stream {writer.key.stream}")
         self.writers.append(_Writer(writer))
+
+    def within(self, seconds: float, path: str, ask: Callable[[], bool]) -> bool:
+        try:
+            return ask()
+        except SimulatedHang:
+            raise StorageError(f"no answer for {seconds:g} s", path=path) from None
 
     def descriptors_left(self) -> int:
         return self._world.descriptors_left
