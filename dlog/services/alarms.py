@@ -94,6 +94,16 @@ class AlarmBoard:
         for wake in listeners:
             wake()
 
+    def show(self, name: str, severity: Severity, text: str) -> None:
+        """Something is so, and the text says what; "" where it is not. Told again and again, it is
+        raised once, and once more where the text is another one."""
+        with self._lock:
+            before = self._raised.get(name)
+        if not text:
+            self.clear_alarm(name)
+        elif before is None or before.text != text[:TEXT_LETTERS_MAX]:
+            self.raise_alarm(name, severity, text)
+
     def clear_alarm(self, name: str) -> None:
         name = name[:NAME_LETTERS_MAX]
         with self._lock:

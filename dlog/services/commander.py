@@ -476,11 +476,7 @@ class Commander:
             self._alarms.clear_alarm(f"hung {name}")
         self._hung = set(hung)
         self._look_at_failing_directories()
-        problem = self._space.journal_problem
-        if problem:
-            self._alarms.raise_alarm("journal-lock", Severity.WARNING, problem)
-        else:
-            self._alarms.clear_alarm("journal-lock")
+        self._alarms.show("journal-lock", Severity.WARNING, self._space.journal_problem)
 
     def _look_at_failing_directories(self) -> None:
         """Tell of those that went away since the start. What the start found keeps its alarm."""
@@ -498,14 +494,14 @@ class Commander:
     def _look_at_space(self) -> None:
         """Below the low-water mark: alarm, ask COOR to pause, no more credit. Then by itself on."""
         full = self._committer.full_since_ns is not None
-        if full:
-            self._alarms.raise_alarm("journal-full", Severity.ERROR, "the journal finds no space")
-        else:
-            self._alarms.clear_alarm("journal-full")
+        no_space = "the journal finds no space" if full else ""
+        self._alarms.show("journal-full", Severity.ERROR, no_space)
         if self._space.is_short:
             self._give_back()
-        low = self._space.low
-        short = bool(low) or full
+        low = [f"{disk.path} is below its low-water mark" for disk in self._space.low]
+        text = "; ".join(low) or ("the journal is full" if full else "")
+        self._alarms.show("disk-low", Severity.ERROR, text)
+        short = bool(text)
         if short == self._short:
             if self._reason_to_wait() != self._waiting:
                 # The routes were sent while the journal was full for a moment between two looks.
@@ -513,22 +509,18 @@ class Commander:
             return
         self._short = short
         if short:
-            text = "; ".join(f"{d.path} has {d.free_bytes} B free" for d in low)
-            text, request = text or "the journal is full", "pause"
-            self._alarms.raise_alarm("disk-low", Severity.ERROR, text)
+            self._ask_coor("pause", text)
         else:
-            text, request = "space is back", "resume"
-            self._alarms.clear_alarm("disk-low")
             self._runs.nudge()
-        log.warning("%s: asking COOR to %s", text, request)
-        self._link.tell(
-            encode_json(
-                Request(
-                    name=self.name, request=request, runs=[int(n) for n in self.runs], reason=text
-                )
-            )
-        )
+            self._ask_coor("resume", "space is back")
         self._runs.send_routes()
+
+    def _ask_coor(self, request: str, reason: str) -> None:
+        log.warning("%s: asking COOR to %s", reason, request)
+        runs = [int(number) for number in self.runs]
+        self._link.tell(
+            encode_json(Request(name=self.name, request=request, runs=runs, reason=reason))
+        )
 
     def _give_back(self) -> None:
         """What quiet streams have reserved ahead is for others, before the sources must wait."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import zmq
 
 import dlog
 from dlog.adapters.coor_link import CoorClient, CoorServer
-from dlog.errors import EventsRefused, RunEnded
+from dlog.errors import EventsDiverted, EventsRefused, RunEnded
 from dlog.model.messages import Answer, decode_json
 from dlog.reader.event_file import EventFile
 from tests.rig.commands import run_dlog
@@ -418,3 +419,32 @@ def test_commands_from_a_shell_do_the_same(logger: LoggerProcess) -> None:
     assert "run 7 is in the journal already" in refused.stderr.decode()
     assert run_dlog("coor", "stop", "-d", logger.data).returncode == 0
     assert logger.ended() == 0
+
+
+def test_alarms_are_listed_and_acknowledged_from_a_shell(logger: LoggerProcess) -> None:
+    logger.do("START RUN", {"run": 7})
+    with suppress(EventsDiverted), dlog.Source(logger.data, name="lost", run=8) as source:
+        source.send("a", b"x")
+        until(lambda: "orphan run 8 stream a" in logger.alarms(), "the alarm")
+        listed = json.loads(run_dlog("alarms", "--json", "-d", logger.data).stdout)
+        assert [alarm["name"] for alarm in listed] == ["orphan run 8 stream a"]
+        words = ("alarms", "ack", "orphan", "run", "8", "stream", "a")
+        done = run_dlog(*words, "-d", logger.data)
+        assert done.stderr.decode() == "acknowledged: orphan run 8 stream a\n"
+        assert logger.alarms() == {}
+        again = run_dlog(*words, "-d", logger.data)
+        assert again.returncode == 1
+        assert b"no alarm orphan run 8 stream a stands; none does" in again.stderr
+        source.send("a", b"x")
+        until(lambda: "orphan run 8 stream a" in logger.alarms(), "it comes back")
+    logger.stop()
+
+
+def test_no_command_waits_for_a_logger_that_was_killed(logger: LoggerProcess) -> None:
+    logger.do("START RUN", {"run": 7})
+    logger.kill()
+    for words in (("status",), ("alarms",), ("coor", "stop-run", "7"), ("coor", "stop")):
+        done = run_dlog(*words, "-d", logger.data)
+        assert done.returncode == 1
+        assert b"no logger runs on" in done.stderr
+        assert b"is gone" in done.stderr

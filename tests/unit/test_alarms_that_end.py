@@ -29,6 +29,25 @@ def test_a_disk_is_low_until_there_is_space() -> None:
     world.run_until(lambda: "disk-low" not in raised(world), "the alarm stands")
 
 
+def test_each_disk_that_is_low_is_named_while_it_is() -> None:
+    world = running(directories=2, low_water_bytes=16 * MIB, resume_bytes=32 * MIB)
+    alarms = life_of(world).alarms
+
+    def low() -> list[bool]:
+        texts = [alarm.text for alarm in alarms.raised() if alarm.name == "disk-low"]
+        return [f"disk{number}:data is below" in "".join(texts) for number in (0, 1)]
+
+    world.disks[0].fill()
+    world.run_until(lambda: low() == [True, False], "the first one is not named")
+    world.disks[1].fill()
+    world.run_until(lambda: low() == [True, True], "the second one is not named")
+    world.disks[0].others_bytes -= 64 * MIB
+    world.run_until(lambda: low() == [False, True], "the first one is still named")
+    world.pump(300)
+    (alarm,) = [alarm for alarm in alarms.raised() if alarm.name == "disk-low"]
+    assert alarm.count == 3
+
+
 def test_a_journal_is_full_until_it_takes_a_commit() -> None:
     world = running()
     source = world.source("router-1")
