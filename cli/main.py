@@ -21,6 +21,7 @@ from dlog.cli.output import problem
 from dlog.cli.standard_streams import (
     drop_what_no_stream_takes,
     open_what_is_closed,
+    show_what_cannot_be_encoded,
     stdout_fails,
 )
 from dlog.errors import DlogError
@@ -160,6 +161,7 @@ def _say_what_failed(error: OSError) -> None:
 def run() -> None:
     """The command line of this process; ends by `SystemExit`."""
     open_what_is_closed()
+    show_what_cannot_be_encoded()
     try:
         app(prog_name="dlog")
     except OSError as error:

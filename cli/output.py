@@ -5,6 +5,8 @@ It formats and prints; it decides nothing. `rich` is imported only where it is n
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 _WIDTH_OF_A_PIPE: Final = 100_000
 _NARROW: Final = 100  # a narrower terminal has the short bar
+_NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]+")
 _CONTROLS: Final = {n: f"\\x{n:02x}" for n in (*range(32), *range(127, 160))}
 
 
@@ -41,15 +44,30 @@ def plain(text: str) -> str:
 
 def json_out(value: Any) -> None:
     """A JSON document to stdout: on one line for a script, indented for a terminal."""
-    text = msgspec.json.encode(value)
+    text = _json(value)
     if sys.stdout.isatty():
         text = msgspec.json.format(text, indent=2)
-    print(text.decode(), flush=True)
+    print(_readable_json(text), flush=True)
 
 
 def json_line(value: Any) -> None:
     """One of several JSON documents, each on its line."""
-    print(msgspec.json.encode(value).decode(), flush=True)
+    print(_readable_json(_json(value)), flush=True)
+
+
+def _json(value: Any) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:  # a path that is no UTF-8: its bytes stand as lone surrogates
+        return json.dumps(msgspec.to_builtins(value), separators=(",", ":")).encode()
+
+
+def _readable_json(text: bytes) -> str:
+    """In ASCII where stdout is not UTF-8: escapes are the same document in each encoding."""
+    letters = text.decode()
+    if sys.stdout.encoding.lower().replace("-", "") == "utf8":
+        return letters
+    return _NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], letters)
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -4,12 +4,23 @@ each safe to write to, and never decides what is written.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
+import io
 import os
 import sys
 from typing import Final, TextIO
 
+# Of our own words and tables.
+_PLAIN: Final = {
+    "…": "...",
+    "–": "-",
+    "—": "-",
+    "→": "->",
+    "×": "x",
+    "•": "*",
+}
 _NAMES: Final = {0: "stdin", 1: "stdout", 2: "stderr"}
 
 
@@ -26,6 +37,32 @@ def open_what_is_closed() -> None:
         if getattr(sys, name) is None:
             stream = open(number, "w" if number else "r", closefd=False)  # noqa: SIM115
             setattr(sys, name, stream)
+
+
+def show_what_cannot_be_encoded() -> None:
+    """On a terminal that has no such letter (Latin-1, LC_ALL=C), or for a path that is no text, the
+    letter is shown as an escape; none of our words or tables ends in an error for it."""
+    codecs.register_error("dlog.shown", _shown)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="dlog.shown")
+
+
+def _shown(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(letter) or _escape(ord(letter)) for letter in letters), error.end
+
+
+def _escape(letter: int) -> str:
+    if 0xDC80 <= letter < 0xDD00:  # a byte of a path that is no UTF-8
+        letter -= 0xDC00
+    if 0x2800 <= letter < 0x2900:  # what turns while a command waits
+        return "."
+    if letter < 0x100:
+        return f"\\x{letter:02x}"
+    return f"\\u{letter:04x}" if letter < 0x10000 else f"\\U{letter:08x}"
 
 
 def stdout_fails() -> str:

@@ -26,6 +26,7 @@ def create_data_directory(path: Path, *, mode: str = "", group: str = "") -> boo
 
     mode, group: as in the configuration.
     """
+    refuse_no_text(path)
     access = Access.configured(mode, group)
     access.hold()
     refuse_dangling_link(path)
@@ -66,6 +67,18 @@ def found_at(path: Path) -> Found:
     except OSError as error:
         raise storage_error(error, str(path)) from error
     return look(DataDirectory(path, holds_journal=False))
+
+
+def refuse_no_text(path: Path) -> None:
+    """The journal, the status and logger.json name the directory, in UTF-8."""
+    whole = os.path.realpath(path)
+    try:
+        whole.encode()
+    except UnicodeEncodeError as error:
+        raise Error(
+            f"{whole}: byte {ord(whole[error.start]) & 0xFF:#x} in the path is not UTF-8; a data "
+            "directory needs another name"
+        ) from None
 
 
 def refuse_dangling_link(path: Path) -> None:

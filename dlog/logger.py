@@ -58,7 +58,7 @@ from dlog.core.journal_records import (
 )
 from dlog.core.record_rules import read_record
 from dlog.core.states import LoggerState, RunState
-from dlog.creation import found_at, refuse_dangling_link
+from dlog.creation import found_at, refuse_dangling_link, refuse_no_text
 from dlog.errors import (
     ConfigurationError,
     DataDirectoryGone,
@@ -789,6 +789,7 @@ def _locked(data: Path, refused: ConfigurationError | None) -> DirectoryLock:
 def _refuse_no_data_directory(data: Path) -> None:
     """What is not there, or empty, is the mount point of a disk, or was never made."""
     try:
+        refuse_no_text(data)
         found = found_at(data)
         if not found.names:
             refuse_dangling_link(data)

@@ -56,6 +56,7 @@ from dlog.core.journal_records import (
 )
 from dlog.core.scan import SpanKind, scan
 from dlog.core.states import FileState, LoggerState, RunState
+from dlog.creation import refuse_no_text
 from dlog.errors import DlogError, Error, JournalUnreadable, LockedByAnother
 from dlog.limits import PAGE_BYTES, SESSIONS_MAX, WATERMARKS_PER_SESSION_MAX
 from dlog.model.config import InitConfig, StreamConfig
@@ -168,6 +169,7 @@ def rebuild(
     """
     if not (root / "runs").is_dir() and not (root / "orphans").is_dir():
         raise Error(f"{root} is no data directory: it has no runs/ and no orphans/")
+    refuse_no_text(root)
     try:
         lock = DirectoryLock.acquire(root)
     except LockedByAnother as error:

@@ -470,7 +470,8 @@ class _Coor:
         """The answer to the command, also where it says that it was refused (`ok`).
 
         command_id: (session, number), to repeat a command; else the next of our own session.
-        Raises `NoAnswer` after `timeout` seconds, and `MessageError` where the command is too long.
+        Raises `NoAnswer` after `timeout` seconds, `MessageError` where the command is too long, and
+        `Error` where a parameter is no text.
         """
         if command_id is None:
             self._talk.number += 1
@@ -478,7 +479,10 @@ class _Coor:
         session, number = command_id
         text = encode_json(
             Command(
-                session=session, number=number, command=command, parameters=dict(parameters or {})
+                session=session,
+                number=number,
+                command=command,
+                parameters={key: _text(key, value) for key, value in (parameters or {}).items()},
             )
         )
         if len(text) > CONTROL_MESSAGE_BYTES_MAX:
@@ -735,6 +739,26 @@ class CoorServer(_Coor):
 
 
 # --- shared ----------------------------------------------------------------------------------
+
+
+def _text(key: str, value: Any) -> Any:
+    """A text as it came from the command line, where bytes that are none stand as surrogates.
+    Raises `Error` for a text that is not in UTF-8."""
+    if not isinstance(value, str):
+        return value
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        given = os.fsencode(value)
+    else:
+        return value
+    try:
+        return given.decode()  # with LC_ALL=C the command line is UTF-8 all the same
+    except UnicodeDecodeError as error:
+        raise Error(
+            f"{key} {value!r}: byte {given[error.start]:#x} is not UTF-8; is the terminal set to "
+            "another encoding than its locale?"
+        ) from None
 
 
 def read_whereabouts(data: Path) -> Whereabouts | None:

@@ -457,16 +457,32 @@ def _open_environment(
     path: Path, *, map_size: int = 0, readonly: bool = False, lock: bool = True
 ) -> lmdb.Environment:
     """Always synchronous: LMDB without sync would report commits that no disk has seen."""
-    return lmdb.open(
-        str(path),
-        map_size=map_size,
-        readonly=readonly,
-        lock=lock,
-        create=False,
-        max_readers=READERS_MAX,
-        max_dbs=0,
-        lib_version=0,  # of a new one; the format of an existing one decides
-    )
+    with _as_text(path) as text:
+        return lmdb.open(
+            text,
+            map_size=map_size,
+            readonly=readonly,
+            lock=lock,
+            create=False,
+            max_readers=READERS_MAX,
+            max_dbs=0,
+            lib_version=0,  # of a new one; the format of an existing one decides
+        )
+
+
+@contextlib.contextmanager
+def _as_text(path: Path) -> Iterator[str]:
+    """LMDB takes no path that is not UTF-8, where a copy of a journal may stand all the same."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield f"/proc/self/fd/{fd}"
+        finally:
+            os.close(fd)
+    else:
+        yield str(path)
 
 
 def _open_reader(path: Path) -> lmdb.Environment:

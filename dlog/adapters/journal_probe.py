@@ -28,8 +28,9 @@ def read_journal(mode: str, path: str, prefixes: list[bytes]) -> None:
     # Room in the map for the page that is put below; the file stays as it is.
     map_size = os.stat(os.path.join(path, "data.mdb")).st_size + (4 << 20) if writing else 0
     try:
+        os.chdir(path)  # LMDB takes no path that is not UTF-8
         env = lmdb.open(
-            path, map_size=map_size, readonly=not writing, lock=not writing, create=False
+            ".", map_size=map_size, readonly=not writing, lock=not writing, create=False
         )
         for prefix in prefixes:
             _say(f"reading the keys below {prefix!r}")

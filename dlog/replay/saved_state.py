@@ -76,10 +76,12 @@ class SendState(msgspec.Struct, kw_only=True):
 
 def identity(path: Path) -> FileIdentity:
     """Raises `SendRefused` where the path cannot be looked at."""
+    # A name that is no UTF-8 is kept with escapes: the state is JSON.
+    whole = str(path.resolve()).encode(errors="backslashreplace").decode()
     try:
         status = path.stat()
         if not stat.S_ISDIR(status.st_mode):
-            return FileIdentity(str(path.resolve()), status.st_size, status.st_mtime_ns, 1)
+            return FileIdentity(whole, status.st_size, status.st_mtime_ns, 1)
         size, newest, files = 0, 0, 0
         for folder, _, names in os.walk(path):
             for name in names:
@@ -89,13 +91,13 @@ def identity(path: Path) -> FileIdentity:
                 files += 1
     except OSError as error:
         raise SendRefused(f"{error.filename or path}: {error.strerror}") from error
-    return FileIdentity(str(path.resolve()), size, newest, files)
+    return FileIdentity(whole, size, newest, files)
 
 
 def replay_key(files: Sequence[FileIdentity], run: int, target: str, name: str | None) -> str:
     """What tells one replay from another on this machine; the same for the same command."""
     said = [socket.gethostname(), str(run), target, name or "", *(file.path for file in files)]
-    return hashlib.sha256("\0".join(said).encode()).hexdigest()[:16]
+    return hashlib.sha256(os.fsencode("\0".join(said))).hexdigest()[:16]
 
 
 def default_name(files: Sequence[FileIdentity], key: str) -> str:
