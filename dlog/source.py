@@ -820,7 +820,14 @@ class _Driver:
 def _default_name() -> str:
     host = "".join(c if c.isalnum() or c in "_.-" else "-" for c in sockets.gethostname())
     ascii_host = host.encode("ascii", "replace").decode().replace("?", "-").strip("-_.") or "host"
-    return f"{ascii_host[: SOURCE_NAME_BYTES_MAX - 12]}-{os.getpid()}"
+    process = f"{os.getpid()}-{_tag_of_process(os.getpid())}"
+    return f"{ascii_host[: SOURCE_NAME_BYTES_MAX - 1 - len(process)]}-{process}"
+
+
+@cache
+def _tag_of_process(_pid: int) -> str:
+    """Containers of one image often have one host name, and each process in them the number 1."""
+    return secrets.token_hex(3)
 
 
 def _checked(what: str, value: int) -> int:

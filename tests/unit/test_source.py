@@ -26,9 +26,10 @@ from dlog.errors import (
     StreamUnknown,
     WindowFull,
 )
-from dlog.limits import EVENT_BYTES_MAX
+from dlog.limits import EVENT_BYTES_MAX, SOURCE_NAME_BYTES_MAX
+from dlog.model.ids import valid_source_name
 from dlog.model.messages import DivertedEvents
-from dlog.source import Source
+from dlog.source import Source, _default_name, _tag_of_process
 from tests.scripted_logger import ScriptedLogger
 from tests.waiting import LONG, until
 
@@ -606,6 +607,19 @@ def test_a_source_that_cannot_be_is_refused(logger: ScriptedLogger) -> None:
         dlog.Source(logger.address, queue_bytes=10)
     with pytest.raises(ValueError, match="which run"), sourced(logger, run=None) as source:
         source.send("a", b"")
+
+
+def test_the_default_name_tells_containers_with_one_host_name_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.getpid", lambda: 1)
+    monkeypatch.setattr("socket.gethostname", lambda: "h" * 100)
+    first = _default_name()
+    assert _default_name() == first, "one process keeps its name"
+    _tag_of_process.cache_clear()  # as in another process
+    assert _default_name() != first
+    assert valid_source_name(first)
+    assert len(first) == SOURCE_NAME_BYTES_MAX
 
 
 def test_the_default_name_is_a_good_one(logger: ScriptedLogger) -> None:
