@@ -107,9 +107,16 @@ def default_name(files: Sequence[FileIdentity], key: str) -> str:
 
 
 def default_state_path(key: str) -> Path:
-    """Below $XDG_STATE_HOME, which is ~/.local/state where it is not set."""
+    """Below $XDG_STATE_HOME, which is ~/.local/state where it is not set. Raises `SendRefused`
+    for a user without a home directory, as in a container."""
     base = os.environ.get("XDG_STATE_HOME")
-    root = Path(base) if base else Path.home() / ".local" / "state"
+    try:
+        root = Path(base) if base else Path.home() / ".local" / "state"
+    except RuntimeError:
+        raise SendRefused(
+            "this user has no home directory to keep how far the replay got; --state FILE says "
+            "where else"
+        ) from None
     return root / "dlog" / "send" / f"{key}.json"
 
 

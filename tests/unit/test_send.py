@@ -17,7 +17,7 @@ import dlog.replay.replay
 from dlog.cli.main import app
 from dlog.errors import SourceRefused
 from dlog.model.messages import DivertedEvents
-from dlog.replay.saved_state import SendState, StateFile, identity
+from dlog.replay.saved_state import SendRefused, SendState, StateFile, default_state_path, identity
 from tests.rig.commands import dlog_command, environment
 from tests.scripted_logger import ScriptedLogger
 from tests.waiting import LONG, until
@@ -440,3 +440,15 @@ def test_a_folder_is_known_by_all_that_is_in_it(tmp_path: Path) -> None:
     assert (before.size, before.files) == (3, 1)
     (tmp_path / "b").write_bytes(b"4")
     assert identity(tmp_path) != before
+
+
+def test_without_a_home_directory_it_asks_where_to_keep_its_state(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(SendRefused, match=r"no home directory .* --state FILE says where"):
+        default_state_path("key")
