@@ -36,8 +36,10 @@ def command(
 
         logger = read_configuration(config).logger
         data, mode, group = [Path(path) for path in logger.data], logger.mode, logger.group
-    from dlog.creation import create_data_directory
+    from dlog.creation import create_data_directory, link_to_runs
 
     for path in data or []:
         new = create_data_directory(path, mode=mode, group=group)
+        if problem := link_to_runs(path):
+            words(f"warning: {problem}")
         words(f"created {path}" if new else f"{path} was created before, and is not used yet")

@@ -41,7 +41,9 @@ def create_data_directory(path: Path, *, mode: str = "", group: str = "") -> boo
     except OSError as error:
         raise Error(f"{path}: {error.strerror}") from error
     below = whole.relative_to(there)
-    new = create(DataDirectory(there, holds_journal=False), "" if there == whole else str(below))
+    above = DataDirectory(there, holds_journal=False)
+    links = ("runs",) if link_to_runs(whole) else ()
+    new = create(above, "" if there == whole else str(below), passed_over=links)
     if problem := access.give_directory(whole):
         raise Error(problem)
     return new
@@ -67,6 +69,18 @@ def found_at(path: Path) -> Found:
     except OSError as error:
         raise storage_error(error, str(path)) from error
     return look(DataDirectory(path, holds_journal=False))
+
+
+def link_to_runs(data: Path) -> str:
+    """What keeps START RUN from being done, in words, where `runs` was moved and linked."""
+    runs = data / "runs"
+    if not runs.is_symlink():
+        return ""
+    return (
+        f"{runs} is a symbolic link to {os.readlink(runs)}, and the logger follows none inside a "
+        "data directory: START RUN is refused until the link is gone. Put the whole data directory "
+        "on that disk, or create a further one there and add it to [logger] data"
+    )
 
 
 def refuse_no_text(path: Path) -> None:

@@ -58,7 +58,7 @@ from dlog.core.journal_records import (
 )
 from dlog.core.record_rules import read_record
 from dlog.core.states import LoggerState, RunState
-from dlog.creation import found_at, refuse_dangling_link, refuse_no_text
+from dlog.creation import found_at, link_to_runs, refuse_dangling_link, refuse_no_text
 from dlog.errors import (
     ConfigurationError,
     DataDirectoryGone,
@@ -389,6 +389,9 @@ class Logger:
             self._data,
             self._link.control_address,
         )
+        for directory in self._directories:
+            if problem := link_to_runs(Path(directory.name)):
+                log.warning("%s", problem)
         if self._refused is not None:
             self._go_on_without_configuration(self._refused)
         elif auto:

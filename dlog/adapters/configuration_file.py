@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +47,27 @@ def read_configuration(path: Path) -> Configuration:
         raise
     folder = path.resolve().parent
     data = tuple(str(folder / directory) for directory in config.logger.data)
+    if twice := _named_twice(folder, config.logger.data):
+        refused = ConfigurationError([f"logger.data: {words}" for words in twice])
+        refused.add_note(f"in {path}")
+        raise refused
     return msgspec.structs.replace(config, logger=msgspec.structs.replace(config.logger, data=data))
+
+
+def _named_twice(folder: Path, names: Sequence[str]) -> list[str]:
+    """Directories that are one, by another spelling, a link or a mount, in words."""
+    return [
+        f"{first} and {second} are one directory"
+        for first, second in itertools.combinations(names, 2)
+        if _is_one(folder / first, folder / second)
+    ]
+
+
+def _is_one(first: Path, second: Path) -> bool:
+    try:
+        return os.path.samefile(first, second)
+    except OSError:  # one is not there yet
+        return os.path.realpath(first) == os.path.realpath(second)
 
 
 def data_of_broken(path: Path) -> Path | None:

@@ -567,12 +567,24 @@ class DataDirectory:
                 if make:
                     self._make_level(fd, parts[:depth])
                 flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-                below = os.open(name, flags, dir_fd=fd)
+                try:
+                    below = os.open(name, flags, dir_fd=fd)
+                except NotADirectoryError:
+                    self._refuse_link(fd, parts[:depth])
+                    raise
                 os.close(fd)
                 fd = below
             yield fd
         finally:
             os.close(fd)
+
+    def _refuse_link(self, parent: int, parts: tuple[str, ...]) -> None:
+        with contextlib.suppress(OSError):
+            target = os.readlink(parts[-1], dir_fd=parent)
+            raise StorageError(
+                f"a symbolic link to {target}, which is not followed inside a data directory",
+                path=self.shown("/".join(parts)),
+            )
 
     def _make_level(self, parent: int, parts: tuple[str, ...]) -> None:
         try:

@@ -5,6 +5,7 @@ the configured ones are there. What is decided stands in core/data_directory.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
 from dlog.core.data_directory import (
     CREATED,
@@ -32,11 +33,12 @@ def look(directory: Directory, folder: str = "") -> Found:
     return Found(names, mark)
 
 
-def create(above: Directory, folder: str) -> bool:
+def create(above: Directory, folder: str, *, passed_over: Collection[str] = ()) -> bool:
     """Make `folder` a new data directory. When this returns each new level of folders is durable,
     from the top, and so is what says that it was created. Repeated after a crash, it goes on.
-    False: what says so was there already."""
+    passed_over: what may stand in it. False: what says that it was created was there already."""
     found = look(above, folder)
+    found = replace(found, names=tuple(n for n in found.names if n not in passed_over))
     path = f"{above.name}/{folder}" if folder else above.name
     problem = why_not_created(found)
     if problem:

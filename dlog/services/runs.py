@@ -216,7 +216,7 @@ class Runs:
             positions = config.directories or range(len(self._directories))
             if all(position in away for position in positions):
                 reasons = "; ".join(away[position] for position in positions)
-                raise Refusal(f"stream {name}: no data directory can be reached: {reasons}", "run")
+                raise Refusal(f"stream {name}: no data directory can be used: {reasons}", "run")
 
     def _never_was(self, number: RunNumber) -> bool:
         key = records.ended_run_key(number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dlog.adapters.configuration_file import read_configuration
 from dlog.errors import ConfigurationError
 from dlog.limits import GIB, KIB, MIB, STREAMS_PER_RUN_MAX
 from dlog.model.config import (
@@ -234,3 +236,13 @@ def test_any_document_is_a_configuration_or_a_list_of_problems(
     for stream in parsed.values():
         text = msgspec.json.encode(stream)
         assert msgspec.json.decode(text, type=StreamConfig) == stream
+
+
+@pytest.mark.parametrize("second", ["./a", "b/../a", "link"])
+def test_one_directory_under_two_names_is_refused(tmp_path: Path, second: str) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to("a")
+    file = tmp_path / "dlog.toml"
+    file.write_text(f'[logger]\ndata = ["a", "{second}"]\n')
+    with pytest.raises(ConfigurationError, match=f"logger.data: a and {second} are one dir"):
+        read_configuration(file)
