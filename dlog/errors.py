@@ -121,6 +121,10 @@ class ResourcesExhausted(Error):
     """The system gives this process no more memory, descriptors or threads. Nothing is damaged."""
 
 
+class NotReadable(Error):
+    """The system does not let this user read something. Nothing is known to be wrong with it."""
+
+
 # --- storage ----------------------------------------------------------------------------------
 
 

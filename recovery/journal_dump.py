@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO
 
 from dlog.adapters.journal import LmdbJournal
-from dlog.adapters.journal_probe import UNABLE
-from dlog.errors import DlogError, JournalUnreadable, ResourcesExhausted
+from dlog.adapters.journal_probe import SHUT, UNABLE
+from dlog.errors import DlogError, JournalUnreadable, NotReadable, ResourcesExhausted
 
 
 def dump_journal(folder: Path, prefixes: Sequence[bytes], out: IO[bytes]) -> None:
@@ -47,6 +47,9 @@ def main() -> None:
     except (ResourcesExhausted, MemoryError) as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         sys.exit(UNABLE)
+    except NotReadable as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(SHUT)
     except DlogError as error:
         # The parent names the remedy itself.
         sys.exit(str(error).partition("; `dlog journal")[0])

@@ -6,16 +6,17 @@ journal grow: so this process never opens it. The child's program is journal_dum
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
 
 from dlog.adapters.child_processes import environment
-from dlog.adapters.journal_probe import UNABLE
+from dlog.adapters.journal_probe import SHUT, UNABLE
 from dlog.core.journal_records import (
     ACKNOWLEDGED,
     BOOT,
@@ -48,7 +49,7 @@ from dlog.core.journal_records import (
     StreamRecord,
 )
 from dlog.core.record_rules import read_record
-from dlog.errors import JournalUnreadable, ResourcesExhausted
+from dlog.errors import JournalUnreadable, NotReadable, ResourcesExhausted
 from dlog.limits import JOURNAL_VALUE_BYTES_MAX
 from dlog.model.ids import (
     FileKey,
@@ -63,6 +64,13 @@ from dlog.model.ids import (
 
 JOURNAL_KEY_BYTES_MAX: Final = 4096
 JOURNAL_IDLE_SECONDS: Final = 30.0
+
+# Each prefix is read as of one moment, and they are read in this order, so that on a running logger
+# what passes from one to another is seen at least once, and an ended run with all of its files.
+READ_ORDER: Final = (
+    META, BOOT, LOGGER, RUNS, FILES, STREAMS, SESSIONS, MARKS, COUNTS, OPERATIONS, QUARANTINE,
+    ACKNOWLEDGED, ENDED_RUNS, CLOSED_FILES, DONE_OPERATIONS, COMMANDS, COMMAND_ORDER,
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -82,6 +90,10 @@ class Snapshot:
     quarantine: list[QuarantineRecord] = field(default_factory=list)
     others: dict[bytes, bytes] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+
+    def records(self) -> list[FileRecord | ClosedFileRecord]:
+        """Of all files: the closed ones, and those that are not."""
+        return [*self.closed.values(), *(r for k, r in self.files.items() if k not in self.closed)]
 
     def put(self, key: bytes, value: bytes) -> None:
         """One pair of the journal; a record that does not hold becomes a problem."""
@@ -140,22 +152,26 @@ def _mark_of(key: bytes) -> MarkKey:
     )
 
 
-def read_journal(folder: Path) -> Snapshot:
-    """All of the journal, in one read transaction, by a child process: a scrambled data.mdb kills
-    its reader with a signal, and a held read transaction would make the journal grow.
+def read_journal(folder: Path, prefixes: Sequence[bytes] = READ_ORDER) -> Snapshot:
+    """All of the journal below these prefixes, by a child process: a scrambled data.mdb kills its
+    reader with a signal, and a held read transaction would make the journal grow.
 
-    Raises `JournalUnreadable` with words that name `dlog journal rebuild`, and `ResourcesExhausted`
-    where there is no such process, which says nothing of the journal.
+    Raises `JournalUnreadable` with words that name `dlog journal rebuild`. `NotReadable` and
+    `ResourcesExhausted` say nothing of the journal: it was not looked at.
     """
     data = folder.parent
     remedy = f"; the event files are a second witness: dlog journal rebuild {data}"
-    if not (folder / "data.mdb").is_file():
-        raise JournalUnreadable(f"{folder} holds no journal{remedy}")
+    try:
+        os.stat(folder / "data.mdb")
+    except FileNotFoundError:
+        raise JournalUnreadable(f"{folder} holds no journal{remedy}") from None
+    except OSError as error:
+        raise NotReadable(f"{folder}: {error.strerror}") from error
     try:
         child = subprocess.Popen(
             [
                 sys.executable, "-P", "-m", "dlog.recovery.journal_dump", str(folder),
-                *(prefix.decode() for prefix in _READ_ORDER),
+                *(prefix.decode() for prefix in prefixes),
             ],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env=environment(), process_group=0,  # Ctrl-C is for the parent alone
@@ -189,8 +205,10 @@ def read_journal(folder: Path) -> Snapshot:
         child.stderr.close()
     if complete and code == 0:
         return snapshot
+    said = b"".join(words).decode(errors="replace").strip()
+    if code == SHUT:
+        raise NotReadable(said)
     if code == UNABLE:
-        said = b"".join(words).decode(errors="replace").strip()
         raise ResourcesExhausted(f"{folder}: the process to read it with failed: {said}")
     if alive.fired:
         why = f"it gave nothing for {JOURNAL_IDLE_SECONDS:.0f} s"
@@ -246,11 +264,3 @@ def _pairs(stream: IO[bytes], alive: _Watchdog) -> Iterator[tuple[bytes, bytes]]
         count += 1
         if count % 10_000 == 0:
             alive.reset()
-
-
-# Each prefix is read as of one moment, and they are read in this order, so that on a running logger
-# what passes from one to another is seen at least once, and an ended run with all of its files.
-_READ_ORDER: Final = (
-    META, BOOT, LOGGER, RUNS, FILES, STREAMS, SESSIONS, MARKS, COUNTS, OPERATIONS, QUARANTINE,
-    ACKNOWLEDGED, ENDED_RUNS, CLOSED_FILES, DONE_OPERATIONS, COMMANDS, COMMAND_ORDER,
-)  # fmt: skip

@@ -26,6 +26,7 @@ from dlog.adapters.journal_files import (
     LOCK_NAME,
     READERS_MAX,
     REBUILD_HINT,
+    SHUT_CODES,
     Allocation,
     JournalSpace,
     allocate_first,
@@ -33,6 +34,7 @@ from dlog.adapters.journal_files import (
     file_id,
     is_marked_failed,
     mark_failed,
+    may_register,
     move_to_new_file,
     probe,
     rewrite_meta_pages,
@@ -47,6 +49,7 @@ from dlog.errors import (
     JournalGone,
     JournalUnreadable,
     NameTaken,
+    NotReadable,
     ResourcesExhausted,
 )
 from dlog.limits import JOURNAL_VALUE_BYTES_MAX, KIB, MIB
@@ -56,6 +59,8 @@ KEY_BYTES_MAX: Final = 511
 # One read transaction copies at most so much; the first of the two ends the chunk.
 SCAN_PAIRS_MAX: Final = 16_384
 SCAN_BYTES_MAX: Final = 16 * MIB
+# How often a reader that no writer knows of begins again, each time with a quarter of the pairs.
+_UNSEEN_TRIES: Final = 8
 
 # Of the pages that a change copies, whatever its length.
 _CHANGE_BYTES: Final = 32 * KIB
@@ -74,11 +79,19 @@ class LmdbJournal:
     _open_here: ClassVar[set[str]] = set()
     _open_here_lock: ClassVar[threading.Lock] = threading.Lock()
 
-    def __init__(self, path: Path, env: lmdb.Environment, allocation: Allocation | None) -> None:
-        """`path` was claimed; see `_claim`."""
+    def __init__(
+        self,
+        path: Path,
+        env: lmdb.Environment,
+        allocation: Allocation | None,
+        *,
+        unseen: bool = False,
+    ) -> None:
+        """`path` was claimed; see `_claim`. unseen: a reader that is not in the lock file."""
         self._path = path
         self._env = env
         self._allocation = allocation  # None: read-only
+        self._unseen = unseen
         self._map_bytes = env.info()["map_size"]
         self._file_id = file_id(path)
         self._data = str(path / DATA_NAME)
@@ -135,11 +148,14 @@ class LmdbJournal:
     def open_read_only(cls, path: Path, *, live_prefixes: Sequence[bytes] = (b"",)) -> LmdbJournal:
         """For other processes, also while a logger writes; it is never kept waiting by this.
 
-        A process that may as well die on a damaged journal gives `live_prefixes=()`.
+        A process that may as well die on a damaged journal gives `live_prefixes=()`. It needs no
+        write access: without a lock file that it may write to, it reads until nothing was
+        overwritten meanwhile. Raises `NotReadable` where it is kept out.
         """
-        with cls._claim(path), _errors_of(path, "opening it to read"):
+        with cls._claim(path), _errors_of(path, "opening it to read", for_writing=False):
             _refuse_unreadable(path, live_prefixes, for_writing=False)
-            return cls(path, _open_reader(path), None)
+            env, unseen = _open_reader(path)
+            return cls(path, env, None, unseen=unseen)
 
     @classmethod
     def _open_writer(cls, path: Path, space: JournalSpace) -> LmdbJournal:
@@ -178,18 +194,52 @@ class LmdbJournal:
     # --- reading ------------------------------------------------------------------------------
 
     def get(self, key: bytes) -> bytes | None:
+        if self._unseen:
+            chunk, _ = self._copied_unseen(key, None)
+            return next((value for name, value in chunk if name == key), None)
         with self._reading() as txn:
             return txn.get(key)
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         after: bytes | None = None
         while True:
-            with self._reading() as txn:
-                chunk, complete = _copy_chunk(txn, prefix, after)
+            if self._unseen:
+                chunk, complete = self._copied_unseen(prefix, after)
+            else:
+                with self._reading() as txn:
+                    chunk, complete = _copy_chunk(txn, prefix, after, SCAN_PAIRS_MAX)
             yield from chunk
             if complete:
                 return
             after = chunk[-1][0]
+
+    def _copied_unseen(
+        self, prefix: bytes, after: bytes | None
+    ) -> tuple[list[tuple[bytes, bytes]], bool]:
+        """A chunk that no commit changed. Raises `NotReadable` where they come too fast.
+
+        LMDB gives a page that transaction N uses to transaction N + 3 at the earliest, which begins
+        after the commit of N + 2: what was read before that is whole.
+        """
+        pairs = SCAN_PAIRS_MAX
+        for _ in range(_UNSEEN_TRIES):
+            before = self._env.info()["last_txnid"]
+            copied: tuple[list[tuple[bytes, bytes]], bool] = [], True
+            wrong: JournalUnreadable | None = None
+            try:
+                with self._reading() as txn:
+                    copied = _copy_chunk(txn, prefix, after, pairs)
+            except JournalUnreadable as error:
+                wrong = error
+            if self._env.info()["last_txnid"] <= before + 1:
+                if wrong is not None:
+                    raise wrong
+                return copied
+            pairs = max(1, pairs // 4)
+        raise NotReadable(
+            f"{self._path}: a logger writes to it, and without write access to {LOCK_NAME} it "
+            "cannot be read meanwhile"
+        )
 
     def size_bytes(self) -> int:
         self._refuse_if_unusable()
@@ -232,7 +282,7 @@ class LmdbJournal:
         """A read transaction as short as the `with` block: while it lasts, no page is reused."""
         with self._mapped:
             self._refuse_if_unusable()
-            with _errors_of(self._path, "reading it"):
+            with _errors_of(self._path, "reading it", for_writing=self._allocation is not None):
                 if self._allocation is None:
                     self._follow_the_writer()
                 with self._begin_reading() as txn:
@@ -250,11 +300,12 @@ class LmdbJournal:
     def _follow_the_writer(self) -> None:
         """A reader's part: clear the slots of dead readers, and notice a journal that was moved to
         a new file after a failed commit."""
-        self._env.reader_check()
+        if not self._unseen:
+            self._env.reader_check()
         now = file_id(self._path)
         if now != self._file_id:
             self._env.close()
-            self._env = _open_reader(self._path)
+            self._env, self._unseen = _open_reader(self._path)
             self._file_id = now
 
     # --- writing ------------------------------------------------------------------------------
@@ -391,7 +442,7 @@ class LmdbJournal:
 
 
 def _copy_chunk(
-    txn: lmdb.Transaction[bytes], prefix: bytes, after: bytes | None
+    txn: lmdb.Transaction[bytes], prefix: bytes, after: bytes | None, pairs_max: int
 ) -> tuple[list[tuple[bytes, bytes]], bool]:
     """Pairs below the prefix that follow `after`, and whether these are the last."""
     pairs: list[tuple[bytes, bytes]] = []
@@ -402,7 +453,7 @@ def _copy_chunk(
         if found and cursor.key() == after:
             found = cursor.next()
         while found and (key := cursor.key()).startswith(prefix):
-            if len(pairs) == SCAN_PAIRS_MAX or copied_bytes >= SCAN_BYTES_MAX:
+            if len(pairs) == pairs_max or copied_bytes >= SCAN_BYTES_MAX:
                 return pairs, False
             pairs.append((key, cursor.value()))
             copied_bytes += len(pairs[-1][1])
@@ -430,7 +481,7 @@ def _code(error: OSError | lmdb.Error) -> int:
 
 
 @contextlib.contextmanager
-def _errors_of(path: Path, doing: str) -> Iterator[None]:
+def _errors_of(path: Path, doing: str, *, for_writing: bool = True) -> Iterator[None]:
     try:
         yield
     except (OSError, lmdb.Error) as error:
@@ -438,14 +489,22 @@ def _errors_of(path: Path, doing: str) -> Iterator[None]:
             raise DiskFull(f"no space for {doing}: {error}", path=str(path)) from error
         if _code(error) in EXHAUSTED_CODES:
             raise ResourcesExhausted(f"{path}: {doing}: {error}") from error
+        if _code(error) in SHUT_CODES and not for_writing:
+            raise NotReadable(f"{path}: {_words(error)}") from error
         # LMDB's own codes, for what a file should not hold, are negative; the system's are not.
         hint = f"; {REBUILD_HINT}" if _code(error) < 0 else ""
         raise JournalUnreadable(f"{path}: {doing}: {error}{hint}") from error
 
 
+def _words(error: OSError | lmdb.Error) -> str:
+    return os.strerror(_code(error))
+
+
 def _refuse_unreadable(path: Path, live_prefixes: Sequence[bytes], *, for_writing: bool) -> None:
-    if not (path / DATA_NAME).exists():
-        raise JournalUnreadable(f"{path}: no journal there; {REBUILD_HINT}")
+    try:
+        os.stat(path / DATA_NAME)
+    except FileNotFoundError:
+        raise JournalUnreadable(f"{path}: no journal there; {REBUILD_HINT}") from None
     verdict = probe(path, live_prefixes, for_writing=for_writing)
     if not verdict.damaged:
         raise ResourcesExhausted(verdict.reason)
@@ -485,14 +544,10 @@ def _as_text(path: Path) -> Iterator[str]:
         yield str(path)
 
 
-def _open_reader(path: Path) -> lmdb.Environment:
-    try:
-        allocate_lock_file(path)
-    except OSError as error:
-        # LMDB can do with a read-only filesystem, and words a missing permission itself.
-        if error.errno not in (errno.EROFS, errno.EACCES):
-            raise
-    return _open_environment(path, readonly=True)
+def _open_reader(path: Path) -> tuple[lmdb.Environment, bool]:
+    """Read-only, and whether no writer will know of it."""
+    unseen = not may_register(path)
+    return _open_environment(path, readonly=True, lock=not unseen), unseen
 
 
 def _copy_environment(path: Path, fd: int) -> None:

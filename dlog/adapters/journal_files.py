@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from dlog.adapters.journal_probe import UNABLE
-from dlog.errors import JournalUnreadable
+from dlog.errors import JournalUnreadable, NotReadable
 from dlog.limits import JOURNAL_ASIDES_KEPT_MAX, JOURNAL_MAP_BYTES_MAX, KIB, MIB
 
 DATA_NAME: Final = "data.mdb"
@@ -35,6 +35,10 @@ AHEAD_BYTES_DEFAULT: Final = 8 * MIB
 READERS_MAX: Final = 126
 PROBE_SECONDS_MAX: Final = 60.0
 FULL_CODES: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# What says that a reader was kept out, or its server is away, and nothing of what it would read.
+SHUT_CODES: Final = frozenset(
+    {errno.EACCES, errno.EPERM, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN}
+)
 REBUILD_HINT: Final = "`dlog journal rebuild DATA` makes a new one from the event files"
 
 _PROBE_PROGRAM: Final = Path(__file__).with_name("journal_probe.py")
@@ -163,6 +167,21 @@ def allocate_lock_file(path: Path) -> None:
         os.close(fd)
 
 
+def may_register(path: Path) -> bool:
+    """Whether a reader may enter itself into the lock file, so that no page that it reads is used
+    again meanwhile. It makes none: a lock file of another user would keep the logger out."""
+    try:
+        fd = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        # LMDB writes it through memory: without space for it, that is a SIGBUS.
+        found = os.fstat(fd)
+        return found.st_size >= _LOCK_BYTES and found.st_blocks * 512 >= _LOCK_BYTES
+    finally:
+        os.close(fd)
+
+
 # --- meta pages -------------------------------------------------------------------------------
 
 
@@ -260,6 +279,8 @@ def probe(path: Path, live_prefixes: Sequence[bytes], *, for_writing: bool) -> V
     try:
         found = _judge_meta_pages(data)
     except OSError as error:
+        if error.errno in SHUT_CODES and not for_writing:
+            raise NotReadable(f"{data}: {error.strerror}") from error
         return Verdict(False, f"{data}: {error.strerror}")
     if isinstance(found, str):
         return Verdict(False, found)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # What it exits with where the system gives too little to read the journal with.
 UNABLE = 3
+# And where it is kept out, for want of permission say; `recovery/journal_dump.py` exits with it.
+SHUT = 4
 GROUPS_MAX = 32
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 

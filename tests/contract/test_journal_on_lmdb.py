@@ -8,6 +8,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -34,7 +36,7 @@ from dlog.errors import (
     NameTaken,
 )
 from dlog.limits import KIB, MIB
-from tests.rig.commands import run_python, start_python
+from tests.rig.commands import environment, obeying_permissions, run_python, start_python
 from tests.rig.filesystems import Hog
 from tests.waiting import LONG
 
@@ -314,6 +316,70 @@ def reader_of(path: Path) -> Iterator[Callable[[str], str]]:
         yield ask
         asking.close()
         assert process.wait(LONG) == 0
+
+
+_SCAN = """
+import sys
+from pathlib import Path
+from dlog.adapters.journal import LmdbJournal
+from dlog.errors import NotReadable
+read = 0
+print("ready", flush=True)
+while read < 300:
+    with LmdbJournal.open_read_only(Path(sys.argv[1]), live_prefixes=()) as journal:
+        try:
+            values = [int(value) for _, value in journal.scan(b"k")]
+        except NotReadable:
+            continue
+    read += 1
+    assert len(values) == 200, values
+    assert values == sorted(values), values
+print(values[-1], flush=True)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("lock", ["read-only", "missing"])
+def test_a_reader_without_write_access_reads_whole_records_while_a_logger_commits(
+    path: Path, lock: str
+) -> None:
+    prefix = obeying_permissions()
+    with made(path) as journal:
+        keys = [b"k%03d" % n for n in range(200)]
+        journal.commit([(key, b"0") for key in keys])
+        if lock == "missing":
+            (path / "lock.mdb").unlink()
+        else:
+            (path / "lock.mdb").chmod(0o444)
+        reader = subprocess.Popen(
+            [*prefix, sys.executable, "-c", _SCAN, str(path)], stdout=subprocess.PIPE, text=True,
+            env=environment(),
+        )  # fmt: skip
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "ready\n"
+        number = 0
+        while reader.poll() is None:
+            number += 1
+            # The keys in reverse: what is read in their order never goes back.
+            for begin in (100, 0):
+                journal.commit([(key, b"%d" % number) for key in keys[begin : begin + 100]])
+        assert reader.returncode == 0
+        assert int(reader.stdout.read()) > 0
+        assert not (path / "lock.mdb").exists() or lock == "read-only"
+
+
+def test_a_journal_that_may_not_be_read_is_not_called_damaged(path: Path) -> None:
+    prefix = obeying_permissions()
+    made(path, 10).close()
+    (path / "data.mdb").chmod(0)
+    program = (
+        "import sys; from pathlib import Path; from dlog.errors import NotReadable\n"
+        "from dlog.adapters.journal import LmdbJournal\n"
+        "try: LmdbJournal.open_read_only(Path(sys.argv[1]))\n"
+        "except NotReadable as error: print(error)\n"
+    )
+    said = run_python(program, path, tracer=prefix)
+    assert said == [f"{path}/data.mdb: Permission denied", "exit 0"]
 
 
 def test_a_reader_in_another_process_sees_commits_and_the_growth_of_the_map(path: Path) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+
 from tests.waiting import LONG
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
@@ -49,6 +51,19 @@ def run_python(program: str, *arguments: str | int | Path, tracer: Sequence[str]
         text=True, timeout=LONG, env=environment(), check=False,
     )  # fmt: skip
     return [*done.stdout.splitlines(), f"exit {done.returncode}"]
+
+
+def obeying_permissions() -> list[str]:
+    """Before a command: it obeys the mode bits of files, also where the tests run as root. Skips
+    where the system cannot make it."""
+    if os.geteuid() != 0:
+        return []
+    prefix = ["setpriv", "--inh-caps=-all", "--bounding-set=-dac_override,-dac_read_search"]
+    try:
+        subprocess.run([*prefix, "true"], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"root is not kept from any file here: {error}")
+    return prefix
 
 
 def start_python(program: str, *arguments: str | int | Path, **how: Any) -> subprocess.Popen[str]:
