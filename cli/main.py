@@ -8,8 +8,6 @@ from __future__ import annotations
 import errno
 import importlib
 import importlib.util
-import os
-import sys
 from typing import Annotated, Any, Final, NamedTuple
 
 import typer
@@ -21,6 +19,8 @@ from dlog.cli.output import problem
 from dlog.cli.standard_streams import (
     drop_what_no_stream_takes,
     open_what_is_closed,
+    outlasting_its_reader,
+    reader_went_away,
     show_what_cannot_be_encoded,
     stdout_fails,
 )
@@ -62,6 +62,9 @@ COMMANDS: Final = {
     "bench": Entry("dlog.cli.bench", "What this machine can hold.", TRY),
 }
 
+# They print until nobody reads on. All others do their work to its end, whoever reads what they
+# say, since their exit code tells of it.
+STREAMS: Final = frozenset({"status", "alarm-server", "monitor", "cat"})
 
 _WRITE_FAILS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
@@ -76,6 +79,8 @@ class Commands(Group):
         entry = COMMANDS.get(cmd_name)
         if entry is None or not _is_there(entry.module):
             return None
+        if cmd_name not in STREAMS:
+            ctx.with_resource(outlasting_its_reader())
         module = importlib.import_module(entry.module)
         app = getattr(module, "app", None)
         if app is None:
@@ -106,9 +111,12 @@ class Commands(Group):
             tell_interrupt(str(interrupt) or "interrupted")
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
-            # Whoever read us has what he wanted. What is still buffered must not raise at the end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # Whoever read the stream has what he wanted.
+            reader_went_away()
             raise typer.Exit(0) from None
+        except PermissionError as error:
+            problem(f"{error.filename}: {error.strerror}")
+            raise typer.Exit(1) from error
 
 
 def _tell_exit_codes(words: str, command: Any) -> None:

@@ -10,7 +10,8 @@ import errno
 import io
 import os
 import sys
-from typing import Final, TextIO
+from collections.abc import Iterator
+from typing import Any, Final, TextIO
 
 # Of our own words and tables.
 _PLAIN: Final = {
@@ -63,6 +64,49 @@ def _escape(letter: int) -> str:
     if letter < 0x100:
         return f"\\x{letter:02x}"
     return f"\\u{letter:04x}" if letter < 0x10000 else f"\\U{letter:08x}"
+
+
+class _Outlasting:
+    """stdout of such a command."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return int(self._stream.write(text))
+        except BrokenPipeError:
+            reader_went_away()
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            reader_went_away()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def outlasting_its_reader() -> Iterator[None]:
+    """Let the command's work or verdict matter also when its reader went away (`| head`): what is
+    printed from then on goes nowhere, and the command goes on to its end."""
+    before = sys.stdout
+    sys.stdout = _Outlasting(before)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stdout = before
+
+
+def reader_went_away() -> None:
+    """What is still buffered, and all that follows, goes nowhere: it must not raise at the end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def stdout_fails() -> str:
