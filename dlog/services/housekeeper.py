@@ -1,6 +1,6 @@
 """The housekeeper: what can wait until nothing else needs the disk, while the logger runs.
 
-It settles parts that a fault sealed, saves files that lost their names, and drops tails from
+It settles parts that a fault ended, saves files that lost their names, and drops tails from
 `quarantine/` once all that they hold has been stored. It touches no part that takes events.
 """
 
@@ -53,6 +53,7 @@ class Housekeeper:
         self._left_out = left_out
         self._stopping = threading.Event()
         self._tidy_up = False
+        self._lost: set[bytes] = set()  # files in which acknowledged bytes lack, tried in this boot
 
     def stop(self, *, tidy_up: bool = False) -> None:
         """Make `run` return; where there is time, with nothing left undone."""
@@ -88,7 +89,7 @@ class Housekeeper:
 
     def _settle_sealed(self, reachable: frozenset[int]) -> None:
         """Parts in ERROR, sealed at D: tail aside, cut, sidecar, name. What does not go now is
-        tried again."""
+        tried again. Those that lack acknowledged bytes: as "bad"."""
         for key, value in list(self._journal.scan(records.FILES)):
             record = records.decode_record(key, value, FileRecord)
             if self._stopping.is_set() and not self._tidy_up:
@@ -97,9 +98,21 @@ class Housekeeper:
                 continue
             if self._storage.lost_files.holds(key_of(record)):
                 continue  # it has no name yet
-            if record.state is FileState.ERROR and record.sealed:
-                restart = Restart(self._storage, open_sessions(self._journal))
+            if record.state is not FileState.ERROR:
+                continue
+            restart = Restart(self._storage, open_sessions(self._journal))
+            if record.sealed:
                 restart.settle([(record, self._config(record), False)])
+            elif record.durable and key not in self._lost:
+                self._lost.add(key)
+                self._close_lost(restart, record)
+
+    def _close_lost(self, restart: Restart, record: FileRecord) -> None:
+        """Once: what does not go now is tried again at the next start."""
+        try:
+            restart.close_lost(record, self._config(record))
+        except StorageError as error:
+            log.error("%s stays as it is: %s", record.path, error)
 
     def _config(self, record: FileRecord) -> StreamConfig:
         key = records.run_key(RunNumber(record.run))

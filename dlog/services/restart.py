@@ -15,7 +15,7 @@ import msgspec
 from crc32c import crc32c
 
 from dlog.core.block import HEADER_BYTES, BlockHeader, BlockType, decode_header
-from dlog.core.event_file import decode_file_header, sidecar_path
+from dlog.core.event_file import Totals, decode_file_header, sidecar_path
 from dlog.core.journal_records import (
     FileRecord,
     OperationKind,
@@ -27,7 +27,7 @@ from dlog.core.journal_records import (
     quarantine_key,
 )
 from dlog.core.replay import Action, decide, on_disk
-from dlog.core.scan import Depth, SpanKind, scan
+from dlog.core.scan import Depth, SpanKind, payload_bytes, scan
 from dlog.core.states import FILE, FileEvent, FileState
 from dlog.errors import (
     DataDirectoryGone,
@@ -56,6 +56,8 @@ from dlog.services.parts import (
     tell_away,
     tell_sealed,
 )
+
+LOST = "acknowledged events may be lost"
 
 log = logging.getLogger("dlog.restart")
 
@@ -521,13 +523,43 @@ class Restart:
         state = record.state
         if state is not FileState.ERROR:
             state = FILE.next(state, FileEvent.FAULT)
-        text = f"acknowledged events may be lost: {problem}; see `dlog verify`"
+        text = f"{LOST}: {problem}; see `dlog verify`"
         self._commit(
             [put_file(msgspec.structs.replace(record, state=state, sealed=False, reason=text))]
         )
         self._found.lost.append(f"{record.path}: {text}")
         self._storage.alarms.clear_alarm(f"close {key_of(record)}")  # it is not tried again
         self._alarm(record, text)
+
+    def close_lost(self, record: FileRecord, config: StreamConfig) -> None:
+        """Close a file whose acknowledged bytes are not all there: what is whole gets its final
+        name, and sidecar and catalogue say "bad". What lies behind its durable offset is saved
+        aside first; nothing below it is touched. A file that is gone, or another's, stays as it is.
+        Raises `StorageError`."""
+        directory = self._storage.directories[record.directory]
+        opened = record.path + OPEN_SUFFIX
+        path = opened if directory.exists(opened) else record.path
+        if not directory.exists(path):
+            return
+        file = directory.open(path, writable=path == opened)
+        try:
+            if not _is_of(file, record):
+                return
+            if path == opened:
+                self._cut_tail(file, record)
+            size = file.size()
+            held = _what_is_whole(file, record, size)
+            file_crc = _crc_on(file, 0, 0, size)
+        finally:
+            file.close()
+        missing = record.totals.events - held.totals.events
+        reason = f"{missing} acknowledged events are lost: {record.reason}"
+        settled = msgspec.structs.replace(held, reason=reason, sealed=True)
+        closed = finish_file(
+            self._storage, config, settled, size, file_crc, sealed=True, status="bad"
+        )
+        self._commit([(file_key(key_of(record)), None), put_closed(closed)])
+        log.error("%s: closed as bad: %s", record.path, reason)
 
     def _alarm(self, record: FileRecord, text: str) -> None:
         log.error("%s: %s", record.path, text)
@@ -564,6 +596,26 @@ def _problem_below_durable(file: DataFile, record: FileRecord) -> str:
     if block.crc != record.chain or at + block.block_bytes != record.durable:
         return f"its last acknowledged block, at byte {at}, is not the one of the journal"
     return ""
+
+
+def _is_of(file: DataFile, record: FileRecord) -> bool:
+    """Whether its header page is the one of the record."""
+    try:
+        header = decode_file_header(file.read(Offset(0), PAGE_BYTES), path=record.path)
+    except FormatError:
+        return False
+    return header.file_uuid == record.file_uuid and header.salt == record.salt
+
+
+def _what_is_whole(file: DataFile, record: FileRecord, end: int) -> FileRecord:
+    """The record with the totals of the blocks that hold, and the crc of the last one's header."""
+    totals = Totals()
+    last = record
+    for span in scan(_Bytes(file), salt=record.salt, path=record.path, end=end, depth=Depth.STORED):
+        if span.kind is SpanKind.BLOCK and span.header is not None:
+            totals = totals.plus(span.header, payload_bytes(span.header))
+            last = msgspec.structs.replace(last, chain=span.header.crc)
+    return msgspec.structs.replace(last, totals=totals)
 
 
 class _Bytes:

@@ -17,6 +17,7 @@ from dlog.core.states import FileState
 from dlog.faults.simulation.steps import Operation, When
 from dlog.faults.simulation.world import World
 from dlog.limits import PAGE_BYTES
+from dlog.model.ids import Offset
 from tests.simulated_logger import (
     OTHER_RUN,
     PHOTONS,
@@ -85,6 +86,27 @@ def test_what_cannot_be_read_now_is_sealed_and_not_lost() -> None:
     assert record_of(world).sealed
     finished(world)
     assert closed_of(world).sealed
+
+
+def test_a_part_that_lacks_acknowledged_bytes_is_closed_as_bad_and_does_not_stay_a_part() -> None:
+    world = with_an_event()
+    send(world.source("router-2"), 1)
+    world.settle()
+    whole = record_of(world)
+    (directory,) = life_of(world).directories
+    file = directory.open(FILE + ".part", writable=True)
+    file.write(Offset(whole.last_header_offset), memoryview(b"\x55" * PAGE_BYTES))
+    file.sync()
+    world.kill()
+    world.pump(1)
+    assert record_of(world).state is FileState.ERROR
+    assert not record_of(world).sealed
+    world.pump(600)  # the housekeeper closes it
+    closed = closed_of(world)
+    assert (closed.status, closed.sealed) == ("bad", True)
+    assert closed.totals.events == whole.totals.events - 1
+    assert closed.reason.startswith("1 acknowledged events are lost: ")
+    assert FILE + ".part" not in {record.path for record in open_files(world)}
 
 
 def test_a_cut_whose_sync_failed_is_made_durable_by_the_next_try() -> None:
