@@ -94,7 +94,7 @@ def outlasting_its_reader() -> Iterator[None]:
     """Let the command's work or verdict matter also when its reader went away (`| head`): what is
     printed from then on goes nowhere, and the command goes on to its end."""
     before = sys.stdout
-    sys.stdout = _Outlasting(before)  # type: ignore[assignment]
+    sys.stdout = _Outlasting(before)
     try:
         yield
     finally:
