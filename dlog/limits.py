@@ -43,6 +43,8 @@ COMPRESSION_GAIN_MIN: Final = 0.03
 BLOCKS_PER_FILE_MAX: Final = 1_000_000
 # END parts of a stream that are kept open for late events; the oldest closes where there are more.
 END_PARTS_MAX: Final = 16
+# Parts that one batch may fill; the last one takes the rest of it. Each is an open file meanwhile.
+PARTS_PER_BATCH_MAX: Final = 64
 ANEW_SESSIONS_MAX: Final = 64  # of a stream: sessions that count anew, or whose events are late
 RESERVE_BYTES_MIN: Final = MIB
 RESERVE_BYTES_DEFAULT: Final = 64 * MIB

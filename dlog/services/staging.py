@@ -26,6 +26,7 @@ from dlog.limits import (
     HEARTBEAT_MS,
     HEARTBEATS_MISSED_MAX,
     PAGE_BYTES,
+    PARTS_PER_BATCH_MAX,
 )
 from dlog.model.config import StreamConfig
 from dlog.model.events import EVENT_BYTES, EventTable, Payload
@@ -252,14 +253,14 @@ class Staging:
         while len(table):
             # A batch that is many parts long goes over a bounded number of them: the last one then
             # takes more than its limit.
-            if rolled < END_PARTS_MAX and self.is_full():
+            if rolled < PARTS_PER_BATCH_MAX and self.is_full():
                 self.roll()
                 rolled += 1
             table, payload = self._sort(staged, table, payload)
             if not len(table):
                 break
             count = len(table)
-            if rolled < END_PARTS_MAX:
+            if rolled < PARTS_PER_BATCH_MAX:
                 count = fitting(table, len(payload), self.fill(self.now), self._config)
             chosen = slice(None) if count == len(table) else slice(0, count)
             self._follow(self._stage(staged, self.now, *select(table, payload, chosen)))

@@ -16,7 +16,7 @@ from dlog.core.pieces import Piece
 from dlog.core.rotation import Fill, Full, Range, fitting, full, sort_late
 from dlog.core.states import FileState
 from dlog.faults.simulation.clock import SimulatedClock
-from dlog.limits import MIB, PAGE_BYTES
+from dlog.limits import MIB, PAGE_BYTES, PARTS_PER_BATCH_MAX
 from dlog.model.config import StreamConfig
 from dlog.model.events import EVENT_BYTES, EVENT_DTYPE, EventTable
 from dlog.model.ids import (
@@ -215,3 +215,24 @@ def test_ranges_never_overlap_and_hold_what_is_in_their_parts(
     )
     for (_, high), (low, _) in pairwise(held):
         assert high <= low
+
+
+@pytest.mark.parametrize("with_ranges", [True, False])
+@pytest.mark.parametrize(
+    ("batch_events", "largest"),
+    [(100, 100), (6_400, 100), (6_500, 100), (6_501, 101), (10_000, 3_600)],
+)
+def test_a_batch_of_many_parts_leaves_each_at_its_limit_but_the_last(
+    batch_events: int, largest: int, with_ranges: bool
+) -> None:
+    config = StreamConfig(part_events=100, ranges=with_ranges)
+    staging = Staging(
+        config, SimulatedClock(), FileKind.EVENTS, low=-1, highest=-1, parts=(),
+        ended=lambda *_: None, told=lambda _: None,
+    )  # fmt: skip
+    staging.take(piece(list(range(batch_events)), 1))
+    _, blocks = staging.group()
+    sizes = [sum(len(f.table) for f in fragments) for _, fragments in blocks]
+    assert sum(sizes) == batch_events
+    assert max(sizes) == largest
+    assert len(sizes) <= PARTS_PER_BATCH_MAX + 1
