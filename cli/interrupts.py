@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, NoReturn
 
-INTERRUPTED: Final = 128 + signal.SIGINT
+_BY_SIGNAL: Final = 128
+INTERRUPTED: Final = _BY_SIGNAL + signal.SIGINT
 _told: Final[list[str]] = []
 
 
@@ -28,10 +29,11 @@ def run_program(program: Callable[[], int | None]) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if code == INTERRUPTED:
         tell_interrupt()
-        # At once: threads that still read a file are not waited for.
+    if isinstance(code, int) and code >= _BY_SIGNAL:
+        # At once: threads that still read a file, or wait for a play, are not waited for.
         with suppress(OSError, ValueError):
             sys.stdout.flush()
-        os._exit(INTERRUPTED)
+        os._exit(code)
     sys.exit(code)  # type: ignore[arg-type]
 
 
@@ -48,7 +50,7 @@ def ended_by_signals() -> Iterator[None]:
     """A terminal that is closed, or a SIGTERM, ends what is inside as Ctrl-C does: cleaned up."""
 
     def end(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
+        raise SystemExit(_BY_SIGNAL + number)
 
     before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:

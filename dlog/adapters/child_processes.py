@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final
@@ -40,6 +43,25 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path}
 
 
+@contextmanager
+def interrupts_kept_back() -> Iterator[None]:
+    """Inside, what ends this process waits: a process that is begun there is known to whoever ends
+    it. Outside of the main thread nothing does anyway."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, lambda n, _: kept.append(n)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+        if kept:
+            signal.raise_signal(kept[0])
+
+
 class ChildEnded(Error):
     """A child process ended when it should not have, or did not when it should."""
 
@@ -53,16 +75,17 @@ class Children:
     def start(self, *arguments: str, log: IO[bytes], talk: bool = False) -> subprocess.Popen[bytes]:
         """`python -m arguments…`; stderr goes to `log`. talk: stdin and stdout are pipes."""
         # -P: no module that lies in this folder.
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _TIED, str(os.getpid()), "-P", "-m", *arguments],
-            stdin=subprocess.PIPE if talk else subprocess.DEVNULL,
-            stdout=subprocess.PIPE if talk else log,
-            stderr=log,
-            env=environment(),
-            # Ctrl-C is for the parent alone: it ends its children in its own order.
-            process_group=0,
-        )
-        self._all.append(process)
+        with interrupts_kept_back():
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _TIED, str(os.getpid()), "-P", "-m", *arguments],
+                stdin=subprocess.PIPE if talk else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if talk else log,
+                stderr=log,
+                env=environment(),
+                # Ctrl-C is for the parent alone: it ends its children in its own order.
+                process_group=0,
+            )
+            self._all.append(process)
         return process
 
     def __enter__(self) -> Children:

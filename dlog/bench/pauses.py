@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from dlog.adapters.child_processes import environment
+from dlog.adapters.child_processes import environment, interrupts_kept_back
 from dlog.errors import Error
 
 # A program that does nothing but look at the clock is held up for less by the kernel's own work.
@@ -31,18 +31,11 @@ class Pauses(msgspec.Struct, frozen=True, kw_only=True):
 def processor_pauses(seconds: float) -> Pauses:
     """Of all processors that may be used, at the same time. Raises `Error`."""
     processors = sorted(os.sched_getaffinity(0))
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-P", "-m", "dlog.bench.pauses", str(number), str(seconds)],
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            # Ctrl-C is for the parent alone, which ends it.
-            process_group=0,
-        )
-        for number in processors
-    ]
+    children: list[subprocess.Popen[bytes]] = []
     try:
+        for number in processors:
+            with interrupts_kept_back():
+                children.append(_start(number, seconds))
         said = [child.communicate()[0] for child in children]
     finally:
         for child in children:
@@ -54,6 +47,17 @@ def processor_pauses(seconds: float) -> Pauses:
     return Pauses(
         longest_ms=max(pauses, default=0) / 1e6,
         part=sum(pauses) / (seconds * 1e9 * len(processors)),
+    )
+
+
+def _start(processor: int, seconds: float) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "dlog.bench.pauses", str(processor), str(seconds)],
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        # Ctrl-C is for the parent alone, which ends it.
+        process_group=0,
     )
 
 

@@ -4,6 +4,7 @@ judges nothing and prints nothing."""
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import signal
 import tempfile
@@ -16,6 +17,7 @@ from functools import partial
 from multiprocessing import active_children, get_context
 from pathlib import Path
 
+from dlog.adapters.child_processes import interrupts_kept_back
 from dlog.errors import Error
 from dlog.faults import real_disk, system_calls
 from dlog.faults.simulation.campaign import SCENARIOS, Outcome, play
@@ -74,27 +76,38 @@ def play_all(
     if jobs == 1:
         yield from map(one, tasks)
         return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        with _interrupts_kept_back():
-            outcomes = pool.map(one, tasks, chunksize=together)
-        try:
-            yield from outcomes
-        except BaseException:
-            # Whoever interrupts does not wait for what is being played.
-            for process in active_children():
-                process.kill()
-            raise
+    with _not_for_children():
+        pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+        outcomes = pool.map(one, tasks, chunksize=together)
+    try:
+        yield from outcomes
+    except BaseException:
+        # Whoever interrupts does not wait for what is being played, and the pool cannot be waited
+        # for once its processes are killed.
+        for process in active_children():
+            process.kill()
+            process.join()
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 @contextmanager
-def _interrupts_kept_back() -> Iterator[None]:
-    """Processes that begin inside are never interrupted: Ctrl-C is for their parent, which ends
-    them. Its own interrupts come when this is over."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def _not_for_children() -> Iterator[None]:
+    """Processes that begin inside never see Ctrl-C, which a terminal sends to all of them: it is
+    for their parent, which ends them."""
+    with interrupts_kept_back():
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        warned = os.environ.get("PYTHONWARNINGS")
+        # The process that cleans up behind a pool that was not waited for does so without a word.
+        os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker:UserWarning"
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            del os.environ["PYTHONWARNINGS"]
+            if warned is not None:
+                os.environ["PYTHONWARNINGS"] = warned
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,7 +197,7 @@ def test_an_interrupt_while_modules_load_is_a_short_word(module: str) -> None:
 
 
 LONG_WORK = {
-    "faults run": dlog_command("faults", "run", "--seeds", "100000", "--jobs", "2"),
+    "faults run": dlog_command("faults", "run", "--seeds", "1000", "--jobs", "2"),
     "faults run --dir": dlog_command("faults", "run", "kill", "--dir", "."),
     "bench": dlog_command("bench", "--seconds", "2", "--dir", "."),
     "make bench": [sys.executable, "-m", "tests.benchmarks", "--dir", "."],
