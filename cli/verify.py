@@ -30,7 +30,8 @@ def command(
 ) -> None:
     """Check the integrity of event files, read-only, also while a logger writes them.
 
-    The exit code is the verdict; several files give the worst.
+    The exit code is the verdict; several files give the worst. Without a journal, name all data
+    directories of the logger: a part in one may tell where a part in another ends.
     """
     from dlog.core.scan import Depth
     from dlog.recovery.report import report_lines, summarise, summary_line
