@@ -103,13 +103,12 @@ def test_quiet_streams_give_back_what_they_reserved_before_the_sources_must_wait
     world = running(*names, "late", free_bytes=48 * MIB, resume=12 * MIB)
     source = world.source("router-1")
     for name in names:
-        for number in range(3):
-            assert source.send(RUN, (StreamName(name),), number, bytes(MIB))
-            world.settle()
+        assert source.send(RUN, (StreamName(name),), 1, bytes(MIB))
+        world.settle()
     held = held_bytes(world)
-    assert sum(held[name] for name in names) > 12 * MIB
+    assert sum(held[name] for name in names) > 10 * MIB
     sent = 0
-    while sent < 26:  # more than was left, before the others gave anything back
+    while sent < 32:  # more than was left, before the others gave anything back
         if source.send(RUN, (StreamName("late"),), sent, bytes(MIB)):
             sent += 1
         world.pump(40, tick_ns=100_000_000)
@@ -128,9 +127,8 @@ def test_a_crash_while_a_stream_gives_back_what_it_reserved_loses_nothing(when: 
     for step in range(1, 8):
         world = running("busy", free_bytes=60 * MIB)
         source = world.source("router-1")
-        for number in range(3):
-            assert source.send(RUN, (StreamName("busy"),), number, bytes(MIB))
-            world.settle()
+        assert source.send(RUN, (StreamName("busy"),), 1, bytes(MIB))
+        world.settle()
         (writer,) = [w.writer for w in life_of(world).writers if w.writer.key.run == RUN]
         for _ in range(2):
             writer.give_back()

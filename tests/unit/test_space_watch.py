@@ -155,7 +155,7 @@ def test_a_start_in_the_first_second_of_a_hang_is_answered() -> None:
     world.do("CONFIGURE", streams={"photons": {}})
     world.disks[0].hangs = True
     refused = world.do("START RUN", run=8)
-    assert "no data directory can be reached" in refused.error
+    assert "no data directory can be used" in refused.error
     assert "no answer for 2 s" in refused.error
     world.disks[0].hangs = False
     assert world.do("START RUN", run=8).ok
