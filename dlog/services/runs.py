@@ -363,7 +363,7 @@ class Runs:
             run.record, state=RUN.next(run.record.state, RunEvent.STARTED), pending=[]
         )
         run.since_ns = self._clock.wall_ns()
-        log.info("run %d active: %s", run.number, ", ".join(run.writers))
+        log.info("run %d active: %s", run.number, ", ".join(run.record.streams))
         data = {"run": run.number, "streams": list(run.record.streams)}
         self._desk.commit(
             [put(records.run_key(run.number), run.record)],

@@ -79,9 +79,12 @@ def status_of(
                 since_ns=run.since_ns,
                 started_ns=run.record.started_ns,
                 comment=run.record.comment,
+                # In the order of the configuration: that of the writers is another one after a
+                # restart.
                 streams=[
-                    _stream(name, number, counts, writer)
-                    for name, writer in list(run.writers.items())
+                    _stream(name, number, counts, run.writers[name])
+                    for name in map(StreamName, run.record.streams)
+                    if name in run.writers
                 ],
             )
             for number, run in sorted(commander.runs.items())

@@ -197,6 +197,8 @@ def test_resume_goes_on_without_the_configuration(new_logger: NewLogger) -> None
     logger.kill()
     logger.config_file.unlink()
     logger.start(resume=True, state="RUNNING")
+    # As configured, though the journal has them by name.
+    assert [stream.name for stream in logger.run_status(7).streams] == ["ranged", "plain"]
     sender.send(7)
     finish(logger, sender)
 
