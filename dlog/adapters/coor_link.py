@@ -17,6 +17,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -817,8 +818,13 @@ def _where(facts: ConnectionFacts) -> str:
 
 
 def _runs(pid: int) -> bool:
+    """Whether there is a process of that number. One that has ended, and whose parent does not ask
+    for it, keeps its number and runs no more."""
     if pid <= 0:
         return False
+    with suppress(OSError):
+        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+        return state not in ("Z", "X")
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from dlog.adapters.coor_link import (
     CoorServer,
     CoorSockets,
     NoAnswer,
+    _runs,
     control_address,
 )
 from dlog.adapters.directory_lock import DirectoryLock
@@ -369,6 +372,18 @@ def test_a_number_that_another_process_has_now_is_no_logger(tmp_path: Path) -> N
     ):
         coor.ask("STOP", timeout=FOREVER_MS)
     assert not error.value.sent
+
+
+def test_a_logger_that_ended_and_that_no_parent_asked_for_is_gone(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        until(lambda: not _runs(ended.pid), "it ends")
+        theirs = Whereabouts(control=f"ipc://{tmp_path}/control.sock", pid=ended.pid)
+        (tmp_path / "logger.json").write_bytes(encode_json(theirs))
+        with (
+            CoorClient(tmp_path, gone_seconds=0.0) as coor,
+            pytest.raises(NoAnswer, match=f"process {ended.pid} is gone"),
+        ):
+            coor.ask("STOP", timeout=FOREVER_MS)
 
 
 def test_a_logger_that_is_gone_is_not_waited_for_but_one_that_starts_is(tmp_path: Path) -> None:
