@@ -59,7 +59,9 @@ KEY_BYTES_MAX: Final = 511
 # One read transaction copies at most so much; the first of the two ends the chunk.
 SCAN_PAIRS_MAX: Final = 16_384
 SCAN_BYTES_MAX: Final = 16 * MIB
-# How often a reader that no writer knows of begins again, each time with a quarter of the pairs.
+# What a reader that no writer knows of copies at once: faster than pages are used again, which
+# might kill it. How often it begins again, each time with a quarter of the pairs.
+_UNSEEN_PAIRS_MAX: Final = 256
 _UNSEEN_TRIES: Final = 8
 
 # Of the pages that a change copies, whatever its length.
@@ -221,7 +223,7 @@ class LmdbJournal:
         LMDB gives a page that transaction N uses to transaction N + 3 at the earliest, which begins
         after the commit of N + 2: what was read before that is whole.
         """
-        pairs = SCAN_PAIRS_MAX
+        pairs = _UNSEEN_PAIRS_MAX
         for _ in range(_UNSEEN_TRIES):
             before = self._env.info()["last_txnid"]
             copied: tuple[list[tuple[bytes, bytes]], bool] = [], True

@@ -351,21 +351,22 @@ def test_a_reader_without_write_access_reads_whole_records_while_a_logger_commit
             (path / "lock.mdb").unlink()
         else:
             (path / "lock.mdb").chmod(0o444)
-        reader = subprocess.Popen(
+        with subprocess.Popen(
             [*prefix, sys.executable, "-c", _SCAN, str(path)], stdout=subprocess.PIPE, text=True,
             env=environment(),
-        )  # fmt: skip
-        assert reader.stdout is not None
-        assert reader.stdout.readline() == "ready\n"
-        number = 0
-        while reader.poll() is None:
-            number += 1
-            # The keys in reverse: what is read in their order never goes back.
-            for begin in (100, 0):
-                journal.commit([(key, b"%d" % number) for key in keys[begin : begin + 100]])
-        assert reader.returncode == 0
-        assert int(reader.stdout.read()) > 0
-        assert not (path / "lock.mdb").exists() or lock == "read-only"
+        ) as reader:  # fmt: skip
+            assert reader.stdout is not None
+            assert reader.stdout.readline() == "ready\n"
+            number = 0
+            while reader.poll() is None:
+                number += 1
+                # The last keys first: what is read in the order of keys never goes back.
+                for begin in (100, 0):
+                    journal.commit([(key, b"%d" % number) for key in keys[begin : begin + 100]])
+            said = reader.stdout.read()
+    assert reader.returncode == 0
+    assert int(said) > 0
+    assert (path / "lock.mdb").exists() is (lock == "read-only")
 
 
 def test_a_journal_that_may_not_be_read_is_not_called_damaged(path: Path) -> None:
