@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -15,6 +14,7 @@ import msgspec
 import typer
 
 from dlog.cli.output import plain, problem
+from dlog.cli.standard_streams import reader_went_away
 
 if TYPE_CHECKING:
     from dlog.reader import Event, Reader
@@ -27,7 +27,11 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 def command(
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="F... | RUN-FOLDER", help="Event files or run folders, in any mix."),
+        typer.Argument(
+            metavar="F... | RUN-FOLDER",
+            help="Event files or run folders, in any mix.",
+            readable=False,
+        ),
     ],
     streams: Annotated[
         list[str] | None,
@@ -55,7 +59,8 @@ def command(
     """Print events: run, number, time, stream, size and first bytes; or write their payloads.
 
     A run folder, or several files, come in the order in which their events were sent, an event of
-    several streams once.
+    several streams once. A run folder that lacks blocks before its last one, or that could not be
+    read as a whole, is an error.
     """
     from dlog.reader import read
 
@@ -63,51 +68,69 @@ def command(
         raise typer.BadParameter("payloads are not for a terminal: send them to a file, or --force")
     if (raw and as_json) or (payload and not as_json):
         raise typer.BadParameter("--raw and --json exclude each other; --payload goes with --json")
-    single = len(paths) == 1 and not paths[0].is_dir()
-    sent = order == "sent" or (order is None and not single)
     try:
-        events = read([*paths, *_further_folders(paths)], streams=streams)
+        single = len(paths) == 1 and not paths[0].is_dir()
+        sent = order == "sent" or (order is None and not single)
+        further, shut = _further_folders(paths)
+        events = read([*paths, *further], streams=streams)
     except OSError as error:
         problem(f"{error.filename}: {error.strerror}")
         raise typer.Exit(1) from error
-    with events:
-        if raw and number is None:
-            _write(_payloads(events, sent))
-        else:
-            chosen = islice(events.in_sent_order() if sent else events, number)
-            if raw:
-                _write(event.payload for event in chosen)
+    try:
+        with events:
+            if raw and number is None:
+                _write(_payloads(events, sent))
             else:
-                _write_lines(_objects(chosen, payload) if as_json else _lines(chosen))
-    sys.stdout.flush()
+                chosen = islice(events.in_sent_order() if sent else events, number)
+                if raw:
+                    _write(event.payload for event in chosen)
+                else:
+                    _write_lines(_objects(chosen, payload) if as_json else _lines(chosen))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # It has what it wanted; what is known to be missing is told all the same.
+        reader_went_away()
     _tell(events, complete=any(path.is_dir() for path in paths))
+    if shut:
+        raise typer.Exit(1)
 
 
-def _further_folders(paths: list[Path]) -> Iterator[Path]:
-    """Where the other data directories of the same logger keep these runs."""
+def _further_folders(paths: list[Path]) -> tuple[list[Path], bool]:
+    """Where the other data directories of the same logger keep these runs, and whether one of them
+    could not be looked into."""
+    from dlog.recovery.facts import is_folder
+
+    found, shut = [], False
     for path in paths:
         data, name = path.resolve().parent.parent, path.resolve().name
-        if path.is_dir() and path.resolve().parent.name == "runs" and (data / "journal").is_dir():
+        if path.resolve().parent.name == "runs" and is_folder(path):
             for folder in _data_directories(data)[1:]:
                 other = Path(folder) / "runs" / name
-                if other.is_dir() and any(other.glob("*.dlog*")):
-                    yield other
+                try:
+                    if is_folder(other) and any(".dlog" in below.name for below in other.iterdir()):
+                        found.append(other)
+                except OSError as error:
+                    problem(f"{other}: {error.strerror}; what lies there is not read")
+                    shut = True
+    return found, shut
 
 
 def _data_directories(data: Path) -> tuple[str, ...]:
-    from dlog.adapters.journal import LmdbJournal
-    from dlog.core.journal_records import META, JournalMeta, decode_record
+    from dlog.core.journal_records import META
     from dlog.errors import DlogError
+    from dlog.recovery.facts import is_folder, logger_runs, read_beside_a_logger
 
+    journal = data / "journal"
     try:
-        with closing(
-            LmdbJournal.open_read_only(data / "journal", live_prefixes=(META,))
-        ) as journal:
-            value = journal.get(META)
-            return decode_record(META, value, JournalMeta).data if value is not None else ()
+        if not is_folder(journal):
+            return ()
+        found = read_beside_a_logger(journal, (META,), running=logger_runs(data)).meta
+        return found.data if found is not None else ()
     except DlogError as error:
         problem(f"{error}; only this directory is read")
-        return ()
+    except OSError as error:
+        problem(f"{journal}: {error.strerror}; only this directory is read")
+    return ()
 
 
 def _payloads(events: Reader, sent: bool) -> Iterator[memoryview]:
@@ -181,7 +204,10 @@ def time_text(time_ns: int) -> str:
 
 
 def _tell(events: Reader, *, complete: bool) -> None:
-    """What was not there to be read. complete: all blocks of the streams should have been."""
+    """What was not there to be read, or was left out. complete: all blocks of the streams should
+    have been."""
+    for out in events.left_out:
+        problem(f"left out: {out.folder}/{out.name}: {out.reason}")
     for tail in events.tails:
         problem(
             f"{tail.path}: nothing of bytes {tail.begin} to {tail.end} was read: torn, being "

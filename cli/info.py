@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def command(
-    paths: Annotated[list[Path], typer.Argument(metavar="F...", help="Event files.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="F...", help="Event files.", readable=False)
+    ],
     blocks: Annotated[bool, typer.Option("--blocks", help="A line for each block too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a file.")] = False,
 ) -> None:

@@ -12,7 +12,10 @@ from dlog.cli.output import json_line, plain, progress, words
 
 app = group("Check the journal, or rebuild it from the files.")
 
-DataArgument = Annotated[Path, typer.Argument(metavar="DATA", help="The data directory.")]
+DataArgument = Annotated[
+    # Read or not, the report says so.
+    Path, typer.Argument(metavar="DATA", help="The data directory.", readable=False)
+]
 
 
 @app.command()

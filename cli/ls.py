@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlog.cli.output import json_out, plain, show, table, words
+from dlog.cli.output import json_out, plain, problem, show, table, words
 from dlog.cli.target import DEFAULT_DATA, DataOption
 from dlog.errors import Error, NotThere
 from dlog.quantities import count, duration, moment, size
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 def command(
     path: Annotated[
         Path | None,
-        typer.Argument(metavar="[PATH]", help="A data directory, or a folder with event files."),
+        typer.Argument(
+            metavar="[PATH]",
+            help="A data directory, or a folder with event files.",
+            readable=False,
+        ),
     ] = None,
     data: DataOption = None,
     runs: Annotated[
@@ -31,16 +35,20 @@ def command(
     """List runs and their files, as the journal says, also while a logger runs; without a journal,
     as the files and their sidecars say."""
     from dlog.recovery.catalogue import catalogue, run_entry
-    from dlog.recovery.facts import is_data_directory
+    from dlog.recovery.facts import is_data_directory, is_folder
 
     where = _place(path, data)
-    if not where.is_dir():
-        raise Error(f"{where} is not a directory")
-    if not is_data_directory(where):
-        folder = run_entry(where)
-        _check(runs or [], [folder.run] if folder.files else [], where)
-        _show_folder(where, folder, as_json)
-        return
+    try:
+        if not is_folder(where):
+            raise Error(f"{where} is not a directory")
+        if not is_data_directory(where):
+            folder = run_entry(where)
+            _check(runs or [], [folder.run] if folder.files else [], where)
+            _show_folder(where, folder, as_json)
+            return
+    except OSError as error:
+        problem(f"{error.filename}: {error.strerror}")
+        raise typer.Exit(1) from error
     found = catalogue(where)
     if runs:
         from msgspec.structs import replace
@@ -50,10 +58,21 @@ def command(
         found = replace(found, runs=chosen, orphans=[], quarantine=[])
     if as_json:
         json_out(found)
-        return
-    if found.journal_problem:
-        words(f"dlog: {found.journal_problem}")
-    _show(found)
+    else:
+        if found.journal_problem:
+            problem(found.journal_problem)
+        _show(found)
+        _tell(found.left, found.unread)
+    if found.unread:
+        raise typer.Exit(1)
+
+
+def _tell(left: list[str], unread: list[str]) -> None:
+    """What is in the list of no run."""
+    for text in left:
+        problem(f"left out: {text}")
+    for text in unread:
+        problem(f"not looked into: {text}")
 
 
 def _check(wanted: list[int], there: list[int], where: Path) -> None:
@@ -79,8 +98,10 @@ def _show_folder(folder: Path, run: RunEntry, as_json: bool) -> None:
         json_out(run)
     elif run.files:
         _show_files(run.files)
+        _tell(run.left, [])
     else:
         words(f"{folder}: no event files")
+        _tell(run.left, [])
 
 
 def _show(found: Catalogue) -> None:

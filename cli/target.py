@@ -19,7 +19,7 @@ GONE_SECONDS: Final = 5.0
 DataOption: TypeAlias = Annotated[
     Path | None,
     typer.Option(
-        "--data", "-d", metavar="DATA",
+        "--data", "-d", metavar="DATA", readable=False,
         help="The data directory of a logger on this machine (default: data, if there is one).",
     ),
 ]  # fmt: skip

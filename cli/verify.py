@@ -14,7 +14,9 @@ def command(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            metavar="PATH...", help="Event files, run folders, data directories, in any mix."
+            metavar="PATH...",
+            help="Event files, run folders, data directories, in any mix.",
+            readable=False,
         ),
     ],
     quick: Annotated[
@@ -50,6 +52,8 @@ def command(
     unknown = what_is_not_known(made, reports)
     if unknown:
         words(unknown)
+    for remark in made.remarks:
+        words(remark)
     summary = summarise(reports)
     words(summary_line(summary))
     raise typer.Exit(summary.verdict.exit_code)

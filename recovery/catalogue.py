@@ -9,20 +9,22 @@ from pathlib import Path
 
 import msgspec
 
-from dlog.core.event_file import Totals, sidecar_path
+from dlog.core.event_file import FileHeader, Totals, sidecar_path
 from dlog.core.journal_records import ClosedFileRecord, FileRecord
+from dlog.core.run_files import PART_SUFFIX, LeftOut
 from dlog.core.states import FileState
 from dlog.errors import DlogError
 from dlog.model.ids import FileKey, FileKind, RunNumber
 from dlog.reader.beside import Beside
+from dlog.reader.run_folder import own_files
 from dlog.recovery.facts import (
-    PART_SUFFIX,
     DataDirectory,
     look_at,
     place_of,
     read_header,
     read_sidecar,
 )
+from dlog.recovery.report import shut_words
 from dlog.recovery.snapshot import Snapshot
 
 
@@ -52,7 +54,7 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A run. state: "" where no journal tells. events, payload_bytes: of its closed and its durable
-    files. by_stream: events of each stream."""
+    files. by_stream: events of each stream. left: names in a folder that are none of its files."""
 
     run: int
     state: str = ""
@@ -64,6 +66,7 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
     payload_bytes: int = 0
     by_stream: dict[str, int] = {}
     files: list[FileEntry] = []
+    left: list[str] = []
 
 
 class SavedTail(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +84,8 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
     """The runs by number, what no run takes, and what was saved aside.
 
     journal: whether the journal told; else `journal_problem` says why not. running: a logger runs
-    on the directory.
+    on the directory. left: names that are none of the run's files. unread: what could not be looked
+    into, with the reason.
     """
 
     data: list[str]
@@ -91,6 +95,8 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
     runs: list[RunEntry] = []
     orphans: list[FileEntry] = []
     quarantine: list[SavedTail] = []
+    left: list[str] = []
+    unread: list[str] = []
 
 
 def catalogue(root: Path) -> Catalogue:
@@ -98,10 +104,17 @@ def catalogue(root: Path) -> Catalogue:
     data = look_at(root)
     if data.snapshot is not None:
         return _from_journal(data, data.snapshot)
-    problem = data.journal_problem or "there is no journal: this is what the files say"
+    unread = []
+    if data.journal_shut:
+        problem = f"the journal: {shut_words(data.journal_shut)}"
+        unread.append(data.journal_shut)
+    else:
+        problem = data.journal_problem or "there is no journal: this is what the files say"
     entries, tails = [], []
     beside = Beside(roots=data.roots)
-    for _, path in data.paths():
+    survey = data.survey()
+    unread += [f"{folder}: {reason}" for folder, reason in survey.shut.items()]
+    for _, path in survey.paths:
         if path.suffix == ".tail":
             place = place_of(path)
             tails.append(
@@ -124,7 +137,13 @@ def catalogue(root: Path) -> Catalogue:
         runs=[_with_files(RunEntry(run=run), entries) for run in runs],
         orphans=[entry for entry in entries if _is_orphan(entry)],
         quarantine=tails,
+        left=_left(survey.left),
+        unread=unread,
     )
+
+
+def _left(left: Iterable[LeftOut]) -> list[str]:
+    return [f"{out.folder}/{out.name}: {out.reason}" for out in left]
 
 
 def _from_journal(data: DataDirectory, snapshot: Snapshot) -> Catalogue:
@@ -181,9 +200,7 @@ def _of_record(data: DataDirectory, record: FileRecord | ClosedFileRecord) -> Fi
         sealed=(record.reason or "sealed") if record.sealed else "",
     )
     if isinstance(record, FileRecord):
-        return msgspec.structs.replace(
-            entry, path=path + PART_SUFFIX, state=record.state, size_bytes=record.durable
-        )
+        return _open_entry(entry, record, away=record.directory in data.away)
     return msgspec.structs.replace(
         entry,
         state=FileState.CLOSED,
@@ -191,6 +208,40 @@ def _of_record(data: DataDirectory, record: FileRecord | ClosedFileRecord) -> Fi
         closed_ns=record.closed_ns,
         status=record.status,
     )
+
+
+def _open_entry(entry: FileEntry, record: FileRecord, *, away: bool) -> FileEntry:
+    """Of a file that is not closed: what it holds up to its durable offset, where that is there."""
+    path = Path(entry.path)
+    part = path.with_name(path.name + PART_SUFFIX)
+    entry = msgspec.structs.replace(
+        entry, path=str(part), state=record.state, size_bytes=record.durable
+    )
+    if record.state is FileState.CREATING or away:
+        return entry
+    lost = record.reason if record.state is FileState.ERROR and not record.sealed else ""
+    size = _size_of_either(part, path)
+    if size is not None and size < record.durable:
+        lost = (
+            f"acknowledged events may be lost: it has {size} bytes, {record.durable} were "
+            "acknowledged"
+        )
+    if not lost:
+        return entry
+    return msgspec.structs.replace(entry, totals=None, size_bytes=size or 0, problem=lost)
+
+
+def _size_of_either(part: Path, final: Path) -> int | None:
+    """Of a file that may be closed and so renamed meanwhile; 0 where it is gone, None where it
+    cannot be seen."""
+    for path in (part, final):
+        try:
+            return path.stat().st_size
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return None
+    return 0
 
 
 def file_entry(path: Path, beside: Beside | None = None) -> FileEntry:
@@ -215,25 +266,47 @@ def file_entry(path: Path, beside: Beside | None = None) -> FileEntry:
             size_bytes=_size(path), problem="its header cannot be read",
         )  # fmt: skip
     is_open = path.suffix == PART_SUFFIX
+    if is_open and (sealed := _sealed_entry(path, header, beside or Beside())) is not None:
+        return sealed
     without = "" if is_open else f"no {Path(sidecar_path(path.name)).name} beside it"
-    told = (beside or Beside()).seal(path, header, None) if is_open else None
-    size, sealed = _size(path), ""
-    if told is not None and told[1] is not None:
-        size, sealed = told[0].at, f"its successor {told[1].name} goes on from byte {told[0].at}"
     return FileEntry(
         path=str(path), run=header.key.run, stream=header.key.stream,
         kind=header.key.kind.name.lower(), part=header.key.part,
-        state=FileState.OPEN if is_open else FileState.CLOSED, size_bytes=size,
-        created_ns=header.created_ns, sealed=sealed, problem=without,
+        state=FileState.OPEN if is_open else FileState.CLOSED, size_bytes=_size(path),
+        created_ns=header.created_ns, problem=without,
+    )  # fmt: skip
+
+
+def _sealed_entry(path: Path, header: FileHeader, beside: Beside) -> FileEntry | None:
+    """Of a part that a fault sealed and no start has settled yet; None where none did. What lies
+    behind its end went on in the next part."""
+    key = header.key
+    try:
+        sidecar = read_sidecar(place_of(path).final_path)
+    except (DlogError, OSError):
+        sidecar = None
+    told = beside.seal(path, header, sidecar)
+    if told is None:
+        return None
+    seal, successor = told
+    why = sidecar.sealed if sidecar is not None else ""
+    if successor is not None:
+        why = f"its successor {successor.name} goes on from byte {seal.at}"
+    return FileEntry(
+        path=str(path), run=key.run, stream=key.stream, kind=key.kind.name.lower(), part=key.part,
+        state=FileState.ERROR, size_bytes=seal.at, created_ns=header.created_ns,
+        totals=sidecar.totals if sidecar is not None and sidecar.size_bytes == seal.at else None,
+        sealed=why,
     )  # fmt: skip
 
 
 def run_entry(folder: Path) -> RunEntry:
-    """Of a folder with event files, without a journal."""
-    names = sorted(p for p in folder.iterdir() if p.name.endswith((".dlog", ".dlog.part")))
+    """Of a folder with event files, without a journal. Raises `OSError`."""
+    paths, left = own_files([folder])
     beside = Beside()
-    entries = [file_entry(path, beside) for path in names]
-    return _with_files(RunEntry(run=entries[0].run if entries else 0), entries, of_run=False)
+    entries = [file_entry(path, beside) for path in paths]
+    run = RunEntry(run=entries[0].run if entries else 0, left=_left(left))
+    return _with_files(run, entries, of_run=False)
 
 
 def _with_files(

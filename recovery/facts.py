@@ -10,13 +10,14 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from dlog.adapters.buffers import HUGE_PAGE_BYTES, map_memory
 from dlog.adapters.directory_lock import is_locked
+from dlog.adapters.journal_files import may_register
 from dlog.core.data_directory import MARK, Found, Further, further_directory
 from dlog.core.event_file import (
     FileHeader,
@@ -30,8 +31,16 @@ from dlog.core.journal_records import (
     FileRecord,
     JournalMeta,
 )
+from dlog.core.run_files import PART_SUFFIX, LeftOut, named
 from dlog.core.states import FileState
-from dlog.errors import DlogError, FormatError, JournalUnreadable, StorageError
+from dlog.errors import (
+    DlogError,
+    FormatError,
+    JournalUnreadable,
+    NotReadable,
+    ResourcesExhausted,
+    StorageError,
+)
 from dlog.limits import MIB, PAGE_BYTES
 from dlog.model.ids import (
     FileKey,
@@ -41,13 +50,15 @@ from dlog.model.ids import (
     StreamName,
 )
 from dlog.reader.beside import Beside
+from dlog.reader.run_folder import ORPHANS, own_files
 from dlog.recovery.report import shown
-from dlog.recovery.snapshot import Snapshot, read_journal
+from dlog.recovery.snapshot import READ_ORDER, Snapshot, read_journal
 
 SIDECAR_BYTES_MAX: Final = 4 * MIB
-PART_SUFFIX: Final = ".part"
 # Stands for bytes that the disk did not give: no zeros, no block.
 UNREAD_BYTE: Final = 0xEE
+# How often a journal is read that is being written by a logger that does not know of the reader.
+_UNSEEN_TRIES: Final = 5
 # Without O_NONBLOCK the open of a pipe would wait for its other end.
 _READ_ONLY: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 
@@ -166,9 +177,6 @@ def read_sidecar(path: Path) -> Sidecar | None:
 
 # --- names ------------------------------------------------------------------------------------
 
-_NAME: Final = re.compile(
-    r"(?P<stream>[A-Za-z][A-Za-z0-9_-]*)(?P<garbage>\.garbage)?_(?P<part>\d{4,8})\.dlog(?:\.part)?\Z"
-)
 _TAIL: Final = re.compile(
     r"(?P<run>\d+)_(?P<stream>[A-Za-z][A-Za-z0-9_-]*)_(?P<kind>\d+|[A-Za-z]+)_(?P<part>\d+)"
     r"_(?P<begin>\d+)_(?P<boot>\d+)(?:-\d+)?\.tail\Z"
@@ -214,7 +222,7 @@ def place_of(path: Path) -> Place:
             path, StreamName(tail["stream"]), kind, PartNumber(int(tail["part"])),
             RunNumber(int(tail["run"])), root, False, int(tail["begin"]),
         )  # fmt: skip
-    named = _NAME.match(path.name)
+    told = named(path.name)
     run: RunNumber | None = None
     root = None
     orphan = folder.name == "orphans"
@@ -222,14 +230,12 @@ def place_of(path: Path) -> Place:
         run, root = RunNumber(0), folder.parent
     elif folder.parent.name == "runs" and folder.name.isdecimal():
         run, root = RunNumber(int(folder.name)), folder.parent.parent
-    if named is None:
+    if told is None:
         return Place(path, None, None, None, run, root, is_part)
-    kind = FileKind.GARBAGE if named["garbage"] else FileKind.EVENTS
+    kind = FileKind.GARBAGE if told.garbage else FileKind.EVENTS
     if orphan:
         kind = FileKind.ORPHAN
-    return Place(
-        path, StreamName(named["stream"]), kind, PartNumber(int(named["part"])), run, root, is_part
-    )
+    return Place(path, StreamName(told.stream), kind, PartNumber(told.part), run, root, is_part)
 
 
 def _kind_of(text: str) -> FileKind | None:
@@ -239,20 +245,30 @@ def _kind_of(text: str) -> FileKind | None:
         return None
 
 
-def is_event_file_name(name: str) -> bool:
-    return name.endswith((".dlog", ".dlog.part"))
-
-
 # --- data directories -------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Survey:
+    """What lies in the folders of a data directory.
+
+    paths: every event file and every saved tail, with the number of its directory, in order. left:
+    what else has such names. shut: why a folder could not be looked into.
+    """
+
+    paths: list[tuple[int, Path]] = field(default_factory=list)
+    left: list[LeftOut] = field(default_factory=list)
+    shut: dict[Path, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class DataDirectory:
     """One logger's data: its directories (the first holds the journal) and one read of the journal.
 
-    snapshot: None where there is no journal or it cannot be read; then `journal_problem` says why,
-    "" where there is none at all. running: a logger held the lock when the journal was read.
-    away: why a directory, by its number, is not looked into: its disk is not mounted, say.
+    snapshot: None where there is no journal or it was not read. Then `journal_problem` says what is
+    wrong with it, `journal_shut` why it could not be looked at, and both are "" where there is none
+    at all. running: a logger held the lock when the journal was read, or may have. away: why a
+    directory, by its number, is not looked into: its disk is not mounted, say.
     """
 
     root: Path
@@ -261,40 +277,107 @@ class DataDirectory:
     journal_problem: str
     running: bool
     away: dict[int, str] = field(default_factory=dict)
+    journal_shut: str = ""
 
     @property
     def roots(self) -> list[Path]:
         """Its directories that can be looked into."""
         return [folder for n, folder in enumerate(self.folders) if n not in self.away]
 
-    def paths(self) -> Iterator[tuple[int, Path]]:
-        """Every event file and every saved tail, with the number of its directory, in order."""
+    def paths(self) -> list[tuple[int, Path]]:
+        return self.survey().paths
+
+    def survey(self) -> Survey:
+        """Look into the run folders, `orphans/` and `quarantine/` of each directory."""
+        found = Survey()
+        logger = None
+        if self.snapshot is not None and self.snapshot.meta is not None:
+            logger = self.snapshot.meta.logger_uuid
+        known = self.known_paths()
+        folders: dict[Path, int] = {}
         for number, folder in enumerate(self.folders):
             if number in self.away:
                 continue
-            for below in (*_run_folders(folder), folder / "orphans"):
-                for path in _entries(below):
-                    if is_event_file_name(path.name):
-                        yield number, path
-            for path in _entries(folder / "quarantine"):
-                if path.name.endswith(".tail"):
-                    yield number, path
+            for below in (*_run_folders(folder, found.shut), folder / ORPHANS):
+                folders[below] = number
+        own, found.left = own_files(
+            folders, logger=logger, known=lambda path: path in known, shut=found.shut
+        )
+        found.paths = [(folders[path.parent], path) for path in own]
+        instead, found.left = self.instead_of_files(found.left)
+        found.paths += [(folders[path.parent], path) for path in instead]
+        for number, folder in enumerate(self.folders):
+            if number not in self.away:
+                names = _entries(folder / "quarantine", found.shut)
+                found.paths += [(number, path) for path in names if path.name.endswith(".tail")]
+        found.paths.sort(key=lambda path: path[0])
+        return found
+
+    def instead_of_files(self, left: Iterable[LeftOut]) -> tuple[list[Path], list[LeftOut]]:
+        """What stands where an event file should be, as its name says and no journal denies; and
+        all else."""
+        known = self.known_paths()
+        instead: list[Path] = []
+        others: list[LeftOut] = []
+        for out in left:
+            path = Path(out.folder, out.name)
+            expected = path in known or self.snapshot is None
+            if out.obstacle and named(out.name) is not None and expected:
+                instead.append(path)
+            else:
+                others.append(out)
+        return instead, others
+
+    def known_paths(self) -> set[Path]:
+        """Where the journal knows files, under the names that they have as far as it knows."""
+        if self.snapshot is None:
+            return set()
+        known: set[Path] = set()
+        for record in self.snapshot.records():
+            if 0 <= record.directory < len(self.folders):
+                suffix = PART_SUFFIX if isinstance(record, FileRecord) else ""
+                known.add(self.folders[record.directory] / (record.path + suffix))
+        return known
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder. Raises `OSError` where that cannot be seen."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def is_there(path: Path) -> bool:
+    """Whether something has this name, as far as that can be seen."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def is_data_directory(path: Path) -> bool:
-    return (path / "journal").is_dir() or (path / "runs").is_dir()
+    """Raises `OSError` where that cannot be seen."""
+    return is_folder(path / "journal") or is_folder(path / "runs")
 
 
-def look_at(root: Path, *, read: bool = True) -> DataDirectory:
+def look_at(root: Path) -> DataDirectory:
     """The facts of a data directory. The lock is looked at first, then the journal, then names."""
-    running = bool(is_locked(root))
-    snapshot, problem = None, ""
+    running = logger_runs(root)
+    snapshot, problem, shut = None, "", ""
     folder = root / "journal"
-    if read and folder.is_dir():
-        try:
-            snapshot = read_journal(folder)
-        except JournalUnreadable as error:
-            problem = str(error)
+    try:
+        if is_folder(folder):
+            snapshot = read_beside_a_logger(folder, running=running)
+    except JournalUnreadable as error:
+        problem = str(error)
+    except (NotReadable, ResourcesExhausted) as error:
+        shut = str(error)
+    except OSError as error:
+        shut = f"{folder}: {error.strerror}"
     folders, away = [root], dict[int, str]()
     if snapshot is not None and snapshot.meta is not None:
         for number, other in enumerate(snapshot.meta.data[1:], start=1):
@@ -302,7 +385,20 @@ def look_at(root: Path, *, read: bool = True) -> DataDirectory:
             reason = why_away(folders[-1], snapshot.meta)
             if reason:
                 away[number] = reason
-    return DataDirectory(root, folders, snapshot, problem, running, away)
+    return DataDirectory(root, folders, snapshot, problem, running, away, shut)
+
+
+def read_beside_a_logger(
+    folder: Path, prefixes: Sequence[bytes] = READ_ORDER, *, running: bool
+) -> Snapshot:
+    """Where the reader cannot tell the logger of itself, pages may be used again while it reads
+    them, and that may kill it. Then it is read again: it is no damage. Raises `NotReadable`."""
+    if not running or may_register(folder):
+        return read_journal(folder, prefixes)
+    for _ in range(_UNSEEN_TRIES):
+        with contextlib.suppress(JournalUnreadable):
+            return read_journal(folder, prefixes)
+    raise NotReadable(f"{folder}: it is being written, and could not be read meanwhile")
 
 
 def why_away(folder: Path, meta: JournalMeta | None) -> str:
@@ -322,20 +418,32 @@ def why_away(folder: Path, meta: JournalMeta | None) -> str:
 
 def mark_of(folder: Path) -> str:
     """The logger whose data directory it is, "" where it says none. Raises `OSError`."""
-    with contextlib.suppress(FileNotFoundError):
-        return (folder / MARK).read_text(errors="replace").strip()
+    with contextlib.suppress(FileNotFoundError, StorageError), FileSource(folder / MARK) as source:
+        return source.read(0, PAGE_BYTES).decode(errors="replace").strip()
     return ""
 
 
-def _entries(folder: Path) -> list[Path]:
+def logger_runs(root: Path) -> bool:
+    """Whether a logger holds the locks of this data directory. True also where that cannot be seen:
+    what one may be writing now is no damage."""
+    return is_locked(root) is not False
+
+
+def _entries(folder: Path, shut: dict[Path, str] | None = None) -> list[Path]:
+    """The names in a folder, none where it is not there. shut: takes why it cannot be listed."""
     try:
         return sorted(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        if shut is None:
+            raise
+        shut[folder] = error.strerror or str(error)
+        return []
 
 
-def _run_folders(root: Path) -> list[Path]:
-    folders = [p for p in _entries(root / "runs") if p.name.isdecimal()]
+def _run_folders(root: Path, shut: dict[Path, str]) -> list[Path]:
+    folders = [p for p in _entries(root / "runs", shut) if p.name.isdecimal()]
     return sorted(folders, key=lambda p: int(p.name))
 
 

@@ -57,7 +57,7 @@ from dlog.core.journal_records import (
 from dlog.core.scan import SpanKind, scan
 from dlog.core.states import FileState, LoggerState, RunState
 from dlog.creation import refuse_no_text
-from dlog.errors import DlogError, Error, JournalUnreadable, LockedByAnother
+from dlog.errors import DataDirectoryGone, DlogError, Error, JournalUnreadable, LockedByAnother
 from dlog.limits import PAGE_BYTES, SESSIONS_MAX, WATERMARKS_PER_SESSION_MAX
 from dlog.model.config import InitConfig, StreamConfig
 from dlog.model.ids import (
@@ -88,6 +88,8 @@ from dlog.recovery.facts import (
     DataDirectory,
     FileSource,
     Place,
+    is_folder,
+    logger_runs,
     look_at,
     mark_of,
     place_of,
@@ -167,13 +169,23 @@ def rebuild(
 
     Raises `Error` where a logger runs on it or it is no data directory.
     """
-    if not (root / "runs").is_dir() and not (root / "orphans").is_dir():
-        raise Error(f"{root} is no data directory: it has no runs/ and no orphans/")
+    try:
+        if not is_folder(root / "runs") and not is_folder(root / "orphans"):
+            raise Error(f"{root} is no data directory: it has no runs/ and no orphans/")
+    except OSError as error:
+        raise Error(f"{root}: {error.strerror}") from error
     refuse_no_text(root)
+    if dry_run:
+        # It needs no write access, and so makes no lock file.
+        if logger_runs(root):
+            raise Error(f"{root}: a logger runs on it; stop it first")
+        return _Rebuild(root, others, progress, now).run(dry_run)
     try:
         lock = DirectoryLock.acquire(root)
     except LockedByAnother as error:
         raise Error(f"{error}; stop it first") from error
+    except DataDirectoryGone as error:
+        raise Error(f"{error}; only the user of the logger can rebuild its journal") from error
     with lock:
         return _Rebuild(root, others, progress, now).run(dry_run)
 
@@ -188,6 +200,7 @@ class _Rebuild:
             problems=[], notes=[],
         )  # fmt: skip
         self._old = look_at(self._root)
+        self._refuse_shut()
         # The lock is ours.
         self._old.running = False
         self._report.old_journal_readable = self._old.snapshot is not None
@@ -213,11 +226,24 @@ class _Rebuild:
                 "directories with --also that are there"
             )
 
+    def _refuse_shut(self) -> None:
+        """Who may not look at the old journal knows nothing of what it holds."""
+        if self._old.journal_shut:
+            raise Error(f"the journal was not read: {self._old.journal_shut}; nothing is known to "
+                        "be wrong with it. Try as the user of the logger")  # fmt: skip
+
     def run(self, dry_run: bool) -> RebuildReport:
         report, book = self._report, self._book
         report.dry_run = dry_run
         files: dict[RunNumber, list[tuple[int, Place]]] = {}
-        for number, path in self._old.paths():
+        survey = self._old.survey()
+        if survey.shut:
+            shut = "; ".join(f"{shown(f)}: {why}" for f, why in sorted(survey.shut.items()))
+            raise Error(f"{shut}; a journal cannot be rebuilt without the files in it")
+        report.notes += [
+            f"left out: {shown(Path(out.folder, out.name))}: {out.reason}" for out in survey.left
+        ]
+        for number, path in survey.paths:
             place = place_of(path)
             if place.tail_begin is not None:
                 self._quarantined(number, place)

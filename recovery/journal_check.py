@@ -30,8 +30,9 @@ from dlog.core.record_rules import Known, contradiction, read_record
 from dlog.core.states import RUN_LIVE, FileState, LoggerState
 from dlog.errors import JournalUnreadable
 from dlog.model.ids import FileKey, FileKind, PartNumber, StreamKey
-from dlog.recovery.facts import DataDirectory, look_at
-from dlog.recovery.report import FileReport, Finding, FindingKind, Verdict, shown
+from dlog.recovery.facts import DataDirectory, is_data_directory, look_at
+from dlog.recovery.judge import could_not
+from dlog.recovery.report import FileReport, Finding, FindingKind, Verdict, shown, shut_words
 from dlog.recovery.snapshot import Snapshot
 
 READS_OF_A_RUNNING_LOGGER: Final = 3
@@ -39,22 +40,14 @@ READS_OF_A_RUNNING_LOGGER: Final = 3
 
 def check(root: Path, data: DataDirectory | None = None) -> FileReport:
     """The verdict on the journal of a data directory: good, 5 for what disagrees or cannot be read,
-    6 for a schema of another version, 1 where there is no journal. data: what was read of it."""
+    6 for a schema of another version, 1 where there is no journal or where it may not be looked at.
+    data: what was read of it."""
     report = FileReport(path=shown(root / "journal"), state="journal", findings=[], notes=[])
-    if not (root / "journal").is_dir():
-        report.add(Finding(
-            kind=FindingKind.JOURNAL, verdict=Verdict.CANNOT_RUN,
-            reason=f"there is no journal; dlog journal rebuild {shown(root)} makes one from the "
-            "event files",
-        ))  # fmt: skip
-        return report
     data = data or look_at(root)
-    if data.snapshot is None:
-        report.add(Finding(
-            kind=FindingKind.JOURNAL, verdict=Verdict.DISAGREE, reason=data.journal_problem
-        ))  # fmt: skip
-        return report
     snapshot = data.snapshot
+    if snapshot is None:
+        _not_read(report, data)
+        return report
     if snapshot.meta is not None and snapshot.meta.schema != SCHEMA_VERSION:
         report.add(Finding(
             kind=FindingKind.VERSION, verdict=Verdict.UNSUPPORTED,
@@ -68,7 +61,33 @@ def check(root: Path, data: DataDirectory | None = None) -> FileReport:
     _note_counts(report, snapshot)
     for number, reason in data.away.items():
         report.note(f"{shown(data.folders[number])}: {reason}; its files were not looked at")
+    for folder, reason in sorted(_shut_folders(data, snapshot).items()):
+        could_not(
+            report, FindingKind.UNREADABLE_FILE, f"{shown(folder)} cannot be looked into: {reason}"
+        )
     return report
+
+
+def _not_read(report: FileReport, data: DataDirectory) -> None:
+    if data.journal_shut:
+        could_not(report, FindingKind.JOURNAL, shut_words(data.journal_shut))
+    elif data.journal_problem:
+        report.add(Finding(
+            kind=FindingKind.JOURNAL, verdict=Verdict.DISAGREE, reason=data.journal_problem
+        ))  # fmt: skip
+    else:
+        could_not(report, FindingKind.JOURNAL, why_none(data.root))
+
+
+def why_none(root: Path) -> str:
+    """Why a directory without a journal has none."""
+    try:
+        has_files = is_data_directory(root)
+    except OSError as error:
+        return f"{shown(root)} cannot be looked into: {error.strerror}"
+    if not has_files:
+        return f"{shown(root)} is no data directory: it has neither a journal nor event files"
+    return f"there is no journal; dlog journal rebuild {shown(root)} makes one from the event files"
 
 
 def _lasting_problems(root: Path, data: DataDirectory, snapshot: Snapshot) -> list[str]:
@@ -216,13 +235,18 @@ def _disk(data: DataDirectory, snapshot: Snapshot) -> Iterator[str]:
             continue
         path = data.folders[record.directory] / record.path
         size = max(_size(path), _size(path.with_name(path.name + ".part")))
+        if size < 0 and _shut(path):
+            continue
         if size < 0:
             yield f"{record.path} is not there; {record.durable} bytes of it were acknowledged"
         elif size < record.durable:
             yield f"{record.path} has {size} bytes; {record.durable} were acknowledged"
     for closed in snapshot.closed.values():
         if 0 <= closed.directory < len(data.folders) and closed.directory not in data.away:
-            size = _size(data.folders[closed.directory] / closed.path)
+            path = data.folders[closed.directory] / closed.path
+            size = _size(path)
+            if size < 0 and _shut(path):
+                continue
             if size != closed.size_bytes:
                 there = "is not there" if size < 0 else f"has {size} bytes"
                 yield f"{closed.path} {there}; the catalogue says {closed.size_bytes} bytes"
@@ -233,6 +257,28 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return -1
+
+
+def _shut(path: Path) -> str:
+    """Why the files of a folder cannot be seen, "" where they can."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def _shut_folders(data: DataDirectory, snapshot: Snapshot) -> dict[Path, str]:
+    """The folders of the files that cannot be seen."""
+    found: dict[Path, str] = {}
+    for record in snapshot.records():
+        if 0 <= record.directory < len(data.folders) and record.directory not in data.away:
+            path = data.folders[record.directory] / record.path
+            if path.parent not in found and (reason := _shut(path)):
+                found[path.parent] = reason
+    return found
 
 
 def _note_counts(report: FileReport, snapshot: Snapshot) -> None:

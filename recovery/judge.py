@@ -17,6 +17,7 @@ from dlog.core.event_file import (
     decode_file_header,
 )
 from dlog.core.journal_records import ClosedFileRecord
+from dlog.core.run_files import is_event_file_name
 from dlog.core.scan import Depth, guess_salt, scan
 from dlog.core.states import FileState
 from dlog.errors import FormatError, FormatVersionError, StorageError
@@ -29,7 +30,6 @@ from dlog.recovery.facts import (
     FileSource,
     FileStage,
     Place,
-    is_event_file_name,
     known_of,
     place_of,
     read_sidecar,
@@ -167,6 +167,7 @@ class _Judge:
         self._path = str(place.path)
         self._crc = FileChecksum(progress)
         self._sidecar: Sidecar | None = None
+        self._sidecar_shut = False
 
     def run(self) -> None:
         report, place = self._report, self._place
@@ -176,6 +177,8 @@ class _Judge:
         self._known = known_of(place, opened.header, self._data, self._beside)
         self._identify()
         self._sidecar = self._read_sidecar()
+        if self._sidecar_shut and self._known.closed is None and self._known.record is None:
+            return  # nothing else tells where a part that a fault sealed ends
         if self._known.problem:
             self._add(FindingKind.DURABLE, Verdict.DISAGREE, self._known.problem)
         if opened.problem is not None and not self._header_problem(opened.problem):
@@ -660,7 +663,11 @@ class _Judge:
         except FormatError as error:
             reason = error.reason
         except OSError as error:
-            reason = f"sidecar cannot be read: {error.strerror}"
+            self._sidecar_shut = True
+            could_not(
+                self._report, FindingKind.SIDECAR, f"its sidecar cannot be read: {error.strerror}"
+            )
+            return None
         if self._place.is_part:
             self._report.note(reason)
         else:
@@ -674,7 +681,8 @@ class _Judge:
             if final and self._known.stage is not FileStage.TAIL and not self._has(
                 FindingKind.SIDECAR
             ):  # fmt: skip
-                self._add(FindingKind.SIDECAR, Verdict.DAMAGED, "there is no sidecar",
+                self._add(FindingKind.SIDECAR, Verdict.NO_SIDECAR,
+                          "there is no sidecar: dlog recover --sidecars makes it again",
                           acknowledged=Acknowledged.DERIVED)  # fmt: skip
             return
         if not final:
@@ -684,7 +692,10 @@ class _Judge:
             self._add(FindingKind.SIDECAR, Verdict.DAMAGED, reason,
                       acknowledged=Acknowledged.DERIVED)  # fmt: skip
         if sidecar.file_content_status == "bad":
-            self._report.note("its sidecar says bad: acknowledged bytes were lost before it closed")
+            told = f": {sidecar.sealed}" if sidecar.sealed else ""
+            self._add(FindingKind.DURABLE, Verdict.DAMAGED,
+                      f"acknowledged bytes were lost before it was closed{told}",
+                      acknowledged=Acknowledged.YES)  # fmt: skip
 
     def _sidecar_problems(self, sidecar: Sidecar, walked: Walked) -> Iterator[str]:
         size = self._report.size_bytes

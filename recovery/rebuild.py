@@ -32,6 +32,7 @@ from dlog.core.event_file import (
     encode_sidecar,
     sidecar_path,
 )
+from dlog.core.run_files import is_event_file_name
 from dlog.core.scan import Depth, Span, SpanKind, payload_bytes, scan
 from dlog.errors import DlogError, FormatError, NameTaken, StorageError
 from dlog.limits import MIB, PAGE_BYTES
@@ -55,7 +56,6 @@ from dlog.recovery.facts import (
     FileSource,
     FileStage,
     Place,
-    is_event_file_name,
     known_of,
     read_header,
     read_sidecar,
@@ -725,7 +725,9 @@ def recovery_lines(recovery: Recovery) -> list[str]:
             f" -> {recovery.destination}, {recovery.blocks_kept} blocks, "
             f"{recovery.events_kept} events"
         )
-    if recovery.outcome is Outcome.LEFT:
+    if recovery.outcome is Outcome.LEFT and recovery.verdict is Verdict.NO_SIDECAR:
+        head += ", whole as it is; its sidecar is gone: dlog recover --sidecars makes it again"
+    elif recovery.outcome is Outcome.LEFT:
         head += ", good as it is"
     if recovery.reason:
         head += f": {recovery.reason}"

@@ -20,6 +20,7 @@ class Verdict(enum.StrEnum):
     GOOD = "good"
     CANNOT_RUN = "not-checked"  # no such file, no permission, not a file
     DAMAGED = "damaged"  # acknowledged events, or derived parts of a closed file
+    NO_SIDECAR = "no-sidecar"  # whole, and its sidecar is gone: nothing is lost
     TORN = "torn-tail"  # nothing but an unacknowledged tail
     DISAGREE = "disagree"  # journal, name or sidecar and file contradict each other
     UNSUPPORTED = "not-supported"  # no event file, or of a format that this program does not know
@@ -33,14 +34,15 @@ EXIT_CODES: Final = {
     Verdict.GOOD: 0,
     Verdict.CANNOT_RUN: 1,
     Verdict.DAMAGED: 3,
+    Verdict.NO_SIDECAR: 3,
     Verdict.TORN: 4,
     Verdict.DISAGREE: 5,
     Verdict.UNSUPPORTED: 6,
 }
 # Worst first: what several verdicts are together.
 WORST_FIRST: Final = (
-    Verdict.CANNOT_RUN, Verdict.DAMAGED, Verdict.DISAGREE, Verdict.UNSUPPORTED, Verdict.TORN,
-    Verdict.GOOD,
+    Verdict.CANNOT_RUN, Verdict.DAMAGED, Verdict.NO_SIDECAR, Verdict.DISAGREE,
+    Verdict.UNSUPPORTED, Verdict.TORN, Verdict.GOOD,
 )  # fmt: skip
 
 
@@ -145,7 +147,7 @@ class FileReport(msgspec.Struct, kw_only=True):
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """All reports in one: the verdict is the exit code."""
+    """All reports in one: the verdict is the exit code. files: without what is only noted."""
 
     verdict: Verdict
     files: int
@@ -158,7 +160,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def summarise(reports: Iterable[FileReport]) -> Summary:
-    files = list(reports)
+    files = [report for report in reports if not is_aside(report)]
     counts: dict[str, int] = {}
     for report in files:
         counts[report.verdict] = counts.get(report.verdict, 0) + 1
@@ -174,6 +176,19 @@ def summarise(reports: Iterable[FileReport]) -> Summary:
     )
 
 
+def is_aside(report: FileReport) -> bool:
+    """Whether it has nothing but notes on a directory, and says nothing of any file of a run."""
+    return report.state == "directory" and not report.findings
+
+
+def shut_words(why: str) -> str:
+    """That a journal was not looked at, and what that means."""
+    return (
+        f"it was not read: {why}. Nothing is known to be wrong with it; try as the user of the "
+        "logger"
+    )
+
+
 def shown(path: Path) -> str:
     """A path as text that JSON can hold, whatever bytes its name has."""
     return str(path).encode("utf-8", "backslashreplace").decode()
@@ -183,6 +198,7 @@ _WORDS: Final = {
     Verdict.GOOD: "good",
     Verdict.CANNOT_RUN: "COULD NOT BE CHECKED",
     Verdict.DAMAGED: "DAMAGED",
+    Verdict.NO_SIDECAR: "whole, no sidecar",
     Verdict.TORN: "torn tail",
     Verdict.DISAGREE: "DISAGREES",
     Verdict.UNSUPPORTED: "not supported",
@@ -236,6 +252,8 @@ def report_lines(report: FileReport) -> list[str]:
         head += f", {report.state}"
     if not report.complete:
         head += ", quick"
+    if is_aside(report):
+        head = f"{report.path}:"
     lines = [head]
     lines += [f"    {f.kind}: {finding_line(f)}" for f in report.findings]
     lines += [f"    note: {text}" for text in report.notes]

@@ -9,26 +9,44 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
+from dlog.adapters.logger_address import LOGGER_FILE
+from dlog.core.data_directory import MARK
 from dlog.core.journal_records import ClosedFileRecord, FileRecord
+from dlog.core.run_files import LeftOut
 from dlog.core.scan import Depth
 from dlog.core.states import FileState
 from dlog.model.ids import FileKind
 from dlog.reader.beside import Beside
+from dlog.reader.run_folder import own_files, run_of
 from dlog.recovery.facts import (
     DataDirectory,
     FileStage,
     Place,
     is_data_directory,
-    is_event_file_name,
+    is_folder,
+    is_there,
     look_at,
     place_of,
     read_header,
 )
 from dlog.recovery.judge import Progress, could_not, no_progress, verify_file
-from dlog.recovery.report import Acknowledged, FileReport, Finding, FindingKind, Verdict, shown
+from dlog.recovery.report import (
+    Acknowledged,
+    FileReport,
+    Finding,
+    FindingKind,
+    Verdict,
+    is_aside,
+    shown,
+    shut_words,
+)
+
+# What a logger leaves in its first data directory, the one with the journal, and in no other.
+_OF_FIRST: Final = ("lock", LOGGER_FILE)
 
 # --- many files -------------------------------------------------------------------------------
 
@@ -45,10 +63,12 @@ class Task:
 
 @dataclass(slots=True)
 class Plan:
-    """What is to be verified, and reports that need no file to be read."""
+    """What is to be verified, and reports that need no file to be read. remarks: what is so of all
+    of it."""
 
     tasks: list[Task]
     reports: list[FileReport]
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def total_bytes(self) -> int:
@@ -63,69 +83,181 @@ class Plan:
 
 def plan(paths: Sequence[Path]) -> Plan:
     """Find the files below the paths: files, run folders, data directories, in any mix."""
-    made = Plan([], [])
-    known: dict[Path, DataDirectory | None] = {}
-    folders = [path for path in paths if not is_data_directory(path)]
-    beside = Beside(path if path.is_dir() else path.parent for path in folders)
+    planning = _Planning()
+    planning.look_at_data_directories(paths)
     for path in paths:
-        if path.is_dir():
-            _plan_folder(made, path, known, beside)
-        else:
-            place = place_of(path)
-            made.tasks.append(Task(place, _data_of(place, known), beside))
-    for data in known.values():
-        beside.add(data.roots if data is not None else ())
-    return made
+        planning.add(path)
+    planning.look_beside()
+    return planning.plan
 
 
-def _data_of(place: Place, known: dict[Path, DataDirectory | None]) -> DataDirectory | None:
-    """The data directory that a file lies in, looked at once."""
-    root = place.root
-    if root is None or not (root / "journal").is_dir():
-        return None
-    root = root.resolve()
-    if root not in known:
-        known[root] = look_at(root)
-    return known[root]
+class _Planning:
+    """Each data directory is looked at once, and each is reported on once."""
 
+    def __init__(self) -> None:
+        self.plan = Plan([], [])
+        self._beside = Beside()
+        self._data: dict[Path, DataDirectory] = {}  # by its resolved root
+        self._covered: set[Path] = set()  # further directories, of a journal that was read
+        self._journals: set[Path] = set()  # roots whose journal a report tells of
 
-def _plan_folder(
-    made: Plan, path: Path, known: dict[Path, DataDirectory | None], beside: Beside
-) -> None:
-    if is_data_directory(path):
-        data = look_at(path)
-        known[path.resolve()] = data
-        before = len(made.tasks)
-        made.tasks += [Task(place_of(file), data, beside) for _, file in data.paths()]
-        journal = journal_report(data, {t.place.path for t in made.tasks[before:]})
-        if journal:
-            made.reports += journal
-        elif len(made.tasks) == before:
-            made.reports.append(_nothing(path))
-        return
-    files = []
-    for folder, below, names in os.walk(path, onerror=lambda error: _no_entry(made, error)):
-        below.sort()
-        files += [
-            Path(folder, n) for n in sorted(names) if is_event_file_name(n) or n.endswith(".tail")
+    def look_at_data_directories(self, paths: Sequence[Path]) -> None:
+        """A directory may be given beside the one with its journal, in any order."""
+        for path in paths:
+            try:
+                if is_folder(path / "journal"):
+                    self._covered |= {f.resolve() for f in self._look_at(path).folders[1:]}
+            except OSError:
+                continue  # it is told when its turn comes
+
+    def look_beside(self) -> None:
+        """Whatever was named, in any order, may tell where a part ends."""
+        for data in self._data.values():
+            self._beside.add(data.roots)
+
+    def _look_at(self, root: Path) -> DataDirectory:
+        name = root.resolve()
+        if name not in self._data:
+            self._data[name] = look_at(root)
+        return self._data[name]
+
+    def add(self, path: Path) -> None:
+        before = len(self.plan.tasks), len(self.plan.reports)
+        try:
+            if not is_folder(path):
+                self._file(place_of(path))
+                return
+            if path.resolve() not in self._covered:
+                self._folder(path)
+                said = [r for r in self.plan.reports[before[1] :] if not is_aside(r)]
+                if before[0] == len(self.plan.tasks) and not said:
+                    self.plan.reports.append(_nothing(path))
+        except OSError as error:
+            self.plan.reports.append(_no_entry(path, error))
+
+    def _file(self, place: Place) -> None:
+        data = self._data_of(place)
+        if data is not None and data.journal_shut and place.is_part:
+            # Only the journal tells how much of it was acknowledged.
+            self._journal(data)
+        self._beside.add_folder(place.path.absolute().parent)
+        self.plan.tasks.append(Task(place, data, self._beside))
+
+    def _data_of(self, place: Place) -> DataDirectory | None:
+        """The data directory that a file lies in, where it has a journal."""
+        if place.root is None:
+            return None
+        try:
+            return self._look_at(place.root) if is_folder(place.root / "journal") else None
+        except OSError:
+            return self._look_at(place.root)  # which tells that it is shut
+
+    def _folder(self, path: Path) -> None:
+        """A data directory, a folder in one, or any folder with such below it."""
+        if is_data_directory(path):
+            self._data_directory(path)
+            return
+        files = self._run_folder(path)
+        if run_of(path) is None:
+            for below in sorted(path.iterdir()):
+                if below.is_symlink() or not is_folder(below):
+                    if below.name.endswith(".tail"):
+                        self._file(place_of(below))
+                    continue
+                try:
+                    self._folder(below)
+                except OSError as error:
+                    self.plan.reports.append(_no_entry(below, error))
+            return
+        root = place_of(path / "any").root
+        if root is not None and is_data_directory(root):
+            data = self._look_at(root)
+            if data.snapshot is None:
+                self._journal(data)
+            run = run_of(path)
+            records = [r for r in _records(data) if r.run == run]
+            self.plan.reports += _all_missing(data, records, set(files))
+
+    def _run_folder(self, folder: Path) -> list[Path]:
+        """The event files in one folder."""
+        data = self._data_of(place_of(folder / "any"))
+        data = data or DataDirectory(folder, [folder], None, "", running=False)
+        known = data.known_paths()
+        own, left = own_files([folder], known=lambda path: path in known)
+        instead, left = data.instead_of_files(left)
+        for path in sorted([*own, *instead]):
+            self._file(place_of(path))
+        self._left(left)
+        return [*own, *instead]
+
+    def _left(self, left: Sequence[LeftOut]) -> None:
+        """Name what no reader takes, folder by folder."""
+        for folder in sorted({out.folder for out in left}):
+            report = _directory(Path(folder))
+            for out in left:
+                if out.folder == folder:
+                    report.note(f"left out: {shown(Path(out.name))}: {out.reason}")
+            self.plan.reports.append(report)
+
+    def _data_directory(self, root: Path) -> None:
+        data = self._look_at(root)
+        survey = data.survey()
+        self.plan.tasks += [Task(place_of(f), data, self._beside) for _, f in survey.paths]
+        self._journal(data)
+        self.plan.reports += [
+            _no_entry(folder, reason) for folder, reason in sorted(survey.shut.items())
         ]
-    if not files:
-        made.reports.append(_nothing(path))
-    for file in files:
-        place = place_of(file)
-        made.tasks.append(Task(place, _data_of(place, known), beside))
+        found = {path for _, path in survey.paths}
+        shut = tuple(survey.shut)
+        self.plan.reports += _away(data, _records(data))
+        self.plan.reports += _all_missing(data, _records(data), found, shut)
+        self._left(survey.left)
+
+    def _journal(self, data: DataDirectory) -> None:
+        """Its report, once."""
+        name = data.root.resolve()
+        if name in self._journals:
+            return
+        self._journals.add(name)
+        if data.snapshot is None and not (data.journal_problem or data.journal_shut):
+            self._no_journal(data.root)
+        else:
+            self.plan.reports.append(journal_report(data))
+
+    def _no_journal(self, root: Path) -> None:
+        """There is none where one should be, or the directory never had one of its own."""
+        unknown = "its files are judged by themselves, and whether one is missing is not known"
+        if any(is_there(root / name) for name in _OF_FIRST):
+            why = (
+                f"there is no journal: {unknown}. Make a new one from the event files: dlog "
+                f"journal rebuild {shown(root)}"
+            )
+        elif is_there(root / MARK):
+            why = (
+                f"its journal is in the first data directory of its logger: {unknown}. Verify "
+                "that one, which names this one too"
+            )
+        else:
+            self.plan.remarks.append(f"{shown(root)} has no journal: {unknown}")
+            return
+        report = FileReport(path=shown(root / "journal"), state="journal", findings=[], notes=[])
+        could_not(report, FindingKind.JOURNAL, why)
+        self.plan.reports.append(report)
 
 
-def _no_entry(made: Plan, error: OSError) -> None:
-    report = FileReport(
-        path=shown(Path(error.filename)), state="directory", findings=[], notes=[]
-    )  # fmt: skip
-    could_not(report, FindingKind.UNREADABLE_FILE, f"cannot be read: {error.strerror}")
-    made.reports.append(report)
+def _directory(path: Path) -> FileReport:
+    return FileReport(path=shown(path), state="directory", findings=[], notes=[])
+
+
+def _no_entry(path: Path, error: OSError | str) -> FileReport:
+    report = _directory(path)
+    why = error if isinstance(error, str) else error.strerror
+    could_not(report, FindingKind.UNREADABLE_FILE, f"cannot be looked into: {why}")
+    return report
 
 
 def _nothing(path: Path) -> FileReport:
-    report = FileReport(path=shown(path), state="directory", findings=[], notes=[])
+    report = _directory(path)
     could_not(report, FindingKind.NO_FILES, "a directory without event files")
     return report
 
@@ -179,31 +311,40 @@ def what_is_not_known(made: Plan, reports: Sequence[FileReport]) -> str:
 # --- the journal of a data directory ----------------------------------------------------------
 
 
-def journal_report(data: DataDirectory, found: set[Path]) -> list[FileReport]:
-    """The report on the journal itself, and one for each file that it knows and nobody finds."""
+def journal_report(data: DataDirectory) -> FileReport:
+    """The report on the journal itself, read or not."""
     report = FileReport(path=shown(data.root / "journal"), state="journal", findings=[], notes=[])
+    if data.snapshot is None:
+        if data.journal_shut:
+            could_not(report, FindingKind.JOURNAL, shut_words(data.journal_shut))
+        else:
+            report.add(Finding(kind=FindingKind.JOURNAL, verdict=Verdict.DISAGREE,
+                               reason=data.journal_problem))  # fmt: skip
+        return report
     if data.running:
         report.note("a logger runs on this data directory: files are judged up to what was durable "
                     "when its journal was read")  # fmt: skip
-    if data.journal_problem:
-        report.add(Finding(kind=FindingKind.JOURNAL, verdict=Verdict.DISAGREE,
-                           reason=data.journal_problem))  # fmt: skip
-        return [report]
-    snapshot = data.snapshot
-    if snapshot is None:
-        return []
-    for problem in snapshot.problems:
+    for problem in data.snapshot.problems:
         report.add(Finding(kind=FindingKind.JOURNAL, verdict=Verdict.DISAGREE, reason=problem))
     for reason in _run_problems(data):
         report.add(Finding(kind=FindingKind.CATALOGUE, verdict=Verdict.DISAGREE, reason=reason))
-    missing = []
-    records: list[FileRecord | ClosedFileRecord] = [*snapshot.closed.values()]
-    records += [r for k, r in snapshot.files.items() if k not in snapshot.closed]
-    for record in records:
-        lost = _missing(data, record, found)
-        if lost is not None:
-            missing.append(lost)
-    return [report, *_away(data, records), *missing]
+    return report
+
+
+def _records(data: DataDirectory) -> list[FileRecord | ClosedFileRecord]:
+    return data.snapshot.records() if data.snapshot is not None else []
+
+
+def _all_missing(
+    data: DataDirectory,
+    records: Sequence[FileRecord | ClosedFileRecord],
+    found: set[Path],
+    shut: Sequence[Path] = (),
+) -> list[FileReport]:
+    """A report for each file that the journal knows and nobody finds. shut: folders that nobody
+    could look into."""
+    reports = (_missing(data, record, found, shut) for record in records)
+    return [report for report in reports if report is not None]
 
 
 def _away(
@@ -224,7 +365,10 @@ def _away(
 
 
 def _missing(
-    data: DataDirectory, record: FileRecord | ClosedFileRecord, found: set[Path]
+    data: DataDirectory,
+    record: FileRecord | ClosedFileRecord,
+    found: set[Path],
+    shut: Sequence[Path],
 ) -> FileReport | None:
     if record.directory in data.away:
         return None
@@ -233,7 +377,9 @@ def _missing(
     else:
         path = data.folders[record.directory] / record.path
     part = path.with_name(path.name + ".part")
-    if path in found or part in found or path.exists() or part.exists():
+    if path in found or part in found or any(folder in path.parents for folder in shut):
+        return None
+    if is_there(path) or is_there(part):
         return None
     creating = isinstance(record, FileRecord) and record.state is FileState.CREATING
     if creating:

@@ -6,7 +6,7 @@ It never writes. docs/READING.md shows its use; docs/FORMAT.md, "Reading", says 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +14,16 @@ from types import TracebackType
 from typing import Any, TypeVar
 from weakref import WeakSet
 
+from dlog.core.run_files import PART_SUFFIX, LeftOut, Named, named
 from dlog.core.sent_order import merge
 from dlog.errors import FormatError, FormatVersionError, NotThere
 from dlog.limits import PAGE_BYTES
 from dlog.model.ids import FileKind, RunNumber, StreamName
 from dlog.reader.beside import Beside
 from dlog.reader.block import Block, Event
-from dlog.reader.event_file import FILE_NAME, EventFile, PathLike, Tail, event_files
-from dlog.reader.file_bytes import PART_SUFFIX, FileBytes
+from dlog.reader.event_file import EventFile, PathLike, Tail
+from dlog.reader.file_bytes import FileBytes
+from dlog.reader.run_folder import own_files
 from dlog.reader.sent import (
     Feed,
     FeedKey,
@@ -32,7 +34,17 @@ from dlog.reader.sent import (
     payloads_of,
 )
 
-__all__ = ["Block", "Event", "EventFile", "Missing", "Reader", "Tail", "in_sent_order", "read"]
+__all__ = [
+    "Block",
+    "Event",
+    "EventFile",
+    "LeftOut",
+    "Missing",
+    "Reader",
+    "Tail",
+    "in_sent_order",
+    "read",
+]
 
 T = TypeVar("T")
 
@@ -53,6 +65,7 @@ class Reader:
     Iterable as often as wanted, each time from the beginning; a context manager, which ends the
     iterations that are under way. tails: what was found behind the last block of open files, as far
     as they were read. missing: blocks that no file holds, known once `in_sent_order` began.
+    left_out: what lies in the folders and is none of their files: copies, files of other runs.
     """
 
     def __init__(
@@ -63,17 +76,16 @@ class Reader:
         file."""
         if isinstance(paths, str | os.PathLike):
             paths = [paths]
-        given = [Path(path) for path in paths]
+        given = list(dict.fromkeys(Path(path) for path in paths))
         folders = [path for path in given if path.is_dir()]
         # A part may go on in another data directory, of which only a file was named.
         beside = Beside(path if path in folders else path.parent for path in given)
         self._unborn: list[Tail] = []
-        sources: list[EventFile | FormatError] = []
-        for path in given:
-            if path in folders:
-                sources += self._in_folder(path, beside)
-            else:
-                sources.append(EventFile(path, beside=beside))
+        self.left_out: list[LeftOut] = []
+        sources: list[EventFile | FormatError] = [
+            EventFile(path, beside=beside) for path in given if path not in folders
+        ]
+        sources += self._in_folders(folders, sources, beside)
         wanted = None if streams is None else set(streams)
         there = {_stream_of(source) for source in sources}
         for name in sorted((wanted or set()) - there):
@@ -83,14 +95,22 @@ class Reader:
         self.missing: list[Missing] = []
         self._iterators: WeakSet[Generator[Any, None, None]] = WeakSet()
 
-    def _in_folder(self, folder: Path, beside: Beside) -> Iterator[EventFile | FormatError]:
-        """The files of a folder; of one whose header does not hold, the error, for its turn."""
-        paths = event_files(folder)
-        if not paths:
-            raise FormatError("no event files in this folder", path=str(folder))
+    def _in_folders(
+        self, folders: list[Path], given: Sequence[EventFile | FormatError], beside: Beside
+    ) -> Iterator[EventFile | FormatError]:
+        """The files of the folders, without those that are given by name; of one whose header does
+        not hold, the error, for its turn."""
+        paths, self.left_out = own_files(folders)
+        copies = {out.folder for out in self.left_out if out.is_file}
+        for folder in folders:
+            if str(folder) not in copies and not any(path.parent == folder for path in paths):
+                raise FormatError("no event files in this folder", path=str(folder))
+        named = {file.header.file_uuid for file in given if isinstance(file, EventFile)}
         for path in paths:
             try:
-                yield EventFile(path, beside=beside)
+                file = EventFile(path, beside=beside)
+                if file.header.file_uuid not in named:
+                    yield file
             except FormatError as error:
                 # A file that was being created when its logger died holds nothing.
                 tail = _unborn(path, error)
@@ -207,8 +227,12 @@ def _stream_of(source: EventFile | FormatError) -> str | None:
     """Of a file whose header does not hold, as its name says, if it says one."""
     if isinstance(source, EventFile):
         return source.header.key.stream
-    name = FILE_NAME.fullmatch(Path(source.path).name)
-    return name["stream"] if name is not None else None
+    name = _name_of(source)
+    return name.stream if name is not None else None
+
+
+def _name_of(source: FormatError) -> Named | None:
+    return named(Path(source.path).name)
 
 
 def _reading_order(source: EventFile | FormatError) -> tuple[int, str, int, int]:
@@ -217,11 +241,10 @@ def _reading_order(source: EventFile | FormatError) -> tuple[int, str, int, int]
         return source.header.key
     path = Path(source.path)
     run = int(path.parent.name) if path.parent.name.isdecimal() else 0
-    name = FILE_NAME.fullmatch(path.name)
+    name = _name_of(source)
     if name is None:
         return run, path.name, 0, 0
-    kind = FileKind.GARBAGE if name["garbage"] else FileKind.EVENTS
-    return run, name["stream"], kind, int(name["part"])
+    return run, name.stream, FileKind.GARBAGE if name.garbage else FileKind.EVENTS, name.part
 
 
 def _unborn(path: Path, error: FormatError) -> Tail | None:

@@ -13,6 +13,7 @@ from typing import Final
 
 from dlog.core.block import HEADER_BYTES, BlockType, decode_header
 from dlog.core.event_file import FileHeader, Sidecar, decode_file_header
+from dlog.core.run_files import PART_SUFFIX
 from dlog.core.sealed_end import (
     Numbered,
     Seal,
@@ -27,7 +28,7 @@ from dlog.core.sealed_end import (
 from dlog.errors import DlogError, FormatError
 from dlog.limits import PAGE_BYTES
 from dlog.model.ids import file_path
-from dlog.reader.file_bytes import PART_SUFFIX, FileBytes
+from dlog.reader.file_bytes import FileBytes
 
 NAME_END: Final = (".dlog", ".dlog.part")
 
@@ -48,6 +49,11 @@ class Beside:
     def add(self, roots: Iterable[Path]) -> None:
         """Further data directories. Before the first question."""
         self._roots += [root.absolute() for root in roots]
+
+    def add_folder(self, folder: Path) -> None:
+        """A further folder of the run. Before the first question."""
+        if folder not in self._folders:
+            self._folders.append(folder)
 
     def folders_of(self, path: Path, header: FileHeader) -> list[Path]:
         """Where the stream's files are looked for: beside the file first."""

@@ -6,7 +6,6 @@ It gives out nothing whose checksums do not hold, and reads nothing behind a sea
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -40,22 +39,20 @@ from dlog.core.event_file import (
     decode_sidecar,
     sidecar_path,
 )
+from dlog.core.run_files import PART_SUFFIX
 from dlog.core.scan import WHOLE, Depth, SpanKind, scan
-from dlog.errors import FormatError
+from dlog.errors import FormatError, StorageError
 from dlog.limits import BLOCK_BYTES_MAX, MIB, PAGE_BYTES
 from dlog.model.events import EVENT_BYTES, EVENT_DTYPE
 from dlog.reader.beside import Beside
 from dlog.reader.block import Block, Event, content_problem
-from dlog.reader.file_bytes import PART_SUFFIX, FileBytes, Window
+from dlog.reader.file_bytes import FileBytes, Window
 
 # Read at once, so that small blocks do not cost a system call each; a view of a block keeps no more
 # than this (or than its block) in memory.
 CHUNK_BYTES: Final = MIB
 OUTLINE_BYTES: Final = 4 * PAGE_BYTES  # where only headers and fragment tables are wanted
 _SIDECAR_BYTES_MAX: Final = MIB
-FILE_NAME: Final = re.compile(
-    r"(?P<stream>[^.]+)(?P<garbage>\.garbage)?_(?P<part>\d+)\.dlog(\.part)?"
-)
 
 PathLike = str | os.PathLike[str]
 
@@ -386,23 +383,19 @@ def _read_sidecar(path: Path, header: FileHeader) -> Sidecar | None:
     """The sidecar beside the file. Raises `FormatError` where it is not this file's."""
     beside = sidecar_path(str(path).removesuffix(PART_SUFFIX))
     try:
-        with open(beside, "rb") as file:
-            content = file.read(_SIDECAR_BYTES_MAX + 1)
+        with closing(FileBytes(Path(beside))) as file:
+            content = bytes(file.read(0, _SIDECAR_BYTES_MAX + 1))
     except FileNotFoundError:
         return None
+    except StorageError as error:
+        raise FormatError(f"sidecar {error.reason}", path=beside) from error
+    except OSError as error:
+        if path.suffix == PART_SUFFIX:
+            raise  # only the sidecar tells where a part that a fault sealed ends
+        raise FormatError(f"sidecar cannot be read: {error.strerror}", path=beside) from error
     if len(content) > _SIDECAR_BYTES_MAX:
         raise FormatError(f"sidecar of over {_SIDECAR_BYTES_MAX} bytes", path=beside)
     sidecar = decode_sidecar(content, path=beside)
     if sidecar.file_uuid != header.file_uuid.hex():
         raise FormatError("sidecar of another file (file_uuid)", path=beside)
     return sidecar
-
-
-def event_files(folder: Path) -> list[Path]:
-    """The event files in a folder, by name. A file that is being renamed may have two names."""
-    names = {path.name for path in folder.iterdir() if path.name.endswith((".dlog", ".dlog.part"))}
-    return [
-        folder / name
-        for name in sorted(names)
-        if not name.endswith(PART_SUFFIX) or name.removesuffix(PART_SUFFIX) not in names
-    ]

@@ -11,13 +11,12 @@ from typing import Any, Final, cast
 import numpy as np
 
 from dlog.core.block import HEADER_BYTES
+from dlog.core.run_files import PART_SUFFIX
 from dlog.errors import StorageError
 from dlog.limits import PAGE_BYTES
 
-# Behind the name of a file that still takes events, or whose logger died.
-PART_SUFFIX: Final = ".part"
 # Without O_NONBLOCK the open of a pipe would wait for its other end.
-_READ_ONLY: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+READ_ONLY: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class FileBytes:
@@ -27,13 +26,13 @@ class FileBytes:
         """Raises `OSError`, and `StorageError` where it is no regular file."""
         self.path = path
         try:
-            self._fd = os.open(path, _READ_ONLY)
+            self._fd = os.open(path, READ_ONLY)
         except FileNotFoundError:
             # It may have been closed meanwhile, and so renamed.
             if path.suffix != PART_SUFFIX:
                 raise
             self.path = path.with_suffix("")
-            self._fd = os.open(self.path, _READ_ONLY)
+            self._fd = os.open(self.path, READ_ONLY)
         if not stat.S_ISREG(os.fstat(self._fd).st_mode):
             os.close(self._fd)
             raise StorageError("is not a regular file", path=str(path))

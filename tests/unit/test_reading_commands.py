@@ -37,6 +37,7 @@ from dlog.recovery.catalogue import FileEntry, RunEntry, _with_files
 from tests.event_files import (
     START_NS,
     BuiltFile,
+    FileBuilder,
     Piece,
     build_file,
     build_orphans,
@@ -338,6 +339,10 @@ def journal_of(data: Path, *further: Path) -> None:
             reason="EIO" if sealed else "", high=9 if state is FileState.END else -1, **common,
         )  # fmt: skip
         changes.append((file_key(key), record))
+        part_file = data / (file_path(key) + ".part")
+        part_file.parent.mkdir(parents=True, exist_ok=True)
+        part_file.touch()
+        os.truncate(part_file, 65536)
     data.mkdir(parents=True, exist_ok=True)
     journal = LmdbJournal.create(data / "journal")
     journal.commit([(key, encode_record(key, record)) for key, record in changes])
@@ -365,6 +370,27 @@ def test_ls_with_a_journal_says_what_the_journal_says(tmp_path: Path) -> None:
     assert (ended["files"][0]["state"], ended["files"][0]["status"]) == ("CLOSED", "bad")
     assert [f["state"] for f in active["files"]] == ["END", "OPEN", "ERROR"]
     assert active["files"][0]["path"] == str(tmp_path / "runs/7/photons_0001.dlog.part")
+
+
+def test_ls_does_not_count_events_that_are_not_there(tmp_path: Path) -> None:
+    journal_of(tmp_path)
+    os.truncate(tmp_path / "runs/7/photons_0002.dlog.part", 4096)
+    (tmp_path / "runs/7/photons_0001.dlog.part").unlink()
+    result = dlog("ls", "-d", tmp_path)
+    assert "run 7  ACTIVE  2023-11-14 22:13:20 +00:00  10 events" in result.stdout
+    assert "it has 4096 bytes, 8192 were acknowledged" in result.stdout
+    said = json.loads(dlog("ls", tmp_path, "--json").stdout)
+    assert [f["totals"] is None for f in said["runs"][1]["files"]] == [True, True, False]
+
+
+def test_ls_without_a_journal_says_that_a_fault_sealed_a_part(tmp_path: Path) -> None:
+    builder = FileBuilder(make_key(7))
+    builder.pieces(make_pieces(make_events(30), 10), 10)
+    path = tmp_path / "runs/7/photons_0001.dlog.part"
+    built = builder.write(path, closed=False, sealed="EIO", tail=b"moved to the next part" * 999)
+    (entry,) = json.loads(dlog("ls", tmp_path, "--json").stdout)["runs"][0]["files"]
+    assert (entry["state"], entry["sealed"]) == ("ERROR", "EIO")
+    assert (entry["totals"]["events"], entry["size_bytes"]) == (30, built.data_end)
 
 
 def test_ls_with_a_broken_journal_falls_back_to_the_files_and_says_so(tmp_path: Path) -> None:
