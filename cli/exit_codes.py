@@ -14,7 +14,7 @@ MEANINGS: Final[Mapping[int, str]] = {
     0: "done",
     1: "could not run",
     2: "wrong use of the command line",
-    3: "damaged or lost",
+    3: "damaged or lost, or a sidecar is gone",
     4: "only an unacknowledged tail is torn",
     5: "journal and files disagree",
     6: "format not supported",
