@@ -77,9 +77,15 @@ def no_journal(folder: Path) -> None:
     _run_seven(folder)
 
 
+def no_sidecar(folder: Path) -> None:
+    whole(folder)
+    (folder / "DATA/runs/7/photons_0001.dlog.json").unlink()
+
+
 SCENARIOS: Final[dict[str, Callable[[Path], None]]] = {
     "whole": whole, "killed": whole, "rebuilt": whole, "damaged": damaged,
     "recovered": recovered, "tail": tail, "no journal": no_journal,
+    "no sidecar": no_sidecar,
 }  # fmt: skip
 
 

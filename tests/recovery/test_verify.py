@@ -8,6 +8,7 @@ import fcntl
 import json
 import mmap
 import os
+import shutil
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 
 from dlog.adapters.journal import LmdbJournal
 from dlog.cli.main import app
+from dlog.core.data_directory import MARK
 from dlog.core.event_file import decode_sidecar, encode_sidecar
 from dlog.core.journal_records import (
     FileRecord,
@@ -41,6 +43,7 @@ from dlog.recovery.report import (
 )
 from dlog.recovery.verify import plan, verify
 from tests.event_files import (
+    LOGGER_UUID,
     BuiltFile,
     build_file,
     build_run,
@@ -497,3 +500,95 @@ def test_a_data_directory_whose_second_part_is_gone_says_so(data: Path) -> None:
     report = next(r for r in reports if r.path == str(data / "elsewhere"))
     assert report.verdict is Verdict.CANNOT_RUN
     assert isinstance(look_at(data), DataDirectory)
+
+
+# --- which directories and journals -----------------------------------------------------------
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> tuple[Path, Path]:
+    """The data directories of a logger: stream a in the first, b in the second."""
+    first, second = tmp_path / "site/first", tmp_path / "second"
+    build_run(first, {"a": make_pieces(make_events(30), 10)})
+    build_run(second, {"b": make_pieces(make_events(30), 10)})
+    (second / MARK).write_text(LOGGER_UUID.hex() + "\n")
+    rebuild(first, [second])
+    return first, second
+
+
+def told(*paths: Path) -> dict[str, Verdict]:
+    reports = list(verify(plan(paths)))
+    found = {Path(report.path).name: report.verdict for report in reports}
+    assert len(found) == len(reports), "each once"
+    return found
+
+
+ALL_GOOD = {"journal": Verdict.GOOD, "a_0001.dlog": Verdict.GOOD, "b_0001.dlog": Verdict.GOOD}
+
+
+def test_a_further_directory_is_judged_once_by_the_journal_of_the_first(
+    two: tuple[Path, Path],
+) -> None:
+    first, second = two
+    assert told(first) == told(first, second) == told(second, first) == ALL_GOOD
+    assert told(first.parent) == ALL_GOOD, "a folder above it"
+    assert told(second) == {"journal": Verdict.CANNOT_RUN, "b_0001.dlog": Verdict.GOOD}
+
+
+def test_a_missing_file_is_told_from_its_folder_and_from_above(two: tuple[Path, Path]) -> None:
+    first, _ = two
+    (first / "runs/7/a_0001.dlog").unlink()
+    assert told(first)["a_0001.dlog"] is Verdict.DAMAGED
+    assert told(first.parent)["a_0001.dlog"] is Verdict.DAMAGED
+    assert told(first / "runs/7")["a_0001.dlog"] is Verdict.DAMAGED
+
+
+def test_a_lost_journal_is_not_good(two: tuple[Path, Path]) -> None:
+    first, second = two
+    shutil.rmtree(first / "journal")
+    (first / "lock").unlink()  # that of the rebuild
+    planned = plan([first])
+    assert planned.reports == []
+    assert "has no journal" in planned.remarks[0], "files that no logger lay beside"
+    (first / "lock").touch()
+    for paths in ([first], [first, second], [first / "runs/7"]):
+        (report,) = (r for r in verify(plan(paths)) if r.path == str(first / "journal"))
+        assert report.verdict is Verdict.CANNOT_RUN
+        assert f"dlog journal rebuild {first}" in report.findings[0].reason
+    (first / "runs/7/a_0001.dlog").unlink()
+    assert told(first) == {"journal": Verdict.CANNOT_RUN}
+
+
+def test_a_missing_sidecar_is_no_damage_and_is_made_again(two: tuple[Path, Path]) -> None:
+    first, _ = two
+    beside = first / "runs/7/a_0001.dlog.json"
+    before = decode_sidecar(beside.read_bytes(), path="")
+    beside.unlink()
+    (report,) = (r for r in verify(plan([first])) if r.path.endswith("a_0001.dlog"))
+    assert (report.verdict, report.verdict.exit_code) == (Verdict.NO_SIDECAR, 3)
+    assert report.findings[0].acknowledged is Acknowledged.DERIVED
+    run = CliRunner().invoke
+    assert run(app, ["recover", str(first), "--sidecars", "--dry-run"]).exit_code == 3
+    assert not beside.exists()
+    done = run(app, ["recover", str(first), "--sidecars"])
+    assert done.exit_code == 0
+    assert "1 sidecars made, of 2 closed files" in done.stderr
+    assert decode_sidecar(beside.read_bytes(), path="") == before
+    assert run(app, ["recover", str(first)]).exit_code == 2
+    # What is damaged gets none.
+    beside.unlink()
+    overwrite(first / "runs/7/a_0001.dlog", PAGE_BYTES + 200, b"\xff")
+    assert run(app, ["recover", str(first), "--sidecars"]).exit_code == 3
+    assert not beside.exists()
+
+
+def test_a_part_that_was_closed_without_acknowledged_events_is_damaged(tmp_path: Path) -> None:
+    built = build_file(tmp_path / "photons_0001.dlog", sealed="2 acknowledged events are lost")
+    assert built.sidecar is not None
+    said = decode_sidecar(built.sidecar.read_bytes(), path="")
+    built.sidecar.write_bytes(
+        encode_sidecar(msgspec.structs.replace(said, file_content_status="bad"))
+    )
+    report = judged(built.path)
+    assert report.verdict is Verdict.DAMAGED
+    assert "2 acknowledged events are lost" in report.findings[0].reason
