@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+import dlog
 from dlog.demo.collector import Said
 from dlog.demo.detectors import (
     DETECTORS,
@@ -208,7 +209,9 @@ def _add_part(data: Path, content: list[tuple[int, bytes | None]]) -> None:
         else SentEvent(number, payload)
         for number, payload in content
     ]
-    file = FileBuilder(make_key(1, "hits", part=99))
+    with dlog.read(data / "runs" / "1", streams=["hits"]) as reader:
+        logger = reader.files[0].header.logger_uuid
+    file = FileBuilder(make_key(1, "hits", part=99), logger_uuid=logger)
     file.pieces([Piece(sent)], events_per_block=10)
     file.write(data / "runs" / "1" / "hits_0099.dlog")
 
