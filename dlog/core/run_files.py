@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -98,10 +98,10 @@ class _Part(NamedTuple):
     part: int
 
 
-def sort_out(entries: Sequence[Entry], logger: bytes | None = None) -> Sorted:
+def sort_out(entries: Sequence[Entry], whose: Mapping[str, bytes | None]) -> Sorted:
     """Tell the event files of these folders from what else has such names.
 
-    logger: whose folders they are; where that is not known, most files of a folder tell.
+    whose: the logger of each folder; where that is not known, most files of the folder tell.
 
     | header   | name         | then                                                            |
     |----------|--------------|-----------------------------------------------------------------|
@@ -113,7 +113,9 @@ def sort_out(entries: Sequence[Entry], logger: bytes | None = None) -> Sorted:
 
     What the journal knows is taken in any case.
     """
-    loggers = {folder: logger or _logger_of(entries, folder) for folder in _folders(entries)}
+    loggers = {
+        folder: whose.get(folder) or _logger_of(entries, folder) for folder in _folders(entries)
+    }
     own: dict[_Part, Entry] = {}
     left: list[LeftOut] = []
     # What the journal knows first, then who has the right name, the final one before `.part`.

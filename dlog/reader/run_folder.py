@@ -54,7 +54,7 @@ def own_files(
 ) -> tuple[list[Path], list[LeftOut]]:
     """The event files in these folders, folder by folder, and what else has such names there.
 
-    logger: its uuid, where it is known; otherwise the mark of the data directory tells. known:
+    logger: its uuid, where it is known; otherwise the mark of each data directory tells. known:
     whether the journal knows a file, so that its header need not be read. shut: takes the folders
     that cannot be listed, each with the reason; without it they raise `OSError`.
     """
@@ -76,7 +76,8 @@ def own_files(
             _entry(folder / name, run, known=is_known, read=read)
             for name, is_known in zip(names, knowns, strict=True)
         ]
-    own, others = sort_out(found, logger or logger_of(folders))
+    whose = {str(folder): logger or logger_of(folder) for folder in folders}
+    own, others = sort_out(found, whose)
     return [Path(entry.folder, entry.name) for entry in own], [*left, *others]
 
 
@@ -115,18 +116,16 @@ def header_of(path: Path) -> FileHeader | None:
     return None
 
 
-def logger_of(folders: Iterable[Path]) -> bytes | None:
-    """Whose data directory the folders lie in, where its mark tells."""
-    for folder in folders:
-        root = folder.absolute().parent
-        if run_of(folder):
-            root = root.parent
-        elif run_of(folder) is None:
-            continue
-        with suppress(OSError, ValueError):
-            fd = os.open(root / MARK, READ_ONLY)
-            try:
-                return bytes.fromhex(os.read(fd, _MARK_BYTES).decode("ascii").strip()) or None
-            finally:
-                os.close(fd)
+def logger_of(folder: Path) -> bytes | None:
+    """Whose data directory the folder lies in, where its mark tells."""
+    run = run_of(folder)
+    if run is None:
+        return None
+    root = folder.absolute().parent
+    with suppress(OSError, ValueError):
+        fd = os.open((root.parent if run else root) / MARK, READ_ONLY)
+        try:
+            return bytes.fromhex(os.read(fd, _MARK_BYTES).decode("ascii").strip()) or None
+        finally:
+            os.close(fd)
     return None

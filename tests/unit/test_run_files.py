@@ -13,13 +13,14 @@ from typer.testing import CliRunner
 
 import dlog
 from dlog.cli.main import app
+from dlog.core.data_directory import MARK
 from dlog.reader.run_folder import own_files
 from dlog.recovery.catalogue import catalogue, run_entry
 from dlog.recovery.facts import look_at
 from dlog.recovery.journal import rebuild
 from dlog.recovery.report import FindingKind, Verdict
 from dlog.recovery.verify import plan, verify
-from tests.event_files import build_run, make_events, make_pieces
+from tests.event_files import LOGGER_UUID, build_run, make_events, make_pieces
 
 OWN = ["a_0001.dlog", "a_0002.dlog", "a_0003.dlog.part"]
 EVENTS = 80
@@ -144,3 +145,27 @@ def test_a_pipe_in_place_of_a_sidecar_holds_up_no_reader(run: Path) -> None:
     os.mkfifo(run / "a_0001.dlog.json")
     assert len(list(dlog.read(run))) == EVENTS
     assert look_at(run.parent.parent).survey().left == []
+
+
+def test_folders_of_two_loggers_are_read_together(run: Path, tmp_path: Path) -> None:
+    build_run(
+        tmp_path / "other", {"b": make_pieces(make_events(5), 5)}, logger_uuid=b"x" * 16, run=8
+    )
+    for root, uuid in ((run.parent.parent, LOGGER_UUID), (tmp_path / "other", b"x" * 16)):
+        (root / MARK).write_text(f"{uuid.hex()}\n")
+    events = dlog.read([run, tmp_path / "other/runs/8"])
+    assert events.left_out == []
+    assert len(list(events)) == EVENTS + 5
+
+
+def test_what_the_journal_knows_is_judged_under_a_relative_path(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = run.parent.parent
+    rebuild(data)
+    build_run(data / "other", {"a": make_pieces(make_events(5), 5)}, run=8)
+    os.replace(data / "other/runs/8/a_0001.dlog", run / "a_0002.dlog")
+    monkeypatch.chdir(data)
+    for place in (run, Path("runs/7"), Path(), data):
+        reports = {Path(r.path).name: r.verdict for r in verify(plan([place]))}
+        assert reports["a_0002.dlog"] is not Verdict.GOOD, place
