@@ -10,7 +10,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -293,7 +293,6 @@ class DataDirectory:
         logger = None
         if self.snapshot is not None and self.snapshot.meta is not None:
             logger = self.snapshot.meta.logger_uuid
-        known = self.known_paths()
         folders: dict[Path, int] = {}
         for number, folder in enumerate(self.folders):
             if number in self.away:
@@ -301,7 +300,7 @@ class DataDirectory:
             for below in (*_run_folders(folder, found.shut), folder / ORPHANS):
                 folders[below] = number
         own, found.left = own_files(
-            folders, logger=logger, known=lambda path: path in known, shut=found.shut
+            folders, logger=logger, known=self.knows(), shut=found.shut
         )
         found.paths = [(folders[path.parent], path) for path in own]
         instead, found.left = self.instead_of_files(found.left)
@@ -316,28 +315,26 @@ class DataDirectory:
     def instead_of_files(self, left: Iterable[LeftOut]) -> tuple[list[Path], list[LeftOut]]:
         """What stands where an event file should be, as its name says and no journal denies; and
         all else."""
-        known = self.known_paths()
+        known = self.knows()
         instead: list[Path] = []
         others: list[LeftOut] = []
         for out in left:
             path = Path(out.folder, out.name)
-            expected = path in known or self.snapshot is None
+            expected = known(path) or self.snapshot is None
             if out.obstacle and named(out.name) is not None and expected:
                 instead.append(path)
             else:
                 others.append(out)
         return instead, others
 
-    def known_paths(self) -> set[Path]:
-        """Where the journal knows files, under the names that they have as far as it knows."""
-        if self.snapshot is None:
-            return set()
+    def knows(self) -> Callable[[Path], bool]:
+        """Whether the journal knows a file under this name, relative or not."""
         known: set[Path] = set()
-        for record in self.snapshot.records():
+        for record in self.snapshot.records() if self.snapshot is not None else ():
             if 0 <= record.directory < len(self.folders):
                 suffix = PART_SUFFIX if isinstance(record, FileRecord) else ""
-                known.add(self.folders[record.directory] / (record.path + suffix))
-        return known
+                known.add(self.folders[record.directory].absolute() / (record.path + suffix))
+        return lambda path: path.absolute() in known
 
 
 def is_folder(path: Path) -> bool:

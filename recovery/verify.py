@@ -182,8 +182,7 @@ class _Planning:
         """The event files in one folder."""
         data = self._data_of(place_of(folder / "any"))
         data = data or DataDirectory(folder, [folder], None, "", running=False)
-        known = data.known_paths()
-        own, left = own_files([folder], known=lambda path: path in known)
+        own, left = own_files([folder], known=data.knows())
         instead, left = data.instead_of_files(left)
         for path in sorted([*own, *instead]):
             self._file(place_of(path))
