@@ -298,20 +298,21 @@ class Runs:
             self._join(live, asked)
             return
         run = self._get(number, RunEvent.ABORT)
-        self._answer_pending(run, "the run was aborted")
+        refusals = self._refusals_of(run, "the run was aborted")
         run.record = msgspec.structs.replace(
             run.record, pending=[asked.pending], abort_reason=reason or "ABORT RUN"
         )
         self._desk.commit(
             [put(records.run_key(run.number), run.record)],
+            answers=refusals,
             use_ballast=True,
             then=lambda: self._finish(run, RunState.ABORTED, reason),
         )
 
-    def _answer_pending(self, run: Run, text: str) -> None:
-        """The commands that were being carried out on the run come to nothing."""
-        for asked in self._asked_of(run):
-            self._desk.refuse(asked, self._desk.error_answer(asked, text, "run"))
+    def _refusals_of(self, run: Run, text: str) -> list[tuple[Asked, Answer]]:
+        """The commands that are being carried out on the run come to nothing. To be committed with
+        what ends it: else a start that was refused would be made by the next boot."""
+        return [(a, self._desk.error_answer(a, text, "run")) for a in self._asked_of(run)]
 
     def _asked_of(self, run: Run) -> list[Asked]:
         return self._desk.pending(run.record.pending)
@@ -409,10 +410,11 @@ class Runs:
 
     def _give_up(self, run: Run, text: str) -> None:
         log.error("run %d cannot be started: %s", run.number, text)
-        self._answer_pending(run, text)
+        refusals = self._refusals_of(run, text)
         run.record = msgspec.structs.replace(run.record, pending=[], abort_reason=text)
         self._desk.commit(
             [put(records.run_key(run.number), run.record)],
+            answers=refusals,
             use_ballast=True,
             then=lambda: self._finish(run, RunState.ABORTED, text),
         )

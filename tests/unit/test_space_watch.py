@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 import threading
+from typing import Any
 
 import pytest
 
 from dlog.adapters.patience import answered_within
+from dlog.core import journal_records as records
+from dlog.core.journal_records import CommandRecord, RunRecord
 from dlog.errors import JournalGone, StorageError
 from dlog.faults.simulation.clock import SimulatedClock
 from dlog.faults.simulation.disk import SimulatedDirectory, SimulatedDisk
@@ -16,7 +19,9 @@ from dlog.faults.simulation.world import World
 from dlog.model.config import InitConfig
 from dlog.model.ids import RunNumber, StreamName
 from dlog.ports import Space
+from dlog.services.committer import Ticket
 from dlog.services.space_watch import HUNG_NS, INTERVAL_NS, SpaceWatch
+from tests.simulated_logger import life_of, recorded
 from tests.waiting import LONG, until
 
 RUN = RunNumber(7)
@@ -202,6 +207,40 @@ def test_a_run_that_was_given_up_is_not_started_by_the_next_start() -> None:
         lambda: world.life is not None and not world.life.commander.runs, "the run does not end"
     )
     assert "run 8 is ABORTED already" in world.do("STOP RUN", run=8).error
+
+
+@pytest.mark.parametrize("how", ["given up", "aborted"])
+def test_the_refusal_of_a_start_and_the_end_of_its_run_are_one_commit(how: str) -> None:
+    # Else a crash in between leaves a run that COOR was told of as refused, and starts it.
+    world = World(1)
+    world.do("INIT")
+    world.do("CONFIGURE", streams={"photons": {}})
+    world.asleep = frozenset({"photons"})
+    number = world.give("START RUN", run=8)
+    world.pump(20)
+    assert number not in world.coor.answers
+    life = life_of(world)
+    submit_made = life.committer.submit_made
+    runs: list[RunRecord] = []
+
+    def each_in_a_commit_of_its_own(*args: Any, **keywords: Any) -> Ticket:
+        ticket = submit_made(*args, **keywords)
+        life.committer.step()
+        if not runs and [c for c in commands() if c.command == "START RUN"]:
+            runs.extend(recorded(world, records.RUNS, RunRecord))
+        return ticket
+
+    def commands() -> list[CommandRecord]:
+        return recorded(world, records.COMMANDS, CommandRecord)
+
+    life.committer.submit_made = each_in_a_commit_of_its_own  # type: ignore[method-assign]
+    if how == "aborted":
+        world.give("ABORT RUN", run=8)
+    else:
+        world.disks[0].hangs = True
+    world.run_until(lambda: number in world.coor.answers, "COOR waits for the disk")
+    assert not world.coor.answers[number].ok
+    assert [bool(run.abort_reason) for run in runs] == [True]
 
 
 @pytest.mark.parametrize("answer", [True, False])
