@@ -377,6 +377,7 @@ class Restart:
         try:
             problem = _problem_below_durable(file, record)
             size = file.size()
+            renamed = size > record.durable and not self._has_footer(record)
             # Where only the directory failed after the rename, the footer is there and durable.
             sealed = record.state is FileState.ERROR and size == record.durable
             file_crc = _crc_on(file, record.crc32c, record.durable, size)
@@ -384,6 +385,9 @@ class Restart:
             file.close()
         if problem:
             self._lost(record, problem)
+            return
+        if renamed:  # by somebody, before it was closed
+            self.close_lost(record, config)
             return
         # Who renamed it may have been killed before the name was durable; and before it is made
         # read-only, or a power cut would leave a `.part` that nobody can write to.
@@ -533,33 +537,56 @@ class Restart:
 
     def close_lost(self, record: FileRecord, config: StreamConfig) -> None:
         """Close a file whose acknowledged bytes are not all there: what is whole gets its final
-        name, and sidecar and catalogue say "bad". What lies behind its durable offset is saved
-        aside first; nothing below it is touched. A file that is gone, or another's, stays as it is.
-        Raises `StorageError`."""
+        name, and sidecar and catalogue say "bad"; "good" where all of it is there after all, such
+        as under the final name that somebody gave it. What lies behind its durable offset, and is
+        no footer, is saved aside and cut first; nothing below it is touched. A file that is gone,
+        or another's, stays as it is. Raises `StorageError`."""
         directory = self._storage.directories[record.directory]
         opened = record.path + OPEN_SUFFIX
         path = opened if directory.exists(opened) else record.path
         if not directory.exists(path):
             return
-        file = directory.open(path, writable=path == opened)
+        may_cut = path == opened or not self._has_footer(record)
+        file = directory.open(path, writable=may_cut)
         try:
             if not _is_of(file, record):
                 return
-            if path == opened:
+            if may_cut:
                 self._cut_tail(file, record)
             size = file.size()
             held = _what_is_whole(file, record, size)
             file_crc = _crc_on(file, 0, 0, size)
+            problem = _problem_below_durable(file, record)
         finally:
             file.close()
         missing = record.totals.events - held.totals.events
-        reason = f"{missing} acknowledged events are lost: {record.reason}"
+        status, reason = "bad", f"{missing} acknowledged events are lost: {record.reason}"
+        if not missing and not problem:
+            status, reason = "good", "it was found whole, up to where it was acknowledged"
         settled = msgspec.structs.replace(held, reason=reason, sealed=True)
         closed = finish_file(
-            self._storage, config, settled, size, file_crc, sealed=True, status="bad"
+            self._storage, config, settled, size, file_crc, sealed=True, status=status
         )
-        self._commit([(file_key(key_of(record)), None), put_closed(closed)])
-        log.error("%s: closed as bad: %s", record.path, reason)
+        log.error("%s: closed as %s: %s", record.path, status, reason)
+        if status == "good":
+            self._over(record, put_closed(closed))
+        else:  # what was said of it goes on to hold
+            self._commit([(file_key(key_of(record)), None), put_closed(closed)])
+
+    def _has_footer(self, record: FileRecord) -> bool:
+        """Whether the file of that final name ends in a closing block of its own."""
+        file = self._storage.directories[record.directory].open(record.path, writable=False)
+        try:
+            at = file.size() - PAGE_BYTES
+            if at < PAGE_BYTES:
+                return False
+            page = file.read(Offset(at), HEADER_BYTES)
+            found = decode_header(page, salt=record.salt, offset=at, path=record.path)
+            return found.type is BlockType.CLOSING
+        except FormatError:
+            return False
+        finally:
+            file.close()
 
     def _alarm(self, record: FileRecord, text: str) -> None:
         log.error("%s: %s", record.path, text)

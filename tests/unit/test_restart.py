@@ -58,6 +58,10 @@ def record_of(world: World) -> FileRecord:
     return found
 
 
+def record_or_none(world: World) -> FileRecord | None:
+    return next((record for record in open_files(world) if record.path == FILE), None)
+
+
 def closed_of(world: World) -> ClosedFileRecord:
     (found,) = (record for record in closed_files(world) if record.path == FILE)
     return found
@@ -107,6 +111,33 @@ def test_a_part_that_lacks_acknowledged_bytes_is_closed_as_bad_and_does_not_stay
     assert closed.totals.events == whole.totals.events - 1
     assert closed.reason.startswith("1 acknowledged events are lost: ")
     assert FILE + ".part" not in {record.path for record in open_files(world)}
+
+
+@pytest.mark.parametrize("killed_again", [False, True])
+def test_a_part_that_somebody_gave_its_final_name_ends_where_it_was_acknowledged(
+    killed_again: bool,
+) -> None:
+    # What lies behind is sent again: it would stand twice.
+    world = with_an_event()
+    acknowledged = record_of(world).durable
+    life_of(world).committer.step = lambda **_: True  # type: ignore[method-assign]
+    send(world.sources[0], 2)
+    disk = world.disks[0]
+    world.pump(50)
+    assert any(disk.contents()[f"data/{FILE}.part"][acknowledged:])
+    world.kill()
+    disk.move(f"data/{FILE}.part", f"data/{FILE}")
+    if killed_again:  # before the housekeeper looked at it
+        world.pump(1)
+        world.kill()
+    world.pump(600)
+    assert record_or_none(world) is None
+    closed = closed_of(world)
+    assert (closed.size_bytes, closed.totals.events) == (acknowledged, 1)
+    assert (closed.status, closed.sealed) == ("good", True)
+    assert [a.name for a in life_of(world).alarms.raised() if a.name.startswith("file ")] == []
+    world.lost.clear()  # its first words were that events may be lost
+    finished(world)
 
 
 def test_a_cut_whose_sync_failed_is_made_durable_by_the_next_try() -> None:
