@@ -16,12 +16,12 @@ from dlog.core.states import FileState
 from dlog.errors import DlogError
 from dlog.model.ids import FileKey, FileKind, RunNumber
 from dlog.reader.beside import Beside
+from dlog.reader.file_bytes import header_of
 from dlog.reader.run_folder import own_files
 from dlog.recovery.facts import (
     DataDirectory,
     look_at,
     place_of,
-    read_header,
     read_sidecar,
 )
 from dlog.recovery.report import shut_words
@@ -258,7 +258,7 @@ def file_entry(path: Path, beside: Beside | None = None) -> FileEntry:
             totals=sidecar.totals, created_ns=sidecar.created_ns, closed_ns=sidecar.closed_ns,
             crc32c=sidecar.crc32c, status=sidecar.file_content_status, sealed=sidecar.sealed,
         )  # fmt: skip
-    place, header = place_of(path), read_header(path)
+    place, header = place_of(path), header_of(path)
     if header is None:
         return FileEntry(
             path=str(path), run=place.run or 0, stream=place.stream or "",

@@ -22,7 +22,6 @@ from dlog.core.data_directory import MARK, Found, Further, further_directory
 from dlog.core.event_file import (
     FileHeader,
     Sidecar,
-    decode_file_header,
     decode_sidecar,
     sidecar_path,
 )
@@ -151,15 +150,6 @@ class FileSource:
 
     def header_page(self) -> bytes:
         return self.read(0, PAGE_BYTES)
-
-
-def read_header(path: Path) -> FileHeader | None:
-    """The header of a file, None where it cannot be read."""
-    try:
-        with FileSource(path) as source:
-            return decode_file_header(source.header_page(), path=str(path))
-    except (OSError, DlogError):
-        return None
 
 
 def read_sidecar(path: Path) -> Sidecar | None:
@@ -299,9 +289,7 @@ class DataDirectory:
                 continue
             for below in (*_run_folders(folder, found.shut), folder / ORPHANS):
                 folders[below] = number
-        own, found.left = own_files(
-            folders, logger=logger, known=self.knows(), shut=found.shut
-        )
+        own, found.left = own_files(folders, logger=logger, known=self.knows(), shut=found.shut)
         found.paths = [(folders[path.parent], path) for path in own]
         instead, found.left = self.instead_of_files(found.left)
         found.paths += [(folders[path.parent], path) for path in instead]

@@ -51,13 +51,13 @@ from dlog.model.ids import (
 from dlog.ports import DataFile
 from dlog.reader.beside import Alone, Beside
 from dlog.reader.event_file import void_words
+from dlog.reader.file_bytes import header_of
 from dlog.recovery.facts import (
     DataDirectory,
     FileSource,
     FileStage,
     Place,
     known_of,
-    read_header,
     read_sidecar,
 )
 from dlog.recovery.judge import Opened, Progress, no_progress, open_header, verify_file
@@ -262,7 +262,7 @@ def _sibling(place: Place, key: FileKey) -> FileHeader | None:
         for path in sorted(place.path.absolute().parent.iterdir()):
             if not is_event_file_name(path.name) or path.name == place.path.name:
                 continue
-            header = read_header(path)
+            header = header_of(path)
             if header is not None and header.key.stream_key == key.stream_key:
                 return header
     return None

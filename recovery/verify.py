@@ -21,6 +21,7 @@ from dlog.core.scan import Depth
 from dlog.core.states import FileState
 from dlog.model.ids import FileKind
 from dlog.reader.beside import Beside
+from dlog.reader.file_bytes import header_of
 from dlog.reader.run_folder import own_files, run_of
 from dlog.recovery.facts import (
     DataDirectory,
@@ -31,7 +32,6 @@ from dlog.recovery.facts import (
     is_there,
     look_at,
     place_of,
-    read_header,
 )
 from dlog.recovery.judge import Progress, could_not, no_progress, verify_file
 from dlog.recovery.report import (
@@ -297,7 +297,7 @@ def what_is_not_known(made: Plan, reports: Sequence[FileReport]) -> str:
             task.data is not None and task.data.snapshot is not None
         ):  # fmt: skip
             continue
-        header = read_header(task.place.path)
+        header = header_of(task.place.path)
         beside = task.beside
         if header and beside and len(beside.folders_of(task.place.path, header)) == 1:
             return (

@@ -9,11 +9,10 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Final
 
 from dlog.core.block import HEADER_BYTES, BlockType, decode_header
-from dlog.core.event_file import FileHeader, Sidecar, decode_file_header
-from dlog.core.run_files import PART_SUFFIX
+from dlog.core.event_file import FileHeader, Sidecar
+from dlog.core.run_files import PART_SUFFIX, is_event_file_name
 from dlog.core.sealed_end import (
     Numbered,
     Seal,
@@ -28,13 +27,11 @@ from dlog.core.sealed_end import (
 from dlog.errors import DlogError, FormatError
 from dlog.limits import PAGE_BYTES
 from dlog.model.ids import file_path
-from dlog.reader.file_bytes import FileBytes
-
-NAME_END: Final = (".dlog", ".dlog.part")
+from dlog.reader.file_bytes import FileBytes, header_of
 
 
 class Beside:
-    """Folders with event files. Each is listed, and each header read, at most once.
+    """Folders with event files. Each is listed, and each header read, once; by any thread.
 
     folders: those of the run. roots: data directories, whose folder of the run is meant.
     """
@@ -108,7 +105,7 @@ class Beside:
         if folder not in self._names:
             names: set[str] = set()
             with suppress(OSError):
-                names = {name for name in os.listdir(folder) if name.endswith(NAME_END)}
+                names = {name for name in os.listdir(folder) if is_event_file_name(name)}
             # One that is being renamed may have two names.
             self._names[folder] = sorted(
                 name for name in names
@@ -117,10 +114,9 @@ class Beside:
         return self._names[folder]
 
     def _header(self, path: Path) -> FileHeader | None:
+        # Several threads ask: there is no entry before it is read.
         if path not in self._headers:
-            self._headers[path] = None
-            with suppress(DlogError, OSError), closing(FileBytes(path)) as file:
-                self._headers[path] = decode_file_header(file.read(0, PAGE_BYTES), path=str(path))
+            self._headers[path] = header_of(path)
         return self._headers[path]
 
     def _last_boot(self, path: Path, header: FileHeader) -> int:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Final, cast
 
 import numpy as np
 
 from dlog.core.block import HEADER_BYTES
+from dlog.core.event_file import FileHeader, decode_file_header
 from dlog.core.run_files import PART_SUFFIX
-from dlog.errors import StorageError
+from dlog.errors import DlogError, StorageError
 from dlog.limits import PAGE_BYTES
 
 # Without O_NONBLOCK the open of a pipe would wait for its other end.
@@ -70,6 +72,13 @@ class FileBytes:
 
     def close(self) -> None:
         os.close(self._fd)
+
+
+def header_of(path: Path) -> FileHeader | None:
+    """The header of a file, None where it cannot be read or does not hold."""
+    with suppress(DlogError, OSError), closing(FileBytes(path)) as file:
+        return decode_file_header(file.read(0, PAGE_BYTES), path=str(path))
+    return None
 
 
 class Window:

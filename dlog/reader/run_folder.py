@@ -7,12 +7,11 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from dlog.core.data_directory import MARK
-from dlog.core.event_file import FileHeader, decode_file_header
 from dlog.core.run_files import (
     Entry,
     LeftOut,
@@ -20,9 +19,7 @@ from dlog.core.run_files import (
     is_strange_name,
     sort_out,
 )
-from dlog.errors import DlogError
-from dlog.limits import PAGE_BYTES
-from dlog.reader.file_bytes import READ_ONLY, FileBytes
+from dlog.reader.file_bytes import READ_ONLY, header_of
 
 ORPHANS: Final = "orphans"
 _MARK_BYTES: Final = 64
@@ -107,13 +104,6 @@ def _what(path: Path) -> str:
     except OSError as error:
         return "a link that leads to itself" if error.errno == errno.ELOOP else ""
     return next((what for is_so, what in _OBSTACLES if is_so(mode)), "")
-
-
-def header_of(path: Path) -> FileHeader | None:
-    """None where it cannot be read or does not hold."""
-    with suppress(DlogError, OSError), closing(FileBytes(path)) as file:
-        return decode_file_header(file.read(0, PAGE_BYTES), path=str(path))
-    return None
 
 
 def logger_of(folder: Path) -> bytes | None:

@@ -20,7 +20,9 @@ from dlog.core.sealed_end import (
 from dlog.faults.simulation.files_alone import BytesOf
 from dlog.limits import PAGE_BYTES
 from dlog.model.ids import FileKind
-from tests.event_files import BuiltFile, FileBuilder, make_events, make_key, make_pieces
+from dlog.reader.beside import Beside
+from dlog.reader.file_bytes import FileBytes
+from tests.event_files import BuiltFile, FileBuilder, build_file, make_events, make_key, make_pieces
 
 BLOCKS_OF_TEN = 10
 
@@ -111,3 +113,27 @@ def test_headers_are_found_behind_damage_and_in_torn_blocks() -> None:
     found = list(block_headers(BytesOf(bytes(content)), builder.header, path="x"))
     assert [h.number for h in found] == [1, 3, 4]
     assert last_boot(builder.header, found) == 3
+
+
+def test_who_asks_while_a_header_is_being_read_is_not_told_that_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Several files are verified, or heard for a rebuild, at once.
+    first, second = tmp_path / "a_0001.dlog.part", tmp_path / "a_0002.dlog.part"
+    before = build_file(first, key=make_key(stream="a"))
+    build_file(second, key=make_key(stream="a", part=2), predecessor=before)
+    together = Beside()
+    told: list[object] = []
+
+    read = FileBytes.read
+
+    def slowly(file: FileBytes, offset: int, size: int) -> memoryview:
+        if file.path == second and not told:
+            monkeypatch.undo()
+            told.append(together.seal(first, before.header, None))
+        return read(file, offset, size)
+
+    monkeypatch.setattr(FileBytes, "read", slowly)
+    told.append(together.seal(first, before.header, None))
+    assert told[0] == told[1]
+    assert told[0] is not None
