@@ -18,6 +18,7 @@ from dlog.cli.standard_streams import reader_went_away
 
 if TYPE_CHECKING:
     from dlog.reader import Event, Reader
+    from dlog.recovery.snapshot import Snapshot
 
 _LINES_BYTES: Final = 64 * 1024
 _SHOWN_BYTES: Final = 8
@@ -98,39 +99,49 @@ def command(
 def _further_folders(paths: list[Path]) -> tuple[list[Path], bool]:
     """Where the other data directories of the same logger keep these runs, and whether one of them
     could not be looked into."""
-    from dlog.recovery.facts import is_folder
+    from dlog.reader.run_folder import run_of
+    from dlog.recovery.facts import is_folder, why_away
 
     found, shut = [], False
     for path in paths:
-        data, name = path.resolve().parent.parent, path.resolve().name
-        if path.resolve().parent.name == "runs" and is_folder(path):
-            for folder in _data_directories(data)[1:]:
-                other = Path(folder) / "runs" / name
-                try:
-                    if is_folder(other) and any(".dlog" in below.name for below in other.iterdir()):
-                        found.append(other)
-                except OSError as error:
-                    problem(f"{other}: {error.strerror}; what lies there is not read")
+        run = run_of(path.resolve())
+        told = _journal_of(path.resolve().parent.parent, run) if run and is_folder(path) else None
+        if told is None or told.meta is None:
+            continue
+        for number, folder in enumerate(told.meta.data[1:], start=1):
+            other = Path(folder, "runs", path.resolve().name)
+            files = sum(r.directory == number and r.totals.events > 0 for r in told.records())
+            try:
+                if is_folder(other) and any(".dlog" in below.name for below in other.iterdir()):
+                    found.append(other)
+                elif files:
+                    why = why_away(Path(folder), told.meta) or "they are gone"
+                    problem(f"{folder}: {files} files of run {run} in it are not read: {why}")
                     shut = True
+            except OSError as error:
+                problem(f"{other}: {error.strerror}; what lies there is not read")
+                shut = True
     return found, shut
 
 
-def _data_directories(data: Path) -> tuple[str, ...]:
-    from dlog.core.journal_records import META
+def _journal_of(data: Path, run: int) -> Snapshot | None:
+    """What the journal says of the data directories and of the files of the run."""
+    from dlog.core.journal_records import CLOSED_FILES, FILES, META, run_files
     from dlog.errors import DlogError
+    from dlog.model.ids import RunNumber
     from dlog.recovery.facts import is_folder, logger_runs, read_beside_a_logger
 
     journal = data / "journal"
     try:
-        if not is_folder(journal):
-            return ()
-        found = read_beside_a_logger(journal, (META,), running=logger_runs(data)).meta
-        return found.data if found is not None else ()
+        if is_folder(journal):
+            # In this order: a file that is closed meanwhile is seen at least once.
+            files = [run_files(RunNumber(run), prefix) for prefix in (FILES, CLOSED_FILES)]
+            return read_beside_a_logger(journal, [META, *files], running=logger_runs(data))
     except DlogError as error:
         problem(f"{error}; only this directory is read")
     except OSError as error:
         problem(f"{journal}: {error.strerror}; only this directory is read")
-    return ()
+    return None
 
 
 def _payloads(events: Reader, sent: bool) -> Iterator[memoryview]:

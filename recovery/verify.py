@@ -7,7 +7,7 @@ that the journal knows and the disk does not.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -176,6 +176,7 @@ class _Planning:
                 self._journal(data)
             run = run_of(path)
             records = [r for r in _records(data) if r.run == run]
+            self.plan.reports += _away(data, {r.directory for r in records}, records)
             self.plan.reports += _all_missing(data, records, set(files))
 
     def _run_folder(self, folder: Path) -> list[Path]:
@@ -208,7 +209,7 @@ class _Planning:
         ]
         found = {path for _, path in survey.paths}
         shut = tuple(survey.shut)
-        self.plan.reports += _away(data, _records(data))
+        self.plan.reports += _away(data, data.away, _records(data))
         self.plan.reports += _all_missing(data, _records(data), found, shut)
         self._left(survey.left)
 
@@ -347,10 +348,14 @@ def _all_missing(
 
 
 def _away(
-    data: DataDirectory, records: Sequence[FileRecord | ClosedFileRecord]
+    data: DataDirectory,
+    wanted: Collection[int],
+    records: Sequence[FileRecord | ClosedFileRecord],
 ) -> Iterator[FileReport]:
-    """What nobody can look at is neither good nor damaged."""
+    """What nobody can look at is neither good nor damaged. wanted: the directories, by number."""
     for number, reason in data.away.items():
+        if number not in wanted:
+            continue
         report = FileReport(
             path=shown(data.folders[number]), state="directory", findings=[], notes=[]
         )

@@ -26,6 +26,7 @@ from tests.event_files import (
     BuiltFile,
     FileBuilder,
     SentEvent,
+    build_run,
     make_events,
     make_key,
     make_pieces,
@@ -243,3 +244,25 @@ def test_cat_says_what_is_void(tmp_path: Path) -> None:
     assert len(told.stdout.splitlines()) == 50
     assert f"nothing of bytes {built.blocks[2].offset} to {built.size} was read" in told.stderr
     assert "gave the block numbers from 3 on again" in told.stderr
+
+
+def test_a_run_with_files_in_a_directory_that_is_away_is_not_said_to_be_whole(
+    tmp_path: Path,
+) -> None:
+    # A whole stream lay there: no block number told that anything lacked.
+    one, other = roots(tmp_path)
+    build_run(one, {"a": make_pieces(EVENTS, 10)})
+    build_run(other, {"b": make_pieces(EVENTS, 10)})
+    build_run(one, {"a": make_pieces(EVENTS, 10)}, run=8)
+    rebuild(one, [other])
+    for command in ("cat", "verify"):
+        assert CliRunner().invoke(app, [command, str(one / "runs/7")]).exit_code == 0
+    other.rename(tmp_path / "unmounted")
+    other.mkdir()
+    for command in ("cat", "verify"):
+        told = CliRunner().invoke(app, [command, str(one / "runs/7")])
+        assert told.exit_code == 1, told.output
+        words = " ".join(told.output.split())
+        assert "2 files" in words
+        assert str(other) in words
+        assert CliRunner().invoke(app, [command, str(one / "runs/8")]).exit_code == 0
