@@ -74,7 +74,7 @@ class Entry:
 @dataclass(frozen=True, slots=True)
 class LeftOut:
     """A name that no reader takes, and why. obstacle: what stands there is no file. is_file: it is
-    an event file, though none of these."""
+    an event file by its header or its name, though none of these."""
 
     folder: str
     name: str
@@ -118,14 +118,16 @@ def sort_out(entries: Sequence[Entry], whose: Mapping[str, bytes | None]) -> Sor
     }
     own: dict[_Part, Entry] = {}
     left: list[LeftOut] = []
-    # What the journal knows first, then who has the right name, the final one before `.part`.
+    # What the journal knows first, then who has the right name, the final one before `.part`; of
+    # two in different folders the one whose header holds.
     for entry in sorted(entries, key=_rank):
         reason = _foreign(entry, loggers[entry.folder])
         part = _part_of(entry, loggers[entry.folder])
         if not reason and part in own:
             reason = _double(entry, own[part])
         if reason:
-            what = bool(entry.obstacle), entry.header is not None
+            is_file = entry.header is not None or named(entry.name) is not None
+            what = bool(entry.obstacle), is_file and not entry.obstacle
             left.append(LeftOut(entry.folder, entry.name, reason, *what))
         else:
             own[part] = entry
@@ -146,8 +148,9 @@ def _logger_of(entries: Iterable[Entry], folder: str) -> bytes | None:
     return found.most_common(1)[0][0] if found else None
 
 
-def _rank(entry: Entry) -> tuple[bool, bool, bool]:
-    return not entry.known, not _has_its_name(entry), entry.name.endswith(PART_SUFFIX)
+def _rank(entry: Entry) -> tuple[bool, bool, bool, bool]:
+    is_open = entry.name.endswith(PART_SUFFIX)
+    return not entry.known, not _has_its_name(entry), is_open, entry.header is None
 
 
 def _has_its_name(entry: Entry) -> bool:

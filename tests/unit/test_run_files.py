@@ -169,3 +169,16 @@ def test_what_the_journal_knows_is_judged_under_a_relative_path(
     for place in (run, Path("runs/7"), Path(), data):
         reports = {Path(r.path).name: r.verdict for r in verify(plan([place]))}
         assert reports["a_0002.dlog"] is not Verdict.GOOD, place
+
+
+def test_what_is_left_of_a_creation_does_not_stand_for_the_part_in_the_other_directory(
+    run: Path, tmp_path: Path
+) -> None:
+    first = tmp_path / "first/runs/7"
+    first.mkdir(parents=True)
+    (first / "a_0003.dlog.part").write_bytes(bytes(8192))
+    for root in (run.parent.parent, tmp_path / "first"):
+        (root / MARK).write_text(f"{LOGGER_UUID.hex()}\n")
+    events = dlog.read([first, run])
+    assert len(list(events)) == EVENTS
+    assert [out.name for out in events.left_out] == ["a_0003.dlog.part"]
