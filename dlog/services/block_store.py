@@ -678,4 +678,3 @@ class BlockStore:
                 part.close(use_ballast=ballast)
         except StorageError as error:
             log.error("%s: %s", self._key, error)
-            self._storage.alarms.raise_alarm(f"close {part.key}", Severity.ERROR, str(error))

@@ -533,7 +533,8 @@ class Part:
 
     def close(self, *, use_ballast: bool = False) -> None:
         """Seal it: footer, sidecar, mode, name. What was written has been synced and handed to the
-        committer. Raises `StorageError`; the file is then in ERROR at its durable offset."""
+        committer. Raises `StorageError`; the file is then in ERROR at its durable offset, and an
+        alarm says so."""
         if self.unreported:
             raise InvariantBroken(f"{self.record.path}: closed with blocks that were not told of")
         commits = self._storage.commits
@@ -551,6 +552,8 @@ class Part:
             commits.submit(
                 self._storage.operations.done(number, f"failed: {error}"), use_ballast=use_ballast
             )
+            # Before the seal: a sealed part may be settled at any time, and then the alarm goes.
+            self._storage.alarms.raise_alarm(f"close {self.key}", Severity.ERROR, str(error))
             self.seal_by_fault(str(error), use_ballast=use_ballast)
             if isinstance(error, FormatError):
                 raise StorageError(str(error), path=self.record.path) from error

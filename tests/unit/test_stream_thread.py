@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,11 +12,15 @@ from dlog.errors import StorageError
 from dlog.faults.simulation.disk import SimulatedSync
 from dlog.faults.simulation.steps import FaultKind, Operation, When
 from dlog.ports import DataFile
+from dlog.services.housekeeper import Housekeeper
+from dlog.services.live_state import config_of_ended
+from dlog.services.parts import Part
 from tests.simulated_logger import (
     OTHER_RUN,
     PHOTONS_FILES,
     RAW,
     RUN,
+    closed_files,
     configured,
     fail,
     holds,
@@ -150,6 +155,30 @@ def test_a_stalled_stream_is_an_alarm_until_its_run_is_over() -> None:
     assert texts["refused router-1"] == (
         "events of router-1 for run 7 stream photons refused: no-space-at-end-of-run"
     )
+
+
+def test_a_part_that_is_settled_before_its_close_is_told_to_have_failed_leaves_no_alarm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = running(streams={"photons": {}}, drain_seconds=0.05)
+    send(world.source("router-1"), 1)
+    world.settle()
+    life = life_of(world)
+    watches = life.commander.watches
+    config = partial(config_of_ended, life.journal)
+    housekeeper = Housekeeper(life.journal, life.storage, config, watches)
+    let_go = Part.let_go
+
+    def settled_at_once(part: Part) -> None:
+        let_go(part)
+        housekeeper.step()
+
+    monkeypatch.setattr(Part, "let_go", settled_at_once)
+    fail(world, Operation.NAME, path=PHOTONS_FILES)
+    assert world.do("STOP RUN", run=RUN).ok
+    (closed,) = closed_files(world)
+    assert closed.sealed
+    assert life.alarms.raised() == []
 
 
 def test_a_part_that_could_not_be_closed_is_no_alarm_any_more_once_it_is() -> None:
