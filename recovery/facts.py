@@ -42,6 +42,7 @@ from dlog.errors import (
 )
 from dlog.limits import MIB, PAGE_BYTES
 from dlog.model.ids import (
+    NO_RUN,
     FileKey,
     FileKind,
     PartNumber,
@@ -49,7 +50,8 @@ from dlog.model.ids import (
     StreamName,
 )
 from dlog.reader.beside import Beside
-from dlog.reader.run_folder import ORPHANS, own_files
+from dlog.reader.file_bytes import READ_ONLY
+from dlog.reader.run_folder import ORPHANS, own_files, root_of, run_of
 from dlog.recovery.report import shown
 from dlog.recovery.snapshot import READ_ORDER, Snapshot, read_journal
 
@@ -58,8 +60,6 @@ SIDECAR_BYTES_MAX: Final = 4 * MIB
 UNREAD_BYTE: Final = 0xEE
 # How often a journal is read that is being written by a logger that does not know of the reader.
 _UNSEEN_TRIES: Final = 5
-# Without O_NONBLOCK the open of a pipe would wait for its other end.
-_READ_ONLY: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 # --- bytes of one file ------------------------------------------------------------------------
@@ -76,7 +76,7 @@ class FileSource:
     def __init__(self, path: Path) -> None:
         """Raises `OSError`, and `StorageError` where it is no regular file."""
         self.path = path
-        self._fd = os.open(path, _READ_ONLY)
+        self._fd = os.open(path, READ_ONLY)
         if not stat.S_ISREG(os.fstat(self._fd).st_mode):
             os.close(self._fd)
             raise StorageError("is not a regular file", path=str(path))
@@ -97,7 +97,7 @@ class FileSource:
             return memoryview(bytearray(size))
         if self._direct is None:
             with contextlib.suppress(OSError, AttributeError):  # it reads as any file then
-                self._direct = os.open(f"/proc/self/fd/{self._fd}", _READ_ONLY | os.O_DIRECT)
+                self._direct = os.open(f"/proc/self/fd/{self._fd}", READ_ONLY | os.O_DIRECT)
         return memoryview(map_memory(size))[:size]
 
     def size(self) -> int:
@@ -213,17 +213,13 @@ def place_of(path: Path) -> Place:
             RunNumber(int(tail["run"])), root, False, int(tail["begin"]),
         )  # fmt: skip
     told = named(path.name)
-    run: RunNumber | None = None
-    root = None
-    orphan = folder.name == "orphans"
-    if orphan:
-        run, root = RunNumber(0), folder.parent
-    elif folder.parent.name == "runs" and folder.name.isdecimal():
-        run, root = RunNumber(int(folder.name)), folder.parent.parent
+    number = run_of(folder)
+    run = RunNumber(number) if number is not None else None
+    root = root_of(folder)
     if told is None:
         return Place(path, None, None, None, run, root, is_part)
     kind = FileKind.GARBAGE if told.garbage else FileKind.EVENTS
-    if orphan:
+    if number == NO_RUN:
         kind = FileKind.ORPHAN
     return Place(path, StreamName(told.stream), kind, PartNumber(told.part), run, root, is_part)
 

@@ -42,6 +42,14 @@ def run_of(folder: Path) -> int | None:
     return None
 
 
+def root_of(folder: Path) -> Path | None:
+    """The data directory that such a folder lies in, None for any other folder."""
+    run, folder = run_of(folder), folder.absolute()
+    if run is None:
+        return None
+    return folder.parent if folder.name == ORPHANS else folder.parent.parent
+
+
 def own_files(
     folders: Iterable[Path],
     *,
@@ -108,12 +116,11 @@ def _what(path: Path) -> str:
 
 def logger_of(folder: Path) -> bytes | None:
     """Whose data directory the folder lies in, where its mark tells."""
-    run = run_of(folder)
-    if run is None:
+    root = root_of(folder)
+    if root is None:
         return None
-    root = folder.absolute().parent
     with suppress(OSError, ValueError):
-        fd = os.open((root.parent if run else root) / MARK, READ_ONLY)
+        fd = os.open(root / MARK, READ_ONLY)
         try:
             return bytes.fromhex(os.read(fd, _MARK_BYTES).decode("ascii").strip()) or None
         finally:
