@@ -57,6 +57,7 @@ from dlog.core.journal_records import (
     StreamRecord,
 )
 from dlog.core.record_rules import read_record
+from dlog.core.run_files import PART_SUFFIX
 from dlog.core.states import LoggerState, RunState
 from dlog.creation import found_at, link_to_runs, refuse_dangling_link, refuse_no_text
 from dlog.errors import (
@@ -101,7 +102,7 @@ from dlog.services.live_state import (
 )
 from dlog.services.lost_files import LostFiles
 from dlog.services.operations import Operations
-from dlog.services.parts import OPEN_SUFFIX, Part, Storage, tell_away
+from dlog.services.parts import Part, Storage, tell_away
 from dlog.services.status import Facts, status_of
 from dlog.services.stream_thread import StreamWriter
 
@@ -258,7 +259,7 @@ class Logger:
 
     def _refuse_files_without_journal(self) -> None:
         """A new journal would know nothing of what is acknowledged in files that are still open."""
-        left = next(self._data.glob(f"*/**/*{OPEN_SUFFIX}"), None)
+        left = next(self._data.glob(f"*/**/*{PART_SUFFIX}"), None)
         if left is not None:
             raise JournalUnreadable(
                 f"{self._data}: there is no journal, but there are open event files ({left.name}); "
@@ -333,7 +334,7 @@ class Logger:
         for key, value in self._journal.scan(records.FILES):
             path = read_record(key, value, FileRecord).path
             for root in roots:
-                file = root / f"{path}{OPEN_SUFFIX}"
+                file = root / f"{path}{PART_SUFFIX}"
                 self._access.give([file.parent, file])
 
     def _next_boot(self) -> BootNumber:

@@ -27,6 +27,7 @@ from dlog.core.event_file import footer_bytes
 from dlog.core.fate import Stall
 from dlog.core.filters import Compression, Compressor, Filter
 from dlog.core.journal_records import OperationKind, StreamRecord
+from dlog.core.run_files import PART_SUFFIX
 from dlog.core.states import FileState
 from dlog.errors import DiskFull, FileLost, FileTooLarge, NoDescriptor, StorageError
 from dlog.limits import MIB, PAGE_BYTES, RESERVE_BYTES_MIN
@@ -42,7 +43,7 @@ from dlog.model.ids import (
 )
 from dlog.ports import Buffer, Change, Commits, CommitTicket, Severity
 from dlog.services.committer import Committer, Progress, Settlement
-from dlog.services.parts import OPEN_SUFFIX, Part, PartSync, Storage, allot, put_file, put_stream
+from dlog.services.parts import Part, PartSync, Storage, allot, put_file, put_stream
 from dlog.services.staging import Slot
 
 log = logging.getLogger("dlog.stream")
@@ -376,7 +377,7 @@ class BlockStore:
         key, _ = allot(self.stream, slot.kind)
         directory = self._storage.directories[self.stream.directory]
         size = PAGE_BYTES + block_bytes + footer_bytes(1)
-        directory.try_out(file_path(key) + OPEN_SUFFIX, size)
+        directory.try_out(file_path(key) + PART_SUFFIX, size)
 
     def open_first(self, slot: Slot) -> str:
         """Make the slot's part in the first directory of the stream that takes it; why none did."""

@@ -52,6 +52,7 @@ from dlog.core.journal_records import (
     stream_key,
 )
 from dlog.core.rotation import Fill
+from dlog.core.run_files import PART_SUFFIX
 from dlog.core.states import FILE, FileEvent, FileState
 from dlog.errors import DiskFull, FileLost, FormatError, InvariantBroken, NameTaken, StorageError
 from dlog.limits import MIB, PAGE_BYTES, RESERVE_BYTES_MIN
@@ -83,8 +84,6 @@ from dlog.services.lost_files import LostFiles
 from dlog.services.operations import Operations
 
 log = logging.getLogger("dlog.parts")
-
-OPEN_SUFFIX = ".part"
 
 
 @dataclass(slots=True)
@@ -257,7 +256,7 @@ class Part:
         )
         directory = storage.directories[stream.directory]
         try:
-            file = directory.create(record.path + OPEN_SUFFIX)
+            file = directory.create(record.path + PART_SUFFIX)
             _write_pages(storage, file, Offset(0), page)
             file.sync()
         except StorageError as error:
@@ -267,7 +266,7 @@ class Part:
             failed = put_file(
                 msgspec.structs.replace(record, state=state, sealed=True, reason=str(error))
             )
-            if not _is_there(directory, record.path + OPEN_SUFFIX):
+            if not _is_there(directory, record.path + PART_SUFFIX):
                 failed = (file_key(key), None)  # nothing is left for a restart to settle
             storage.commits.submit(
                 [failed, *storage.operations.done(number, f"failed: {error}")],
@@ -491,7 +490,7 @@ class Part:
 
     def lost(self) -> str:
         """Why neither of its names leads to its file, "" where one does. Raises `StorageError`."""
-        why = self._file.lost(self.record.path + OPEN_SUFFIX)
+        why = self._file.lost(self.record.path + PART_SUFFIX)
         return why if why and self._file.lost(self.record.path) else ""
 
     def check_name(self) -> None:
@@ -511,7 +510,7 @@ class Part:
     def save(self, why: str) -> str:
         """Give the file its name again, with what is durable of it; what was done, for people.
         Raises `StorageError`."""
-        path = self.record.path + OPEN_SUFFIX
+        path = self.record.path + PART_SUFFIX
         if not self.lost():
             self.directory.sync_names(path.rpartition("/")[0])
             return "it has its name again"
@@ -629,7 +628,7 @@ class Part:
             return
         try:
             # Anew: the old descriptor may be one that refuses everything after a failed sync.
-            file = self.directory.open(self.record.path + OPEN_SUFFIX, writable=True)
+            file = self.directory.open(self.record.path + PART_SUFFIX, writable=True)
             try:
                 file.cut(self._tried)
             finally:
@@ -661,7 +660,7 @@ class Part:
         commits.submit([announced, put_file(self.record)], use_ballast=use_ballast).wait()
         self.let_go()
         try:
-            self.directory.remove(self.record.path + OPEN_SUFFIX)
+            self.directory.remove(self.record.path + PART_SUFFIX)
         except StorageError as error:
             commits.submit(
                 self._storage.operations.done(number, f"failed: {error}"), use_ballast=use_ballast
@@ -692,7 +691,7 @@ def _take_away(
 ) -> None:
     """What a creation that failed left under its name: nothing was ever in it. Where that does not
     go, it is moved aside later."""
-    path = record.path + OPEN_SUFFIX
+    path = record.path + PART_SUFFIX
     try:
         if not directory.exists(path):
             return
@@ -774,8 +773,8 @@ def finish_file(
     sidecar = _sidecar(storage, config, record, size, file_crc, sealed=sealed, status=status)
     closed_ns = sidecar.closed_ns
     _put_sidecar(storage, directory, record, sidecar)
-    if directory.exists(record.path + OPEN_SUFFIX):
-        directory.rename(record.path + OPEN_SUFFIX, record.path)
+    if directory.exists(record.path + PART_SUFFIX):
+        directory.rename(record.path + PART_SUFFIX, record.path)
     # Only now: a restart between the two could not open a read-only `.part` to settle it.
     directory.make_read_only(record.path)
     return ClosedFileRecord(
@@ -848,7 +847,7 @@ def tell_sealed(storage: Storage, config: StreamConfig, record: FileRecord) -> N
         storage, config, record, record.durable, record.crc32c, sealed=True, status="good"
     )
     try:
-        if directory.exists(record.path + OPEN_SUFFIX) and not directory.exists(
+        if directory.exists(record.path + PART_SUFFIX) and not directory.exists(
             sidecar_path(record.path)
         ):
             directory.write_new(sidecar_path(record.path), encode_sidecar(sidecar))

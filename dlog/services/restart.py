@@ -27,6 +27,7 @@ from dlog.core.journal_records import (
     quarantine_key,
 )
 from dlog.core.replay import Action, decide, on_disk
+from dlog.core.run_files import PART_SUFFIX
 from dlog.core.scan import Depth, SpanKind, payload_bytes, scan
 from dlog.core.states import FILE, FileEvent, FileState
 from dlog.errors import (
@@ -42,7 +43,6 @@ from dlog.model.config import StreamConfig
 from dlog.model.ids import NO_RUN, FileKind, Offset, file_path
 from dlog.ports import Change, DataFile, Directory, Journal, Severity
 from dlog.services.parts import (
-    OPEN_SUFFIX,
     Part,
     SealedPart,
     Storage,
@@ -85,7 +85,7 @@ def refuse_outdated(
 
 def _later_commit(directory: Directory, record: FileRecord) -> str:
     """What a block behind the durable offset says of a commit that the journal does not know."""
-    for path in (record.path + OPEN_SUFFIX, record.path):
+    for path in (record.path + PART_SUFFIX, record.path):
         with suppress(StorageError, FormatError):  # told when the file is settled
             if not directory.exists(path):
                 continue
@@ -125,7 +125,7 @@ def _unknown_part(storage: Storage, stream: StreamRecord) -> str:
     for kind in of_run if stream.run != NO_RUN else (FileKind.ORPHAN,):
         key, _ = allot(stream, kind)
         for directory in storage.directories:
-            for path in (file_path(key) + OPEN_SUFFIX, file_path(key)):
+            for path in (file_path(key) + PART_SUFFIX, file_path(key)):
                 with suppress(StorageError, FormatError):
                     if not directory.exists(path):
                         continue
@@ -245,7 +245,7 @@ class Restart:
         nothing goes on for it."""
         directory = self._storage.directories[record.directory]
         try:
-            if directory.exists(record.path + OPEN_SUFFIX) or not directory.exists(record.path):
+            if directory.exists(record.path + PART_SUFFIX) or not directory.exists(record.path):
                 return False
             file = directory.open(record.path, writable=False)
             try:
@@ -280,7 +280,7 @@ class Restart:
             raise self._away[record.directory]
         directory = self._storage.directories[record.directory]
         disk = on_disk(
-            directory.exists(record.path + OPEN_SUFFIX),
+            directory.exists(record.path + PART_SUFFIX),
             directory.exists(record.path),
             directory.exists(sidecar_path(record.path)),
         )
@@ -295,7 +295,7 @@ class Restart:
                 self._sync_names(record)
                 self._over(record)
             case Action.MOVE_ASIDE:
-                move_aside(self._storage, record.directory, record.path + OPEN_SUFFIX)
+                move_aside(self._storage, record.directory, record.path + PART_SUFFIX)
                 self._over(record)
             case Action.REOPEN:
                 part = self._reopen(record, config)
@@ -327,7 +327,7 @@ class Restart:
         """The part, at its durable offset; None where it is not to go on with. told: its state in
         the journal meanwhile, if another than the record's."""
         directory = self._storage.directories[record.directory]
-        file = directory.open(record.path + OPEN_SUFFIX, writable=True)
+        file = directory.open(record.path + PART_SUFFIX, writable=True)
         problem = _problem_below_durable(file, record)
         if problem:
             file.close()
@@ -352,7 +352,7 @@ class Restart:
 
     def _settle_sealed(self, record: FileRecord, config: StreamConfig) -> None:
         directory = self._storage.directories[record.directory]
-        file = directory.open(record.path + OPEN_SUFFIX, writable=True)
+        file = directory.open(record.path + PART_SUFFIX, writable=True)
         try:
             problem = _problem_below_durable(file, record)
             if not problem:
@@ -409,7 +409,7 @@ class Restart:
 
     def _finish_rename(self, record: FileRecord, config: StreamConfig) -> None:
         """Both names are there. The final one may be somebody else's: then it is left alone."""
-        opened = record.path + OPEN_SUFFIX
+        opened = record.path + PART_SUFFIX
         directory = self._storage.directories[record.directory]
         sizes = []
         for path in (opened, record.path):
@@ -542,7 +542,7 @@ class Restart:
         no footer, is saved aside and cut first; nothing below it is touched. A file that is gone,
         or another's, stays as it is. Raises `StorageError`."""
         directory = self._storage.directories[record.directory]
-        opened = record.path + OPEN_SUFFIX
+        opened = record.path + PART_SUFFIX
         path = opened if directory.exists(opened) else record.path
         if not directory.exists(path):
             return
