@@ -35,6 +35,7 @@ from dlog.services.committer import Committer
 log = logging.getLogger("dlog.commander")
 
 LAST_COMMANDS: Final = 20
+_ENDING: Final = frozenset({"STOP", "STOP RUN", "ABORT RUN"})
 ITSELF: Final = b""  # the peer of commands that the logger gives itself
 
 
@@ -107,7 +108,9 @@ class Desk:
         )
         if self._is_repeated(peer, command, command_id, body_crc):
             return None
-        if len(self._asked) >= COMMANDS_IN_HAND_MAX:
+        # Refusals may wait for a full journal: what ends a run has room of its own beside them.
+        most = COMMANDS_IN_HAND_MAX * (2 if command.command in _ENDING else 1)
+        if len(self._asked) >= most:
             text = f"{len(self._asked)} commands are being carried out; ask again later"
             self._send(peer, self.error_answer(command, text, "busy"))
             return None

@@ -12,6 +12,7 @@ from dlog.faults.simulation.steps import Operation, When
 from dlog.faults.simulation.world import World
 from dlog.model.ids import NO_RUN, ORPHAN_STREAM, StreamKey
 from dlog.model.messages import Command, encode_json
+from dlog.services import command_desk
 from dlog.services.space_watch import INTERVAL_NS
 from tests.simulated_logger import (
     OTHER_RUN,
@@ -385,6 +386,20 @@ def test_a_refusal_is_told_again_to_who_asks_again_on_a_full_journal() -> None:
     assert len(life.commander.last_commands) == 4
     assert life.commander.last_commands[-1].error == first.error
     holds(world)
+
+
+@pytest.mark.parametrize("command", ["STOP RUN", "ABORT RUN", "STOP"])
+def test_refusals_that_wait_for_a_full_journal_keep_no_run_from_being_ended(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command_desk, "COMMANDS_IN_HAND_MAX", 20)
+    world = running()
+    world.fill_journal(10**15)
+    for _ in range(20):
+        assert not world.do("PAUSE RUN", run=99).ok
+    number = world.give(command, **({} if command == "STOP" else {"run": RUN}))
+    world.run_until(lambda: number in world.coor.answers, "it is not answered", rounds_max=600)
+    assert world.coor.answers[number].ok
 
 
 def test_a_refusal_is_told_before_a_journal_that_fails_ends_the_logger() -> None:
