@@ -288,7 +288,9 @@ def test_a_stream_that_is_misspelt_is_an_error_at_the_source_and_an_alarm(
     source.send("plian", b"before the logger has answered")
     with pytest.raises(EventsDiverted, match="1 event for run 7 stream plian went to"):
         source.flush(30)
-    with pytest.raises(StreamUnknown, match="run 7 has no stream plian; its streams: by-bytes, "):
+    with pytest.raises(
+        StreamUnknown, match=r"no stream plian \(did you mean plain\?\); its streams: by-bytes, "
+    ):
         source.send("plian", b"now it is known")
     source.send("plain", b"x")
     report = source.close(30)
@@ -299,7 +301,7 @@ def test_a_stream_that_is_misspelt_is_an_error_at_the_source_and_an_alarm(
         "--state", logger.folder / "send.json",
     )  # fmt: skip
     assert done.returncode == 1
-    assert b"went to the orphan file: run 7 has no such stream; its streams: by-" in done.stderr
+    assert b"run 7 has no stream plian (did you mean plain?); its streams: by-" in done.stderr
 
 
 def stop_run_with(logger: LoggerProcess, raw: RawSource, run: int) -> None:
