@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
 
-from dlog.adapters.child_processes import environment
+from dlog.adapters.child_processes import begun_deaf, environment
 from dlog.adapters.journal_probe import SHUT, UNABLE
 from dlog.core.journal_records import (
     ACKNOWLEDGED,
@@ -168,14 +168,15 @@ def read_journal(folder: Path, prefixes: Sequence[bytes] = READ_ORDER) -> Snapsh
     except OSError as error:
         raise NotReadable(f"{folder}: {error.strerror}") from error
     try:
-        child = subprocess.Popen(
-            [
-                sys.executable, "-P", "-m", "dlog.recovery.journal_dump", str(folder),
-                *(prefix.decode() for prefix in prefixes),
-            ],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=environment(), process_group=0,  # Ctrl-C is for the parent alone
-        )  # fmt: skip
+        with begun_deaf():
+            child = subprocess.Popen(
+                [
+                    sys.executable, "-P", "-m", "dlog.recovery.journal_dump", str(folder),
+                    *(prefix.decode() for prefix in prefixes),
+                ],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                env=environment(),
+            )  # fmt: skip
     except OSError as error:
         raise ResourcesExhausted(
             f"{folder}: no process to read it with: {error.strerror}"

@@ -62,6 +62,17 @@ def interrupts_kept_back() -> Iterator[None]:
             signal.raise_signal(kept[0])
 
 
+@contextmanager
+def begun_deaf() -> Iterator[None]:
+    """A process that is begun inside never hears Ctrl-C, which is for its parent alone. It stays in
+    the process group of its parent: a kill of the group ends both."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield  # the child inherits the mask
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class ChildEnded(Error):
     """A child process ended when it should not have, or did not when it should."""
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from dlog.adapters.child_processes import begun_deaf
 from dlog.adapters.journal_probe import UNABLE
 from dlog.errors import JournalUnreadable, NotReadable
 from dlog.limits import JOURNAL_ASIDES_KEPT_MAX, JOURNAL_MAP_BYTES_MAX, KIB, MIB
@@ -294,41 +295,48 @@ def probe(path: Path, live_prefixes: Sequence[bytes], *, for_writing: bool) -> V
     # Isolated and without site, which halves the start of an interpreter.
     command = [sys.executable, "-I", "-S", str(_PROBE_PROGRAM), packages, mode, str(path)]
     try:
-        child = subprocess.run(
-            command + [prefix.hex() for prefix in live_prefixes],
-            capture_output=True,
-            check=False,
-            timeout=PROBE_SECONDS_MAX,
-            text=True,
-            # Ctrl-C is for the parent alone: a probe that it ended would say that nothing can be
-            # read.
-            process_group=0,
-        )
+        # A probe that Ctrl-C ended would say that nothing can be read.
+        with begun_deaf():
+            child = subprocess.Popen(
+                command + [prefix.hex() for prefix in live_prefixes],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        said, words = _output(child)
     except subprocess.TimeoutExpired:
         return Verdict(False, f"{path}: reading it did not end in {PROBE_SECONDS_MAX:.0f} s")
     except OSError as error:
         return _unable(path, f"no process to read it with: {error.strerror}")
-    return _verdict(path, child)
+    return _verdict(path, child.returncode, said.splitlines(), words)
+
+
+def _output(child: subprocess.Popen[str]) -> tuple[str, str]:
+    with child:
+        try:
+            return child.communicate(timeout=PROBE_SECONDS_MAX)
+        except BaseException:
+            child.kill()
+            raise
 
 
 def _unable(path: Path, why: str) -> Verdict:
     return Verdict(False, f"{path}: {why}; nothing is known to be wrong with it", damaged=False)
 
 
-def _verdict(path: Path, child: subprocess.CompletedProcess[str]) -> Verdict:
-    said = child.stdout.splitlines()
-    if child.returncode == 0 and said[-1:] == ["readable"]:
+def _verdict(path: Path, code: int, said: list[str], words: str) -> Verdict:
+    if code == 0 and said[-1:] == ["readable"]:
         return Verdict(True)
-    if not said or child.returncode == UNABLE:
+    if not said or code == UNABLE:
         # It says a word before it touches the journal.
-        words = [*said, *child.stderr.strip().splitlines()[-1:]]
-        return _unable(path, f"the process to read it with failed: {(words or ['no words'])[-1]}")
+        last = [*said, *words.strip().splitlines()[-1:]]
+        return _unable(path, f"the process to read it with failed: {(last or ['no words'])[-1]}")
     doing = said[-1]
-    if child.returncode == -signal.SIGKILL:
+    if code == -signal.SIGKILL:
         return _unable(path, f"the process to read it with was killed while {doing}")
-    if child.returncode < 0:
+    if code < 0:
         with contextlib.suppress(ValueError):
-            name = signal.Signals(-child.returncode).name
+            name = signal.Signals(-code).name
             return Verdict(False, f"{path} is damaged: {name} while {doing}")
     return Verdict(False, f"{path} is damaged: {doing}")
 

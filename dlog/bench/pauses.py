@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from dlog.adapters.child_processes import environment, interrupts_kept_back
+from dlog.adapters.child_processes import begun_deaf, environment, interrupts_kept_back
 from dlog.errors import Error
 
 # A program that does nothing but look at the clock is held up for less by the kernel's own work.
@@ -34,7 +34,7 @@ def processor_pauses(seconds: float) -> Pauses:
     children: list[subprocess.Popen[bytes]] = []
     try:
         for number in processors:
-            with interrupts_kept_back():
+            with interrupts_kept_back(), begun_deaf():
                 children.append(_start(number, seconds))
         said = [child.communicate()[0] for child in children]
     finally:
@@ -56,8 +56,6 @@ def _start(processor: int, seconds: float) -> subprocess.Popen[bytes]:
         env=environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        # Ctrl-C is for the parent alone, which ends it.
-        process_group=0,
     )
 
 

@@ -6,18 +6,18 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import active_children, get_context
+from multiprocessing.resource_tracker import ensure_running
 from pathlib import Path
 
-from dlog.adapters.child_processes import interrupts_kept_back
+from dlog.adapters.child_processes import begun_deaf, interrupts_kept_back
 from dlog.errors import Error
 from dlog.faults import real_disk, system_calls
 from dlog.faults.simulation.campaign import SCENARIOS, Outcome, play
@@ -76,20 +76,23 @@ def play_all(
     if jobs == 1:
         yield from map(one, tasks)
         return
-    with _not_for_children():
-        pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
-        outcomes = pool.map(one, tasks, chunksize=together)
-    try:
+    with ExitStack() as at_end:
+        # An interrupt that came while they began is raised at the end of this.
+        with _not_for_children():
+            pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+            at_end.push(partial(_end, pool))
+            outcomes = pool.map(one, tasks, chunksize=together)
         yield from outcomes
-    except BaseException:
+
+
+def _end(pool: ProcessPoolExecutor, kind: type[BaseException] | None, *_: object) -> None:
+    if kind is not None:
         # Whoever interrupts does not wait for what is being played, and the pool cannot be waited
         # for once its processes are killed.
         for process in active_children():
             process.kill()
             process.join()
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    pool.shutdown()
+    pool.shutdown(wait=kind is None, cancel_futures=kind is not None)
 
 
 @contextmanager
@@ -97,14 +100,15 @@ def _not_for_children() -> Iterator[None]:
     """Processes that begin inside never see Ctrl-C, which a terminal sends to all of them: it is
     for their parent, which ends them."""
     with interrupts_kept_back():
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         warned = os.environ.get("PYTHONWARNINGS")
         # The process that cleans up behind a pool that was not waited for does so without a word.
         os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker:UserWarning"
         try:
-            yield
+            # Its start, which blocks interrupts for itself, lets them through afterwards.
+            ensure_running()
+            with begun_deaf():
+                yield
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             del os.environ["PYTHONWARNINGS"]
             if warned is not None:
                 os.environ["PYTHONWARNINGS"] = warned
