@@ -9,6 +9,7 @@ VENV   ?= .venv
 BIN     := $(VENV)/bin
 RUN     := $(VENV)/.installed-to-run
 DEVELOP := $(VENV)/.installed-to-develop
+EXTRAS  := $(VENV)/.installed-extras
 PEERS   := $(VENV)/.installed-peers
 # Tests run in two processes.
 SIDE_BY_SIDE := --numprocesses 2 --dist worksteal
@@ -34,7 +35,7 @@ test: $(DEVELOP)  ## the tests that each change must pass, in minutes
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 .PHONY: test-all
-test-all: $(DEVELOP)  ## the rest of them: campaigns, mutations, the real program, networks
+test-all: $(EXTRAS)  ## the rest of them: campaigns, mutations, the real program, networks
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'long and not (soak or fuzz or bench)'
 
 .PHONY: check
@@ -110,6 +111,10 @@ $(RUN): pyproject.toml | links
 
 $(DEVELOP): $(RUN)
 	@$(PIP) --no-build-isolation --editable '.[test,check]'
+	@touch $@
+
+$(EXTRAS): $(DEVELOP)
+	@$(PIP) --no-build-isolation --editable '.[plot]'
 	@touch $@
 
 $(PEERS): $(DEVELOP) tests/benchmarks/requirements.txt

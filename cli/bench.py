@@ -42,7 +42,11 @@ def command(
     ] = "4 GiB",
     plot: Annotated[
         Path | None,
-        typer.Option("--plot", metavar="FILE.svg", help="Draw throughput and latency."),
+        typer.Option(
+            "--plot", metavar="FILE",
+            help="Draw throughput and latency into a file named .svg, .png or .pdf. Needs the "
+            "extra `plot`.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="All that was measured.")] = False,
 ) -> None:  # fmt: skip
@@ -52,6 +56,7 @@ def command(
     It starts a logger and sources of its own, and takes about a minute. Whatever else runs on the
     machine is measured too.
     """
+    from dlog.adapters.charts import check_drawable, draw
     from dlog.bench.plan import BYTES_MIN, qualify, steps
     from dlog.cli.bench_tables import Watcher, charts, print_table
     from dlog.cli.output import json_out, problem, progress, words
@@ -63,8 +68,8 @@ def command(
         raise typer.BadParameter(f"--bytes {bytes_}: {error}") from error
     if bytes_max < BYTES_MIN:
         raise typer.BadParameter(f"--bytes {bytes_}: at least {BYTES_MIN >> 20} MiB")
-    if plot is not None and plot.suffix != ".svg":
-        raise typer.BadParameter(f"--plot {plot}: it is an SVG, so call it .svg")
+    if plot is not None:
+        check_drawable(plot)  # before anybody waits
     with (
         ended_by_signals(),
         _place(directory) as place,
@@ -73,10 +78,7 @@ def command(
         watcher = Watcher(shown, lines=not sys.stderr.isatty())
         found = qualify(place, seconds=seconds, bytes_max=bytes_max, audience=watcher)
     if plot is not None:
-        try:
-            plot.write_text(charts(found))
-        except OSError as error:
-            raise Error(f"{plot}: {error.strerror}") from error
+        draw(charts(found), plot)
         words(f"drawn: {plot}")
     if as_json:
         json_out(found)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dlog.adapters.charts import Axis, Chart, Line
 from dlog.bench.plan import Qualification, Row
-from dlog.bench.svg import Axis, Line, chart, document
 from dlog.cli.output import show, table, words
 from dlog.quantities import count, rate, size
 
@@ -89,28 +89,37 @@ def _threads(found: Qualification) -> str:
     return f"Of the logger's s/GB, with {slowest.load.name}: {listed}"
 
 
-def charts(found: Qualification) -> str:
-    """Throughput against the size of events, latency against the rate; an SVG document."""
+def charts(found: Qualification) -> list[Chart]:
+    """Throughput against the size of events, latency against the rate."""
     sizes = [(row.measured.load.event_bytes, row) for row in found.of_kind("size")]
-    ticks = [(float(n), row.measured.load.name.removesuffix(" events")) for n, row in sizes]
-    throughput = chart(
-        "Durable throughput against the size of the events",
-        Axis("bytes of an event", log=True, ticks=ticks),
-        Axis("MB/s"),
-        [
-            Line("logger, four streams", [(n, row.measured.stored_rate / 1e6) for n, row in sizes]),
-            Line("the disk at that time, 4 files without a logger",
-                 [(n, row.disk_rate / 1e6) for n, row in sizes], dashed=True),
-        ],
-    )  # fmt: skip
     rows = [row.measured for row in found.of_kind("rate") if row.measured.latency_ms]
-    latency = chart(
-        "From an event to its durable acknowledgement",
-        Axis("MB/s, events of 1 KiB in four streams"),
-        Axis("ms", log=True),
-        [
-            Line(name, [(m.load.rate / 1e6, m.latency_ms[name]) for m in rows])
-            for name in ("p50", "p99", "max")
-        ],
-    )
-    return document([throughput, latency])
+    return [
+        Chart(
+            "Durable throughput against the size of the events",
+            Axis(
+                "bytes of an event",
+                log=True,
+                ticks=[
+                    (float(n), row.measured.load.name.removesuffix(" events")) for n, row in sizes
+                ],
+            ),
+            Axis("MB/s"),
+            [
+                Line("logger, 4 streams", [(n, r.measured.stored_rate / 1e6) for n, r in sizes]),
+                Line(
+                    "the disk at that time, 4 files without a logger",
+                    [(n, row.disk_rate / 1e6) for n, row in sizes],
+                    dashed=True,
+                ),
+            ],
+        ),
+        Chart(
+            "From an event to its durable acknowledgement",
+            Axis("MB/s, events of 1 KiB in 4 streams"),
+            Axis("ms", log=True),
+            [
+                Line(name, [(m.load.rate / 1e6, m.latency_ms[name]) for m in rows])
+                for name in ("p50", "p99", "max")
+            ],
+        ),
+    ]

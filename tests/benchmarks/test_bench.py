@@ -15,12 +15,13 @@ from xml.etree import ElementTree
 
 import pytest
 
+from dlog.adapters.charts import SUFFIXES, Axis, Chart, Line, draw
 from dlog.bench.events import chunks
 from dlog.bench.rig import Load, Measured, quantiles
 from dlog.bench.sender import Order, made_for, timetable
-from dlog.bench.svg import Axis, Line, chart, document
 from dlog.bench.verdict import Limit, judge, limit_of
-from tests.rig.commands import dlog_command, environment
+from tests.conftest import need_package
+from tests.rig.commands import dlog_command, environment, environment_with, run_dlog
 from tests.waiting import LONG
 
 
@@ -116,17 +117,38 @@ def test_mixed_events_meet_in_batches_and_go_to_one_or_two_streams() -> None:
 # --- what is drawn ----------------------------------------------------------------------------
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("points", [[(1.0, 2.0), (1000.0, 0.0)], [(5.0, 5.0)], []])
 @pytest.mark.parametrize("log", [False, True])
-def test_a_chart_is_whole_svg_inside_its_bounds(
-    points: Sequence[tuple[float, float]], log: bool
+def test_a_chart_of_any_points_is_drawn(
+    points: Sequence[tuple[float, float]], log: bool, suffix: str, tmp_path: Path
 ) -> None:
+    need_package("matplotlib")
     lines = [Line("a < b & c", points), Line("dashed", points, dashed=True)]
-    text = document([chart("t", Axis("x", log=log), Axis("y", log=log), lines)])
-    root = ElementTree.fromstring(text)
-    for circle in root.iter("{http://www.w3.org/2000/svg}circle"):
-        assert 0 <= float(circle.attrib["cx"]) <= 640
-        assert 0 <= float(circle.attrib["cy"]) <= 400
+    path = tmp_path / f"chart{suffix}"
+    draw([Chart("t", Axis("x", log=log), Axis("y", log=log), lines)] * 2, path)
+    content = path.read_bytes()
+    if suffix == ".svg":
+        ElementTree.fromstring(content)
+    else:
+        assert content.startswith({".png": b"\x89PNG", ".pdf": b"%PDF"}[suffix])
+
+
+def test_a_chart_without_its_library_says_what_to_install(tmp_path: Path) -> None:
+    env = environment_with(tmp_path / "site", "import sys; sys.modules['matplotlib'] = None")
+    done = subprocess.run(
+        dlog_command("bench", "--dir", tmp_path, "--plot", tmp_path / "plot.svg"), env=env,
+        capture_output=True, text=True, timeout=LONG, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "pip install 'dlog-daq[plot]'" in done.stderr
+
+
+def test_a_chart_under_a_name_that_says_no_format_is_refused_at_once(tmp_path: Path) -> None:
+    done = run_dlog("bench", "--dir", tmp_path, "--plot", tmp_path / "plot.txt")
+    assert done.returncode == 1
+    assert b"plot.txt: a chart is drawn into a file named .svg, .png, .pdf" in done.stderr
 
 
 # --- the command ------------------------------------------------------------------------------
@@ -207,6 +229,7 @@ def test_impossible_bounds_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_a_whole_qualification(tmp_path: Path) -> None:
+    need_package("matplotlib")
     folder, plot = tmp_path / "disk", tmp_path / "plot.svg"
     folder.mkdir()
     process = start(
