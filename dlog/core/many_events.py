@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Buffer: TypeAlias = "ReadableBuffer | NDArray[Any]"
 
 _U64_MAX: Final = 2**64 - 1
+_I64_MAX: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +48,15 @@ class ManyEvents:
         """The same events with numbers, counted on from `first` where they have none."""
         if self.numbers is not None:
             return self
-        count = len(self)
-        if first + count - 1 > _U64_MAX:
+        count = len(self.sizes)
+        end = first + count
+        if end <= _I64_MAX:
+            numbers = np.arange(first, end, dtype=np.uint64)
+        elif end - 1 <= _U64_MAX:  # more than arange takes
+            numbers = np.uint64(first) + np.arange(count, dtype=np.uint64)
+        else:
             raise ValueError(f"event numbers from {first} on for {count} events: up to {_U64_MAX}")
-        return replace(self, numbers=np.uint64(first) + np.arange(count, dtype=np.uint64))
+        return ManyEvents(numbers, self.times_ns, self.sizes, self.payload)
 
     def parts(self, part_bytes: int) -> Iterator[ManyEvents]:
         """The same events, about so many bytes at a time; one event at least."""

@@ -147,6 +147,7 @@ class Staging:
         self._adopt(parts, unmade)
         # A boundary may be committed before the events that led to it.
         self.numbering = Numbering(max(highest, self.low))
+        self._ranged: tuple[EventTable, tuple[int, int]] | None = None  # of the last piece
 
     def _adopt(self, parts: Sequence[Part], unmade: Sequence[tuple[int, int]]) -> None:
         """The open parts that a restart settled, and the ranges that lack one."""
@@ -228,7 +229,7 @@ class Staging:
         if not self.is_all_for_now or self.is_full():
             return False
         if self._has_ranges:
-            lowest, highest = piece.numbers or number_range(piece.table)
+            lowest, highest = self._numbers_of(piece)
             late = piece.mark.session in self.latecomers.sessions
             if (lowest <= self.low or late) and not self._is_all_anew(piece, highest):
                 return False
@@ -331,8 +332,8 @@ class Staging:
     def _stage(
         self, staged: StagedPiece, slot: Slot, table: EventTable, payload: Payload
     ) -> StagedFragment:
-        known = staged.piece.numbers if table is staged.piece.table else None
-        first, last = known or number_range(table)
+        whole = table is staged.piece.table
+        first, last = self._numbers_of(staged.piece) if whole else number_range(table)
         size = len(table) * EVENT_BYTES + len(payload)
         fragment = StagedFragment(slot, table, payload, first, last)
         staged.fragments.append(fragment)
@@ -341,6 +342,14 @@ class Staging:
         self.bytes += size
         self.events += len(table)
         return fragment
+
+    def _numbers_of(self, piece: Piece) -> tuple[int, int]:
+        """The lowest and the highest number; those of the last piece are asked for twice."""
+        if piece.numbers is not None:
+            return piece.numbers
+        if self._ranged is None or self._ranged[0] is not piece.table:
+            self._ranged = piece.table, number_range(piece.table)
+        return self._ranged[1]
 
     def fill(self, slot: Slot) -> Fill:
         if slot.part is not None:
