@@ -48,6 +48,11 @@ def meant(word: str, there: Iterable[str]) -> str:
     return f" (did you mean {found[0]}?)" if found else ""
 
 
+def _where(path: str, offset_bytes: int) -> str:
+    """`a.dlog at byte 4096`; the path alone for its first byte, a name or a folder."""
+    return f"{path} at byte {offset_bytes}" if offset_bytes else path
+
+
 # --- what a peer or a file said ---------------------------------------------------------------
 
 
@@ -67,8 +72,7 @@ class FormatError(Error):
     """Bytes of a file that are not what the format says. Carries path, offset and reason."""
 
     def __init__(self, reason: str, *, path: str = "", offset_bytes: int = 0) -> None:
-        where = f"{path or 'data'} at byte {offset_bytes}"
-        super().__init__(f"{where}: {reason}")
+        super().__init__(f"{_where(path or 'data', offset_bytes)}: {reason}")
         self.reason = reason
         self.path = path
         self.offset_bytes = offset_bytes
@@ -132,7 +136,7 @@ class StorageError(Error):
     """A data file or directory operation failed. Carries path, offset and the system's reason."""
 
     def __init__(self, reason: str, *, path: str, offset_bytes: int = 0) -> None:
-        super().__init__(f"{path} at byte {offset_bytes}: {reason}")
+        super().__init__(f"{_where(path, offset_bytes)}: {reason}")
         self.reason = reason
         self.path = path
         self.offset_bytes = offset_bytes
