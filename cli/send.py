@@ -191,7 +191,7 @@ def _target(data: Path | None, to: str) -> str:
         raise typer.BadParameter("give one of --data and --to")
     if to:
         return checked_address(to, "--to", bound=False)
-    if not data and not (DEFAULT_DATA / "logger.json").is_file():
+    if not data and not DEFAULT_DATA.is_dir():
         raise typer.BadParameter("which logger? -d DATA or --to ADDRESS")
     directory = data or DEFAULT_DATA
     if not may_be_directory(directory):

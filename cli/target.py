@@ -63,7 +63,7 @@ def reached(
             yield server
         return
     if not data and not to:
-        if not (DEFAULT_DATA / "logger.json").is_file():
+        if not DEFAULT_DATA.is_dir():
             raise typer.BadParameter("which logger? -d DATA or --to ADDRESS")
         data = DEFAULT_DATA
     target = data if data else checked_address(to, "--to", bound=False)

@@ -230,6 +230,17 @@ def test_no_logger_named_and_none_here_is_a_usage_error(
     assert run("status").exit_code == 2
 
 
+@pytest.mark.parametrize("command", [("status",), ("coor", "stop"), ("alarms",)])
+def test_a_data_directory_that_no_logger_has_used_yet_is_the_default_all_the_same(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    for named in ((), ("-d", "data")):
+        done = run(*command, *named, "--timeout", "0.1")
+        assert (done.exit_code, done.stderr) == (1, "dlog: no logger has been started on data\n")
+
+
 def test_the_help_waits_for_no_heavy_module() -> None:
     code = (
         "import sys, dlog.cli.main\n"
