@@ -605,7 +605,8 @@ class CoorClient(_Coor):
         if not self._address:
             return None
         if problem := why_no_permission(self._address):
-            raise NoAnswer(f"the logger cannot be asked: {problem}")
+            # The socket of a logger that is gone stays, and it is not its owner who helps then.
+            raise NoAnswer(self._absence() or f"the logger cannot be asked: {problem}")
         if self._socket is None or self._connected != self._address:
             if self._socket is not None:
                 self._socket.close(0)

@@ -189,6 +189,12 @@ def test_a_stranger_is_told_that_the_permission_is_missing(
     )  # fmt: skip
     assert f"{socket}: permission denied for user 1003" in waits.stdout
     logger.stop()
+    asked = subprocess.run(
+        [*stranger, *dlog_command("status", "-d", logger.data, "--timeout", LONG)],
+        capture_output=True, text=True, timeout=LONG, env=environment(), check=False,
+    )  # fmt: skip
+    # Its socket is still there. Asking its owner would not help.
+    assert asked.stderr.startswith(f"dlog: no logger runs on {logger.data}: process ")
 
 
 def test_a_group_that_one_is_not_in_is_an_error_of_the_configuration(
