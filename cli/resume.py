@@ -9,7 +9,10 @@ import typer
 
 
 def command(
-    data: Annotated[Path, typer.Option("--data", "-d", metavar="DATA", help="The data directory.")],
+    data: Annotated[
+        Path,
+        typer.Option("--data", "-d", metavar="DATA", readable=False, help="The data directory."),
+    ],
     log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON lines.")] = False,
 ) -> None:
     """Go on with the runs that were active, without the configuration file."""

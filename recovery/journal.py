@@ -185,7 +185,9 @@ def rebuild(
     except LockedByAnother as error:
         raise Error(f"{error}; stop it first") from error
     except DataDirectoryGone as error:
-        raise Error(f"{error}; only the user of the logger can rebuild its journal") from error
+        denied = isinstance(error.__cause__, PermissionError)
+        why = "; only the user of the logger can rebuild its journal" if denied else ""
+        raise Error(f"{error}{why}") from error
     with lock:
         return _Rebuild(root, others, progress, now).run(dry_run)
 

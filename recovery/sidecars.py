@@ -60,12 +60,16 @@ def _make(task: Task, said: MadeSidecar, *, dry_run: bool) -> None:
     said.sidecar = shown(Path(sidecar_path(str(path))))
     try:
         content = encode_sidecar(_sidecar_of(task))
-        if not dry_run:
-            Directory(path.absolute().parent).write_new(sidecar_path(path.name), content)
-            said.verdict = _judged(task).verdict
     except (DlogError, OSError) as error:
         said.verdict, said.reason = Verdict.CANNOT_RUN, str(error)
         return
+    if not dry_run:
+        try:
+            Directory(path.absolute().parent).write_new(sidecar_path(path.name), content)
+        except DlogError as error:
+            said.reason = str(error)  # the file was checked: it is whole, and has no sidecar
+            return
+        said.verdict = _judged(task).verdict
     said.made = True
 
 
@@ -100,6 +104,8 @@ def sidecar_line(said: MadeSidecar) -> str:
         return f"{said.source}: sidecar made -> {said.sidecar}"
     if said.verdict is Verdict.GOOD:
         return f"{said.source}: has its sidecar"
+    if said.verdict is Verdict.NO_SIDECAR:
+        return f"{said.source}: whole, no sidecar made: {said.reason}"
     return f"{said.source}: no sidecar made, {verdict_words(said.verdict)}: {said.reason}"
 
 

@@ -134,7 +134,9 @@ def _open_lock_file(root: Path) -> int:
     try:
         return os.open(root / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        raise DataDirectoryGone(f"no lock: {denied(error, root / LOCK_NAME)}") from error
+        raise DataDirectoryGone(
+            f"no lock can be taken: {denied(error, root / LOCK_NAME)}"
+        ) from error
 
 
 def _read_pid(fd: int) -> int | None:

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from dlog.core.data_directory import MARK
+from dlog.limits import MIB
 from dlog.recovery.journal import rebuild
 from tests.event_files import LOGGER_UUID, build_run, make_events, make_pieces
 from tests.rig.commands import dlog_command, environment, obeying_permissions, run_dlog, run_python
+from tests.rig.filesystems import remount, small_disk
 from tests.waiting import LONG
 
 COMMANDS = (
@@ -97,6 +99,40 @@ def test_readers_need_no_write_access_and_make_no_file(data: Path) -> None:
     for command, (code, text) in said(data, prefix).items():
         assert code == 0, f"{command}: {code} {text}"
     assert {path: path.stat().st_mtime_ns for path in data.rglob("*")} == before
+
+
+@pytest.mark.long
+def test_a_sidecar_that_cannot_be_written_leaves_a_file_that_was_checked(data: Path) -> None:
+    prefix = obeying_permissions()
+    beside = data / "runs/7/a_0001.dlog.json"
+    beside.unlink()
+    (data / "runs/7").chmod(0o555)
+    command = json.dumps([["recover", str(data), "--sidecars"]])
+    _, code, text = json.loads(run_python(_RUN, command, tracer=prefix)[0])
+    assert (code, "COULD NOT" in text) == (3, False), text
+    assert f"whole, no sidecar made: {beside}: Permission denied" in text
+
+
+@pytest.mark.long
+def test_a_resume_of_what_may_not_be_read_is_no_wrong_usage(
+    data: Path,
+) -> None:
+    prefix = obeying_permissions()
+    data.chmod(0)
+    command = json.dumps([["resume", "-d", str(data)]])
+    _, code, text = json.loads(run_python(_RUN, command, tracer=prefix)[0])
+    assert (code, "Permission denied" in text) == (1, True), text
+
+
+@pytest.mark.long
+def test_a_rebuild_on_a_read_only_mount_does_not_ask_for_another_user(tmp_path: Path) -> None:
+    with small_disk(tmp_path, 4 * MIB, kind="tmpfs") as disk:
+        build_run(disk / "data", {"a": make_pieces(make_events(80), 10)})
+        remount(disk, "ro")
+        done = run_dlog("journal", "rebuild", disk / "data")
+        assert (done.returncode, done.stderr.decode()) == (
+            1, f"dlog: no lock can be taken: {disk}/data/lock: Read-only file system\n",
+        )  # fmt: skip
 
 
 @pytest.mark.long
