@@ -131,7 +131,7 @@ def _show(summary: Summary, blocks: bool) -> None:
         rows["crc32c"] = summary.sidecar.crc32c
         rows["closed"] = time_text(summary.sidecar.closed_ns)
         rows["sealed"] = summary.sidecar.sealed
-        rows["file content"] = summary.sidecar.file_content_status
+        rows["when closed"] = summary.sidecar.file_content_status
     if summary.tail is not None:
         tail = summary.tail
         rows["tail"] = f"bytes {tail.begin} to {tail.end}: {tail.reason}"

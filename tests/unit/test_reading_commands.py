@@ -259,6 +259,7 @@ def test_info_of_a_damaged_file_tells_what_is_before_it_and_what_helps(tmp_path:
     overwrite(built.path, built.blocks[1].offset + 20, b"\xff\xff")
     result = dlog("info", built.path, exit_code=1)
     assert "damaged" in result.stdout
+    assert "when closed        good" in result.stdout, "and not: its content is good"
     assert "10, " in result.stdout
     assert f"at byte {built.blocks[1].offset}" in result.stderr
     assert "dlog verify" in result.stderr
