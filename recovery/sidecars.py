@@ -19,7 +19,15 @@ from dlog.reader.beside import Beside
 from dlog.recovery.evidence import crc_of
 from dlog.recovery.facts import FileStage, known_of
 from dlog.recovery.judge import Progress, no_progress, verify_file
-from dlog.recovery.report import FileReport, Verdict, finding_line, shown, verdict_words, worst
+from dlog.recovery.report import (
+    FileReport,
+    Finding,
+    Verdict,
+    finding_line,
+    shown,
+    verdict_words,
+    worst,
+)
 from dlog.recovery.verify import Task
 
 
@@ -45,8 +53,15 @@ def make_sidecars(
         if report.verdict is Verdict.NO_SIDECAR and len(report.findings) == 1:
             _make(task, said, dry_run=dry_run)
         elif report.verdict is not Verdict.GOOD:
-            said.reason = "; ".join(finding_line(finding) for finding in report.findings)
+            said.reason = "; ".join(map(finding_line, _in_the_way(report)))
         yield said
+
+
+def _in_the_way(report: FileReport) -> list[Finding]:
+    """What keeps it from having a sidecar made; that it has none does not."""
+    if report.verdict is not Verdict.NO_SIDECAR:
+        return report.findings
+    return [found for found in report.findings if found.verdict is not Verdict.NO_SIDECAR]
 
 
 def _judged(task: Task, progress: Progress = no_progress) -> FileReport:

@@ -575,6 +575,13 @@ def test_a_missing_sidecar_is_no_damage_and_is_made_again(two: tuple[Path, Path]
     assert "1 sidecars made, of 2 closed files" in done.stderr
     assert decode_sidecar(beside.read_bytes(), path="") == before
     assert run(app, ["recover", str(first)]).exit_code == 2
+    # A renamed file gets none under that name, and the command does not advise itself.
+    copy = first / "runs/7/copy.dlog"
+    copy.write_bytes((first / "runs/7/a_0001.dlog").read_bytes())
+    said = run(app, ["recover", str(copy), "--sidecars"])
+    copy.unlink()
+    assert "whole, no sidecar made: its name should be a_0001.dlog" in said.stdout
+    assert "dlog recover" not in said.stdout
     # What is damaged gets none.
     beside.unlink()
     overwrite(first / "runs/7/a_0001.dlog", PAGE_BYTES + 200, b"\xff")
