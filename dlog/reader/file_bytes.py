@@ -35,9 +35,11 @@ class FileBytes:
                 raise
             self.path = path.with_suffix("")
             self._fd = os.open(self.path, READ_ONLY)
-        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+        mode = os.fstat(self._fd).st_mode
+        if not stat.S_ISREG(mode):
             os.close(self._fd)
-            raise StorageError("is not a regular file", path=str(path))
+            what = "is a folder" if stat.S_ISDIR(mode) else "is not a regular file"
+            raise StorageError(f"{what}: no event file", path=str(path))
 
     def size(self) -> int:
         return os.fstat(self._fd).st_size

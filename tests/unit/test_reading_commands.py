@@ -214,6 +214,11 @@ def test_payloads_are_not_written_to_a_terminal_unless_forced(tmp_path: Path) ->
 # --- info ---------------------------------------------------------------------------------------
 
 
+def test_info_of_a_folder_says_that_it_is_one(tmp_path: Path) -> None:
+    said = dlog("info", tmp_path, exit_code=1).stderr
+    assert said == f"dlog: {tmp_path}: is a folder: no event file\n"
+
+
 def test_info_tells_header_configuration_totals_blocks_and_sessions(tmp_path: Path) -> None:
     config = StreamConfig(compression="zstd", filter="delta", part_events=1000)
     built = build_file(
