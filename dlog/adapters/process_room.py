@@ -49,5 +49,6 @@ def require_room_for_sockets() -> None:
                 threading.Thread(target=may_end.wait, daemon=True).start()
         except RuntimeError as error:
             raise ResourcesExhausted(
-                f"no thread for a socket ({error}); is their number limited (`ulimit -u`)?"
+                f"no thread for a socket ({error}); is their number limited (`ulimit -u`), or "
+                "memory (`ulimit -v`)?"
             ) from error

@@ -9,8 +9,8 @@ from tests.rig.processes import QUICK_INIT, NewLogger
 CASES = [
     (["prlimit", "--nofile=18:18"], "needs 32 descriptors"),
     (["prlimit", "--nofile=26:26"], "needs 32 descriptors"),
-    (["prlimit", f"--as={300 << 20}"], "MiB of memory"),
-    (["prlimit", f"--as={400 << 20}"], "MiB of memory"),
+    (["prlimit", f"--as={300 << 20}"], "`ulimit -v`"),
+    (["prlimit", f"--as={400 << 20}"], "`ulimit -v`"),
 ]
 
 
