@@ -166,14 +166,20 @@ def test_a_start_in_the_first_second_of_a_hang_is_answered() -> None:
     assert world.do("START RUN", run=8).ok
 
 
-def test_a_run_whose_directory_hangs_while_it_is_made_is_refused_and_over_when_it_answers() -> None:
+def starting() -> tuple[World, int]:
+    """A logger whose START RUN waits for the disk, and the number of that command."""
     world = World(1)
     world.do("INIT")
     world.do("CONFIGURE", streams={"photons": {}})
-    world.asleep = frozenset({"photons"})  # it waits for the disk
+    world.asleep = frozenset({"photons"})
     number = world.give("START RUN", run=8)
     world.pump(20)
     assert number not in world.coor.answers
+    return world, number
+
+
+def test_a_run_whose_directory_hangs_while_it_is_made_is_refused_and_over_when_it_answers() -> None:
+    world, number = starting()
     world.disks[0].hangs = True
     world.run_until(lambda: number in world.coor.answers, "COOR waits for the disk")
     answer = world.coor.answers[number]
@@ -192,12 +198,7 @@ def test_a_run_whose_directory_hangs_while_it_is_made_is_refused_and_over_when_i
 
 
 def test_a_run_that_was_given_up_is_not_started_by_the_next_start() -> None:
-    world = World(1)
-    world.do("INIT")
-    world.do("CONFIGURE", streams={"photons": {}})
-    world.asleep = frozenset({"photons"})
-    number = world.give("START RUN", run=8)
-    world.pump(20)
+    world, number = starting()
     world.disks[0].hangs = True
     world.run_until(lambda: number in world.coor.answers, "COOR waits for the disk")
     world.kill()
@@ -212,13 +213,7 @@ def test_a_run_that_was_given_up_is_not_started_by_the_next_start() -> None:
 @pytest.mark.parametrize("how", ["given up", "aborted"])
 def test_the_refusal_of_a_start_and_the_end_of_its_run_are_one_commit(how: str) -> None:
     # Else a crash in between leaves a run that COOR was told of as refused, and starts it.
-    world = World(1)
-    world.do("INIT")
-    world.do("CONFIGURE", streams={"photons": {}})
-    world.asleep = frozenset({"photons"})
-    number = world.give("START RUN", run=8)
-    world.pump(20)
-    assert number not in world.coor.answers
+    world, number = starting()
     life = life_of(world)
     submit_made = life.committer.submit_made
     runs: list[RunRecord] = []
