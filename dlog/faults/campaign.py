@@ -187,3 +187,4 @@ def _remove(folder: Path) -> None:
         if not folder.exists():
             return
         time.sleep(REMOVAL_SECONDS)
+    shutil.rmtree(folder)  # raises what keeps it there
