@@ -92,7 +92,7 @@ def chosen(raised: Sequence[AlarmState], name: str, subject: str) -> list[AlarmS
     if not found:
         stand = ", ".join(alarm.name for alarm in raised)
         raise CommandRefused(
-            f"no alarm {wanted} stands; " + (f"these do: {stand}" if stand else "none does")
+            f"no alarm {wanted!r} stands; " + (f"these do: {stand}" if stand else "none does")
         )
     kind = KINDS[kind_of(found[0].name)]
     if not kind.acknowledged:

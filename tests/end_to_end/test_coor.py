@@ -434,7 +434,7 @@ def test_alarms_are_listed_and_acknowledged_from_a_shell(logger: LoggerProcess) 
         assert logger.alarms() == {}
         again = run_dlog(*words, "-d", logger.data)
         assert again.returncode == 1
-        assert b"no alarm orphan run 8 stream a stands; none does" in again.stderr
+        assert b"no alarm 'orphan run 8 stream a' stands; none does" in again.stderr
         source.send("a", b"x")
         until(lambda: "orphan run 8 stream a" in logger.alarms(), "it comes back")
     logger.stop()

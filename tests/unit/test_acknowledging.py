@@ -54,10 +54,13 @@ def test_without_a_subject_all_of_the_kind_are_acknowledged() -> None:
 
 def test_a_name_that_does_not_stand_is_refused_with_those_that_do() -> None:
     world = running()
-    assert acknowledge(world, "storage").error == "no alarm storage stands; none does"
+    assert acknowledge(world, "storage").error == "no alarm 'storage' stands; none does"
     life_of(world).alarms.raise_alarm("window a", Severity.WARNING, "why")
     answer = acknowledge(world, "window", "b")
-    assert (answer.code, answer.error) == ("alarm", "no alarm window b stands; these do: window a")
+    assert (answer.code, answer.error) == (
+        "alarm",
+        "no alarm 'window b' stands; these do: window a",
+    )
 
 
 def test_an_alarm_whose_cause_may_be_there_is_not_acknowledged() -> None:
